@@ -7,6 +7,7 @@
 #ifdef __cplusplus
 extern "C" {
 #endif
+#pragma GCC visibility push(default)
 
 typedef enum { DAV_KEY_INT, DAV_KEY_FLOAT, DAV_KEY_BOOL, DAV_KEY_STRING, DAV_KEY_INTS } DavKeyType;
 
@@ -30,6 +31,7 @@ const char *dav_config_string(const DavConfig *c, const char *key);
 /* The list's numbers; *n their count. Owned by the config. */
 const int64_t *dav_config_ints(const DavConfig *c, const char *key, int *n);
 
+#pragma GCC visibility pop
 #ifdef __cplusplus
 }
 #endif
