@@ -1,0 +1,48 @@
+/* A compiled tensor graph that can be run: on the CPU (pass pipeline, LLVM), or by the reference interpreter.
+ *
+ * Shapes are static; a caller with more samples than the graph's batch runs it in a loop and pads the tail.  What depends on
+ * inputs of role param and frozen alone (packed weights) is computed once per params_version, not per run. */
+#pragma once
+#include "ir/graph.h"
+#include "passes/pass.h"
+
+typedef struct Program Program;
+
+typedef struct ProgramOptions {
+    CompileOptions compile;
+    const char *device; /* "cpu" (default), "interp", "interp64" (every float computed and stored as f64) */
+    /* Pairs input = output that share memory, as "name_in=name_out;..."; the input is overwritten. NULL: none. */
+    const char *inplace;
+} ProgramOptions;
+
+/* Compiles g, which may be freed afterwards.  NULL with err set on failure. */
+Program *program_compile(Err *err, const Graph *g, const ProgramOptions *opt);
+void program_free(Program *p);
+
+int program_input_count(const Program *p);
+int program_output_count(const Program *p);
+int program_input(const Program *p, const char *name);  /* index, -1: none (an input without effect is still an input) */
+int program_output(const Program *p, const char *name);
+const char *program_input_name(const Program *p, int i);
+const char *program_output_name(const Program *p, int i);
+Type program_input_type(const Program *p, int i);       /* as the caller sees it: the graph's own dtype, f64 under interp64 */
+Type program_output_type(const Program *p, int i);
+
+/* in[i], out[i]: dense row-major tensors of the types above, 64-byte aligned is best.  params_version changes whenever an
+ * input of role param or frozen has changed contents or address.  Runs on `threads` threads (0: all); the results do not
+ * depend on how many.  Allocates nothing. */
+bool program_run(Program *p, Err *err, void *const *in, void *const *out, uint64_t params_version, int threads);
+
+/* Host functions that graphs name in `host` nodes: called between kernels with dense tensors. */
+typedef bool (*HostFn)(void *ctx, Err *err, int nin, const Type *in_type, const void *const *in, int nout, const Type *out_type,
+                       void *const *out);
+void program_set_host(Program *p, const char *name, HostFn fn, void *ctx);
+
+typedef struct ProgramStats {
+    int64_t arena_bytes, packed_bytes, unplanned_bytes; /* unplanned: the sum of all buffers without sharing */
+    int kernels, unique_kernels, cached_kernels;
+    double pass_ms, codegen_ms;
+} ProgramStats;
+ProgramStats program_stats(const Program *p);
+/* Writes the dump folder of docs/design.md (manifest, passes.tsv, fusion.tsv, kernels.json, memory.tsv, ...). */
+bool program_dump(const Program *p, Err *err, const char *dir);
