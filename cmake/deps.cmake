@@ -25,7 +25,10 @@ add_library(dep_zlib ALIAS ZLIB::ZLIB)
 find_program(LLVM_CONFIG NAMES llvm-config-22 REQUIRED)
 execute_process(COMMAND ${LLVM_CONFIG} --includedir OUTPUT_VARIABLE llvm_inc OUTPUT_STRIP_TRAILING_WHITESPACE)
 execute_process(COMMAND ${LLVM_CONFIG} --libdir OUTPUT_VARIABLE llvm_lib OUTPUT_STRIP_TRAILING_WHITESPACE)
+# The real path lies in the linker's own folder. LLVM's folder must not become a run path: LLVM's OpenMP stands there under
+# the name of gcc's.
+find_library(llvm_library NAMES LLVM-22 HINTS ${llvm_lib} REQUIRED)
+file(REAL_PATH ${llvm_library} llvm_library)
 add_library(dep_llvm INTERFACE)
 target_include_directories(dep_llvm SYSTEM INTERFACE ${llvm_inc})
-target_link_directories(dep_llvm INTERFACE ${llvm_lib})
-target_link_libraries(dep_llvm INTERFACE LLVM-22)
+target_link_libraries(dep_llvm INTERFACE ${llvm_library})
