@@ -16,13 +16,29 @@
  * tile_contract: tile[r, j] += sum over k in [0, K) of A(r, k) * B(k, j), r < mr, j < nr, f32 accumulation, FMA where the level
  * has it, k ascending.
  *   operands  %0 tile  %1 A buffer  %2 B buffer  %3 i64 offset of A without its row index  %4 i64 row index numerator of row 0
- *             %5 i64 offset of B   %6 i64 number of valid rows (rows beyond read as zero and are never stored)  %7 i64 K
+ *             %5 i64 offset of B   %6 i64 number of valid rows (rows beyond hold anything and must not be stored)  %7 i64 K
+ *             %8 i64 number of valid columns of an unpacked B (columns beyond are not read and hold 0); absent: all nr
  *   nums      [a_row_step, a_div, a_ext, a_row_stride, a_k_stride, b_k_stride, b_col_stride, b_packed]
  *   Row r reads A at %3 + i_r * a_row_stride + k * a_k_stride, where i_r = (%4 + r * a_row_step) / a_div; as zeros where the
  *   division leaves a remainder or i_r is outside of [0, a_ext).  a_ext = 0: no check (always inside).
  *   b_packed = 1: B is a packed panel: [K][nr] of B's dtype (bf16: [K/2][nr][2], K odd padded with zero); else B is read at
  *   %5 + k * b_k_stride + j * b_col_stride, b_col_stride 1.
  *   With bf16 operands the products are exact and accumulate in f32 (pairs of k in hardware order: two-term dot, then add).
+ *   Fastest: rows a constant equal to mr (peel the last tile: a tile of its own with fewer rows), K a constant, a_div 1.
+ *
+ * What the code generator asks of a kernel:
+ *   - bounds of loops and conditions of ifs are uniform (do not depend on a vector loop's variable);
+ *   - an accumulator made outside of a vector loop and updated inside is joined at that loop's end; it is not read inside of
+ *     the loop.  One that is made inside is private to the lane, of any kind (ACC_SET: a variable).  ACC_SET from outside of
+ *     a vector loop is never updated inside;
+ *   - tile_get: the row is a LOOP_ROW variable or a constant, the column is exactly the variable of a vector loop that starts
+ *     at 0 (bounds lo 0, hi <= nr, dynamic or not, step 1);
+ *   - steps of vector loops are 1;
+ *   - an input buffer may share memory with an output only where each element is read by no other lane, iteration or offset
+ *     than the one that writes it;
+ *   - scratch buffers keep their contents for one iteration of the parallel loop and start undefined.
+ * Names of buffers and of the kernel do not reach the machine code; equal kernels should name them equally (p0, p1, ...), since
+ * graph_hash reads them.
  */
 #pragma once
 #include "ir/graph.h"
@@ -33,6 +49,7 @@ typedef enum { ACC_ADD, ACC_MAX, ACC_MIN, ACC_SET } AccKind;
 
 typedef struct TileContract {
     Val tile, a, b, a_off, row0, b_off, rows, k;
+    Val cols; /* 0: all nr */
     int64_t a_row_step, a_div, a_ext, a_row_stride, a_k_stride, b_k_stride, b_col_stride, b_packed;
 } TileContract;
 
@@ -47,6 +64,9 @@ Val k_int(Graph *k, int64_t v);                  /* i64 constant */
 Val k_num(Graph *k, DavDtype t, double v);       /* scalar constant */
 Val k_op(Graph *k, Op op, Val x, Val y, Val z);  /* scalar elementwise; folds i64 constants */
 Val k_cast(Graph *k, Val x, DavDtype to);
+Val k_bitcast(Graph *k, Val x, DavDtype to);
+/* Word `index` (0..3) of Philox4x32-10; key has 2, counter 4 values, all u32. */
+Val k_philox(Graph *k, const Val key[2], const Val counter[4], int index);
 Val k_load(Graph *k, Val buf, Val off, Val mask_or_0);
 void k_store(Graph *k, Val buf, Val off, Val v, Val mask_or_0);
 Val k_acc(Graph *k, DavDtype t, AccKind kind, double start);
@@ -58,5 +78,7 @@ TileContract k_tile_contract_of(const Graph *k, Val v);
 Val k_tile_get(Graph *k, Val tile, Val row, Val col);
 /* Trip count of the parallel loop. */
 int64_t kernel_trip(const Graph *k);
+/* Bytes of scratch that one thread needs; offset[v], when given (k->n entries), is where buffer v starts. */
+int64_t kernel_scratch(const Graph *k, int64_t *offset);
 /* The meaning of kernel IR: runs it on host memory, one element at a time.  bufs by buf index. */
 void kernel_interpret(const Graph *k, void *const *bufs);
