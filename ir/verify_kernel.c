@@ -84,9 +84,9 @@ static bool check_tile_contract(Scope *s, Val v)
     const Node *n = &s->k->node[v];
     int nums = 0;
     attr_ints(n, A_NUMS, &nums);
-    if (n->narg != 8 || nums != 8)
-        return verify_fault(s->err, s->k, v, "expected 8 operands and 8 nums, found %d and %d", n->narg, nums);
-    for (int i = 3; i < 8; i++)
+    if ((n->narg != 8 && n->narg != 9) || nums != 8)
+        return verify_fault(s->err, s->k, v, "expected 8 or 9 operands and 8 nums, found %d and %d", n->narg, nums);
+    for (int i = 3; i < n->narg; i++)
         if (!is_scalar(s->k, n->arg[i], DAV_I64))
             return verify_fault(s->err, s->k, v, "operand %%%d is not an i64", n->arg[i]);
     return true;
