@@ -1,0 +1,32 @@
+/* Runs a program of a fixed micro-batch over any number of rows: whole batches in place, the tail through padded copies.
+ * Because no row's result depends on the others, the same rows give the same bits however they are split. */
+#pragma once
+#include "runtime/params.h"
+
+enum { ROWS_MAX_ARGS = 16 };
+
+typedef struct RowArg {
+    const char *name; /* input or output of the program; one that the program lacks is a bug */
+    void *data;
+    bool shared;      /* the same whole tensor for every batch (scalars, keys) */
+} RowArg;
+
+typedef struct RowProgram {
+    Program *program;
+    int64_t rows;      /* of one run */
+    void **in, **out;  /* slots; parameters are bound once */
+    void **pad_in, **pad_out; /* one batch of each input and output */
+    const ParamSet *theta, *phi; /* whose versions decide whether packed weights are fresh; may be NULL */
+} RowProgram;
+
+/* Takes over the program.  Every input and output is given memory of one batch. */
+RowProgram *rows_new(Program *program, int64_t rows);
+void rows_free(RowProgram *r); /* NULL is fine */
+/* Binds the parameters named prefix + name to flat; their set's version is followed. */
+void rows_bind_params(RowProgram *r, const ParamSet *p, const char *prefix, float *flat);
+/* Inputs and outputs that are not named keep their padding memory (outputs: not wanted).  An output marked shared is the same
+ * tensor for every run (accumulators). */
+bool rows_run(RowProgram *r, Err *err, int64_t n, const RowArg *in, int nin, const RowArg *out, int nout);
+int64_t rows_bytes(const RowProgram *r, const char *output); /* bytes of one row of an output */
+bool rows_has_input(const RowProgram *r, const char *name);
+bool rows_has_output(const RowProgram *r, const char *name);
