@@ -1,0 +1,296 @@
+#include "runtime/estep.h"
+#include <math.h>
+#include <string.h>
+
+/* Trajectories that go through the steps side by side: bounds the memory of their children's evaluations. */
+enum { SIDE_BY_SIDE = 256 };
+
+typedef struct Search {
+    Masked *k;
+    const SearchSettings *s;
+    Trajectories *out;
+    int64_t first, n;    /* global number of row 0 of this group; rows */
+    int64_t at;          /* of row 0 in out */
+    States parent;       /* [n] */
+    States fresh;        /* room for [n * M] states that must be evaluated */
+    int64_t *child;      /* [n, M, L] */
+    int64_t *source;     /* [n, M] where a child's evaluation is: < 0: parent ~v, else fresh v */
+    float *r, *lp, *lq;  /* [n, M] */
+    float *guide;        /* [n, L, V] */
+    uint32_t *counter;   /* [n, M, 3] */
+    int32_t *choice;     /* [n] */
+    float *lognorm, *ess; /* [n] */
+} Search;
+
+static size_t cells(const Search *w, int64_t per_row)
+{
+    return mem_mul((size_t)w->n, (size_t)per_row);
+}
+
+static void search_open(Search *w)
+{
+    int64_t m = w->s->children, l = w->k->length;
+    w->parent = states_new(w->k, w->n);
+    w->fresh = states_new(w->k, w->n * m);
+    w->child = mem_alloc(mem_mul(cells(w, m * l), sizeof(int64_t)));
+    w->source = mem_alloc(mem_mul(cells(w, m), sizeof(int64_t)));
+    w->r = mem_alloc(mem_mul(cells(w, m), sizeof(float)));
+    w->lp = mem_alloc(mem_mul(cells(w, m), sizeof(float)));
+    w->lq = mem_alloc(mem_mul(cells(w, m), sizeof(float)));
+    w->guide = w->s->gradient ? mem_alloc(mem_mul(cells(w, l * w->k->letters), sizeof(float))) : NULL;
+    w->counter = mem_alloc(mem_mul(cells(w, 3 * m), sizeof(uint32_t)));
+    w->choice = mem_alloc(mem_mul(cells(w, 1), sizeof(int32_t)));
+    w->lognorm = mem_alloc(mem_mul(cells(w, 1), sizeof(float)));
+    w->ess = mem_alloc(mem_mul(cells(w, 1), sizeof(float)));
+}
+
+static void search_close(Search *w)
+{
+    states_free(&w->parent);
+    states_free(&w->fresh);
+    void *all[] = {w->child, w->source, w->r, w->lp, w->lq, w->guide, w->counter, w->choice, w->lognorm, w->ess};
+    for (size_t i = 0; i < sizeof all / sizeof *all; i++)
+        mem_free(all[i]);
+}
+
+/* ---- equal states are evaluated once ---- */
+typedef struct Seen { const Search *w; int64_t *slot; size_t cap; } Seen; /* slot: 0 empty, else as `source`, shifted by one */
+
+static const int64_t *letters_of(const Search *w, int64_t source)
+{
+    return source < 0 ? w->parent.x + ~source * w->k->length : w->fresh.x + source * w->k->length;
+}
+
+/* The slot of an equal state, or the empty one where it would go. */
+static int64_t *seen_slot(Seen *s, const int64_t *x)
+{
+    size_t bytes = (size_t)s->w->k->length * sizeof *x, i = (size_t)hash_bytes(x, bytes, 0) & (s->cap - 1);
+    while (s->slot[i] != 0) {
+        int64_t v = s->slot[i] > 0 ? s->slot[i] - 1 : s->slot[i];
+        if (memcmp(letters_of(s->w, v), x, bytes) == 0)
+            break;
+        i = (i + 1) & (s->cap - 1);
+    }
+    return &s->slot[i];
+}
+
+static Seen seen_new(const Search *w, int64_t states)
+{
+    Seen s = {.w = w, .cap = 16};
+    while (s.cap < 2 * (size_t)states)
+        s.cap *= 2;
+    s.slot = mem_alloc(mem_mul(s.cap, sizeof *s.slot));
+    return s;
+}
+
+/* Names for every row of x the evaluation it shares, and puts the new states into fresh (fresh.n counts them).  Without time
+ * input a state that has not changed keeps its parent's evaluation. */
+static void share_evaluations(Search *w, const int64_t *x, int64_t rows, bool parents_count)
+{
+    Seen seen = seen_new(w, rows + w->n);
+    int64_t l = w->k->length;
+    for (int64_t i = 0; parents_count && i < w->n; i++) {
+        int64_t *slot = seen_slot(&seen, w->parent.x + i * l);
+        if (*slot == 0)
+            *slot = ~i;
+    }
+    w->fresh.n = 0;
+    for (int64_t i = 0; i < rows; i++) {
+        int64_t *slot = seen_slot(&seen, x + i * l);
+        if (*slot == 0) {
+            memcpy(w->fresh.x + w->fresh.n * l, x + i * l, (size_t)l * sizeof *x);
+            *slot = ++w->fresh.n;
+        }
+        w->source[i] = *slot > 0 ? *slot - 1 : *slot;
+    }
+    mem_free(seen.slot);
+}
+
+/* ---- the start: every position masked ---- */
+static void copy_evaluation(const Search *w, States *to, int64_t row, const States *from, int64_t source)
+{
+    int64_t l = w->k->length, lv = l * w->k->letters;
+    memmove(to->logp + row * lv, from->logp + source * lv, (size_t)lv * sizeof(float));
+    memmove(to->x0 + row * l, from->x0 + source * l, (size_t)l * sizeof(int64_t));
+    to->r[row] = from->r[source];
+}
+
+static bool start(Search *w, Err *err)
+{
+    int64_t l = w->k->length;
+    w->fresh.n = 1;
+    for (int64_t j = 0; j < l; j++)
+        w->fresh.x[j] = w->k->letters;
+    if (!states_denoise(w->k, err, &w->fresh, 1))
+        return false;
+    /* A child that is still all masked shares this evaluation, its value included. */
+    if (w->s->weigh && !w->k->time_input && !masked_score(w->k, err, 1, w->fresh.x0, w->fresh.r))
+        return false;
+    for (int64_t i = 0; i < w->n; i++) {
+        memcpy(w->parent.x + i * l, w->fresh.x, (size_t)l * sizeof(int64_t));
+        copy_evaluation(w, &w->parent, i, &w->fresh, 0);
+    }
+    return true;
+}
+
+/* ---- one reverse step ---- */
+static void set_counters(Search *w, int step)
+{
+    for (int64_t i = 0; i < w->n; i++)
+        for (int64_t m = 0; m < w->s->children; m++) {
+            uint32_t *c = w->counter + 3 * (i * w->s->children + m);
+            c[0] = w->s->round;
+            c[1] = (uint32_t)(w->first + i);
+            c[2] = (uint32_t)step << 16 | (uint32_t)m;
+        }
+}
+
+static bool propose(Search *w, Err *err, int step, float coef)
+{
+    Masked *k = w->k;
+    float shares[2] = {(float)masked_share(masked_time(k, step)), (float)masked_share(masked_time(k, step + 1))};
+    uint32_t key[2] = {w->s->seed, hash_name32(w->s->stream)};
+    if (w->guide) {
+        float sigma = (float)(k->time_input ? masked_sigma(masked_time(k, step)) : 0);
+        RowArg in[] = {{"x", w->parent.x, false}, {"t", &sigma, true}}, out[] = {{"g", w->guide, false}};
+        if (!rows_run(k->guide, err, w->n, in, k->time_input ? 2 : 1, out, 1))
+            return false;
+        k->count.forwards += w->n; /* the activations of the chosen child were not kept */
+        k->count.vjps += w->n;
+        k->count.reward_forwards += w->n;
+        k->count.reward_vjps += w->n;
+    }
+    RowArg in[] = {{"x", w->parent.x, false}, {"logp", w->parent.logp, false}, {"shares", shares, true}, {"key", key, true},
+                   {"counter", w->counter, false}, {"coef", &coef, true}, {"g", w->guide, false}};
+    RowArg out[] = {{"children", w->child, false}, {"lp", w->lp, false}, {"lq", w->lq, false}};
+    return rows_run(k->propose, err, w->n, in, w->guide ? 7 : 5, out, 3);
+}
+
+static bool choose(Search *w, Err *err, float coef)
+{
+    for (int64_t i = 0; i < w->n * w->s->children; i++)
+        w->r[i] = w->source[i] < 0 ? w->parent.r[~w->source[i]] : w->fresh.r[w->source[i]];
+    uint32_t key[2] = {w->s->seed, hash_name32(w->s->stream) ^ hash_name32("choice")};
+    uint32_t *counter = w->counter; /* the first child's row of each trajectory, packed in place */
+    for (int64_t i = 0; i < w->n; i++)
+        memmove(counter + 3 * i, w->counter + 3 * i * w->s->children, 3 * sizeof *counter);
+    RowArg in[] = {{"r", w->r, false}, {"lp", w->lp, false}, {"lq", w->lq, false}, {"coef", &coef, true}, {"key", key, true},
+                   {"counter", counter, false}};
+    RowArg out[] = {{"choice", w->choice, false}, {"lognorm", w->lognorm, false}, {"ess", w->ess, false}};
+    return rows_run(w->k->choose, err, w->n, in, 6, out, 3);
+}
+
+static void put_letters(uint8_t *to, const int64_t *from, int64_t l)
+{
+    for (int64_t j = 0; j < l; j++)
+        to[j] = (uint8_t)from[j];
+}
+
+/* The chosen children become the parents; their evaluations go along. */
+static void advance(Search *w, int step)
+{
+    Trajectories *t = w->out;
+    int64_t l = w->k->length, m = w->s->children;
+    States next = states_new(w->k, w->n);
+    for (int64_t i = 0; i < w->n; i++) {
+        int64_t c = i * m + (w->s->weigh ? w->choice[i] : 0), from = w->source[c];
+        memcpy(next.x + i * l, w->child + c * l, (size_t)l * sizeof(int64_t));
+        copy_evaluation(w, &next, i, from < 0 ? &w->parent : &w->fresh, from < 0 ? ~from : from);
+        put_letters(t->state + ((w->at + i) * (t->steps + 1) + step + 1) * l, next.x + i * l, l);
+        put_letters(t->x0 + ((w->at + i) * t->steps + step) * l, next.x0 + i * l, l);
+        if (w->s->weigh) { /* methods.md: the term of this step in the estimate of the bound */
+            t->elbo[w->at + i] -= pow(w->s->gamma, step) * ((double)w->lognorm[i] + (double)w->lq[c] - (double)w->lp[c]);
+            t->ess += w->ess[i];
+        }
+    }
+    states_free(&w->parent);
+    w->parent = next;
+}
+
+static bool step_once(Search *w, Err *err, int step)
+{
+    Masked *k = w->k;
+    int64_t rows = w->n * w->s->children;
+    /* gamma^{t-1} / alpha with t = T - step the number of steps left */
+    float coef = (float)(pow(w->s->gamma, k->steps - step - 1) / w->s->alpha);
+    set_counters(w, step);
+    if (!propose(w, err, step, coef))
+        return false;
+    share_evaluations(w, w->child, rows, !k->time_input);
+    if (!states_denoise(k, err, &w->fresh, masked_time(k, step + 1)))
+        return false;
+    if (w->s->weigh && !masked_score(k, err, w->fresh.n, w->fresh.x0, w->fresh.r))
+        return false;
+    if (w->s->weigh && !choose(w, err, coef))
+        return false;
+    advance(w, step);
+    return true;
+}
+
+static bool finish(Search *w, Err *err, bool with_reward)
+{
+    Trajectories *t = w->out;
+    int64_t l = w->k->length;
+    memcpy(t->final + w->at * l, w->parent.x0, (size_t)(w->n * l) * sizeof(int64_t));
+    if (with_reward && !w->s->weigh && !masked_score(w->k, err, w->n, w->parent.x0, w->parent.r))
+        return false;
+    bool known = with_reward || w->s->weigh;
+    for (int64_t i = 0; i < w->n; i++) {
+        t->reward[w->at + i] = known ? w->parent.r[i] : NAN;
+        t->elbo[w->at + i] += pow(w->s->gamma, t->steps - 1) * (double)t->reward[w->at + i] / w->s->alpha;
+    }
+    return true;
+}
+
+static bool run_group(Search *w, Err *err, bool with_reward)
+{
+    int64_t l = w->k->length;
+    search_open(w);
+    bool ok = start(w, err);
+    for (int64_t i = 0; ok && i < w->n; i++)
+        put_letters(w->out->state + (w->at + i) * (w->out->steps + 1) * l, w->parent.x + i * l, l);
+    for (int step = 0; ok && step < w->k->steps; step++)
+        ok = step_once(w, err, step);
+    ok = ok && finish(w, err, with_reward);
+    search_close(w);
+    return ok;
+}
+
+static Trajectories *trajectories_new(const Masked *k, int64_t n)
+{
+    size_t rows = (size_t)n, l = (size_t)k->length;
+    Trajectories *t = mem_alloc(sizeof *t);
+    *t = (Trajectories){.n = n, .length = k->length, .steps = k->steps};
+    t->state = mem_alloc(mem_mul(mem_mul(rows, (size_t)k->steps + 1), l));
+    t->x0 = mem_alloc(mem_mul(mem_mul(rows, (size_t)k->steps), l));
+    t->final = mem_alloc(mem_mul(mem_mul(rows, l), sizeof(int64_t)));
+    t->reward = mem_alloc(mem_mul(rows, sizeof(float)));
+    t->elbo = mem_alloc(mem_mul(rows, sizeof(double)));
+    return t;
+}
+
+void trajectories_free(Trajectories *t)
+{
+    if (!t)
+        return;
+    mem_free(t->state);
+    mem_free(t->x0);
+    mem_free(t->final);
+    mem_free(t->reward);
+    mem_free(t->elbo);
+    mem_free(t);
+}
+
+Trajectories *search_run(Masked *k, Err *err, const SearchSettings *s, int64_t first, int64_t n, bool with_reward)
+{
+    Trajectories *t = trajectories_new(k, n);
+    for (int64_t at = 0; at < n; at += SIDE_BY_SIDE) {
+        Search w = {.k = k, .s = s, .out = t, .first = first + at, .at = at, .n = n - at < SIDE_BY_SIDE ? n - at : SIDE_BY_SIDE};
+        if (!run_group(&w, err, with_reward)) {
+            trajectories_free(t);
+            return NULL;
+        }
+    }
+    t->ess = s->weigh ? t->ess / ((double)n * k->steps) : 1;
+    return t;
+}

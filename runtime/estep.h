@@ -1,0 +1,31 @@
+/* The E-step: a search over reverse trajectories (methods.md 1).  In every step each trajectory draws M children from the
+ * proposal, weighs them by reward and importance, and goes on with one of them. */
+#pragma once
+#include "runtime/masked.h"
+
+typedef struct SearchSettings {
+    int children;         /* M; 1 with weigh false is plain sampling */
+    bool weigh;           /* choose by the weights; false: the first child */
+    bool gradient;        /* guided proposal */
+    double alpha, gamma;
+    uint32_t seed;
+    const char *stream;   /* which random stream: training, evaluation, ... never share one */
+    uint32_t round;
+} SearchSettings;
+
+/* Trajectories: states before every step and after the last, as letters; [n, T + 1, L]. */
+typedef struct Trajectories {
+    int64_t n, length;
+    int steps;
+    uint8_t *state;
+    uint8_t *x0;   /* [n, T, L] argmax fill of the state after each step (of its evaluation) */
+    int64_t *final; /* [n, L] finished sequences */
+    float *reward;  /* [n] of the finished sequences; NaN when no reward was asked for */
+    double *elbo;   /* [n] each trajectory's term of the bound */
+    double ess;     /* mean over steps and trajectories of 1 / sum of squared weights */
+} Trajectories;
+
+/* Samples first .. first + n - 1 of the stream; each depends on its own number alone.  with_reward: score the end even when
+ * the weights do not need it. */
+Trajectories *search_run(Masked *k, Err *err, const SearchSettings *s, int64_t first, int64_t n, bool with_reward);
+void trajectories_free(Trajectories *t);

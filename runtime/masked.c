@@ -1,0 +1,58 @@
+#include "runtime/masked.h"
+#include <math.h>
+
+/* Log-linear noise: sigma(t) = -log(1 - (1 - eps) t), so m(t) = (1 - eps) t. */
+static const double NOISE_EPS = 1e-3, LAST_TIME = 1e-5;
+
+double masked_time(const Masked *k, int i)
+{
+    return 1 + (LAST_TIME - 1) * i / k->steps;
+}
+
+double masked_share(double t)
+{
+    return (1 - NOISE_EPS) * t;
+}
+
+double masked_sigma(double t)
+{
+    return -log1p(-(1 - NOISE_EPS) * t);
+}
+
+States states_new(const Masked *k, int64_t n)
+{
+    size_t letters = mem_mul((size_t)n, (size_t)k->length);
+    return (States){.n = n,
+                    .x = mem_alloc(mem_mul(letters, sizeof(int64_t))),
+                    .logp = mem_alloc(mem_mul(mem_mul(letters, (size_t)k->letters), sizeof(float))),
+                    .x0 = mem_alloc(mem_mul(letters, sizeof(int64_t))),
+                    .r = mem_alloc(mem_mul((size_t)n, sizeof(float)))};
+}
+
+void states_free(States *s)
+{
+    mem_free(s->x);
+    mem_free(s->logp);
+    mem_free(s->x0);
+    mem_free(s->r);
+    *s = (States){0};
+}
+
+bool states_denoise(Masked *k, Err *err, States *s, double t)
+{
+    float sigma = (float)(k->time_input ? masked_sigma(t) : 0);
+    RowArg in[] = {{"x", s->x, false}, {"t", &sigma, true}};
+    RowArg out[] = {{"logp", s->logp, false}, {"x0", s->x0, false}};
+    k->count.forwards += s->n;
+    return rows_run(k->denoise, err, s->n, in, k->time_input ? 2 : 1, out, 2);
+}
+
+bool masked_score(Masked *k, Err *err, int64_t n, const int64_t *x0, float *r)
+{
+    k->count.reward_forwards += n;
+    if (!k->value)
+        return k->reward ? reward_batch(k->reward, err, n, k->length, x0, r)
+                         : err_user(err, "a reward is needed here and none is configured");
+    RowArg in = {"x0", (void *)x0, false}, out = {"r", r, false};
+    return rows_run(k->value, err, n, &in, 1, &out, 1);
+}
