@@ -1,3 +1,4 @@
+#define _GNU_SOURCE /* pipe2 */
 #include "runtime/reward.h"
 #include <errno.h>
 #include <fcntl.h>
