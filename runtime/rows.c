@@ -85,19 +85,23 @@ bool rows_run(RowProgram *r, Err *err, int64_t n, const RowArg *in, int nin, con
         si[i] = slot_of(r, &in[i], false);
     for (int i = 0; i < nout; i++)
         so[i] = slot_of(r, &out[i], true);
-    for (int64_t first = 0; first < n; first += r->rows) {
+    bool ok = true;
+    for (int64_t first = 0; first < n && ok; first += r->rows) {
         int64_t count = n - first < r->rows ? n - first : r->rows;
         for (int i = 0; i < nin; i++)
             place(&si[i], r->in, r->pad_in, first, count, r->rows, false);
         for (int i = 0; i < nout; i++)
             place(&so[i], r->out, r->pad_out, first, count, r->rows, true);
-        if (!program_run(r->program, err, r->in, r->out, version(r), 0))
-            return false;
-        for (int i = 0; i < nout; i++)
+        ok = program_run(r->program, err, r->in, r->out, version(r), 0);
+        for (int i = 0; ok && i < nout; i++)
             if (r->out[so[i].k] == r->pad_out[so[i].k])
                 memcpy(so[i].data + (size_t)first * so[i].row, r->pad_out[so[i].k], (size_t)count * so[i].row);
     }
-    return true;
+    for (int i = 0; i < nin; i++) /* nothing of the caller's stays behind */
+        r->in[si[i].k] = r->pad_in[si[i].k];
+    for (int i = 0; i < nout; i++)
+        r->out[so[i].k] = r->pad_out[so[i].k];
+    return ok;
 }
 
 int64_t rows_bytes(const RowProgram *r, const char *output)
