@@ -1,0 +1,33 @@
+/* A plugin: one C file that includes <dav/dav.h>, defines models, searches or losses and names them once:
+ *
+ *     DAV_PLUGIN(.models = models, .n_models = 1);
+ *
+ * `dav build mymodel.c -o mymodel.so` compiles it; every command takes the file as MODEL or after --plugin.  On loading the
+ * ABI version and the sizes of the structs are compared, and a plugin built against other headers is refused. */
+#pragma once
+#include "dav/objective.h"
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+typedef struct DavPlugin {
+    uint32_t abi, size, size_model, size_search, size_loss, size_key, size_val; /* written by DAV_PLUGIN; the first two first */
+    const DavModel *const *models;
+    int n_models;
+    const DavSearch *const *searches;
+    int n_searches;
+    const DavLoss *const *losses;
+    int n_losses;
+} DavPlugin;
+
+#define DAV_PLUGIN(...) \
+    __attribute__((visibility("default"))) const DavPlugin dav_plugin = { \
+        .abi = DAV_ABI, .size = sizeof(DavPlugin), .size_model = sizeof(DavModel), .size_search = sizeof(DavSearch), \
+        .size_loss = sizeof(DavLoss), .size_key = sizeof(DavKey), .size_val = sizeof(DavVal), __VA_ARGS__}
+
+/* What the program itself brings (models/models.c); laid out as a plugin. */
+extern const DavPlugin dav_builtin;
+
+#ifdef __cplusplus
+}
+#endif
