@@ -1,0 +1,146 @@
+/* Emission of one kernel as LLVM IR: what the files of this folder share.
+ *
+ * A kernel is emitted as single program, multiple data: inside a vector loop the body is emitted for `width` lanes at once.  A
+ * value there is uniform (an LLVM scalar), linear (an i64: the scalar of lane 0 and a constant stride by the lane) or varying
+ * (an LLVM vector).  bf16 and f16 values are held as f32 that the narrow type can represent exactly; i64 lanes whose range is
+ * known to fit are held as i32. */
+#pragma once
+#include "codegen/codegen.h"
+#include <llvm-c/Core.h>
+
+enum { MAX_UNROLL = 4, MAX_TILE_ROWS = 32, MAX_TILE_VECS = 16 };
+
+typedef struct Lane {
+    LLVMValueRef v; /* scalar or vector */
+    bool varying;
+    int64_t stride; /* linear where not 0: v is lane 0's */
+} Lane;
+
+/* Where an accumulator lives: one variable, and inside of a vector loop that joins it, partial ones by lane. */
+typedef struct Acc {
+    LLVMValueRef var;
+    bool varying;                  /* made inside of a vector loop: var has lanes */
+    LLVMValueRef part[MAX_UNROLL]; /* while the vector loop that joins it is emitted; else NULL */
+} Acc;
+
+typedef struct Tile {
+    LLVMValueRef acc[MAX_TILE_ROWS][MAX_TILE_VECS]; /* variables of `lanes` f32 */
+    int mr, nr, lanes, vecs;
+} Tile;
+
+typedef struct Range { int64_t lo, hi; } Range;
+
+/* The function being emitted; math.c and its tests need no more than this. */
+typedef struct Fn {
+    const CpuTarget *target;
+    LLVMContextRef cx;
+    LLVMModuleRef mod;
+    LLVMBuilderRef b;
+    LLVMValueRef fn;
+    LLVMTypeRef i1, i8, i16, i32, i64, f32, f64, ptr;
+    int width;
+} Fn;
+
+typedef struct Emit {
+    Fn f;
+    const Graph *k;
+    Arena *arena;
+    LLVMBasicBlockRef entry; /* variables are made here */
+    Lane *val;
+    Acc **acc;
+    Tile **tile;
+    Range *range;
+    Val *end; /* of for and if nodes */
+    LLVMValueRef *buf;
+    Val vector_loop;   /* 0 outside */
+    LLVMValueRef mask; /* lanes that run; NULL: all */
+    int part;          /* which partial accumulator takes updates */
+    int chunk;         /* column chunk of a tile's epilogue, -1 outside */
+    int64_t row;       /* unused unless in a row loop */
+} Emit;
+
+/* ---- fn.c: short names ---- */
+LLVMTypeRef vec_of(const Fn *f, LLVMTypeRef elem);             /* elem, or a vector of width of it */
+LLVMTypeRef like(const Fn *f, LLVMTypeRef elem, LLVMValueRef v); /* elem with as many lanes as v has */
+int lanes_of(LLVMValueRef v);                                  /* 1 for scalars */
+LLVMValueRef i64_c(const Fn *f, int64_t v);
+LLVMValueRef num_like(LLVMTypeRef t, double v);                /* constant of a float or integer type, splat */
+LLVMValueRef int_like(LLVMTypeRef t, int64_t v);
+LLVMValueRef splat(const Fn *f, LLVMValueRef scalar, int lanes);
+LLVMValueRef lane_ids(const Fn *f, LLVMTypeRef elem, int64_t stride); /* <0, s, 2s, ...> */
+LLVMValueRef call1(const Fn *f, const char *intrinsic, LLVMValueRef x);
+LLVMValueRef call2(const Fn *f, const char *intrinsic, LLVMValueRef x, LLVMValueRef y);
+LLVMValueRef intrinsic(const Fn *f, const char *name, LLVMTypeRef *over, int nover, LLVMValueRef *arg, int narg);
+LLVMValueRef fma_(const Fn *f, LLVMValueRef x, LLVMValueRef y, LLVMValueRef z); /* product and sum apart where no FMA is */
+LLVMValueRef select_(const Fn *f, LLVMValueRef c, LLVMValueRef x, LLVMValueRef y);
+LLVMValueRef shuffle(const Fn *f, LLVMValueRef x, LLVMValueRef y, const int *index, int n);
+LLVMBasicBlockRef block_new(const Fn *f, const char *name);
+void block_enter(const Fn *f, LLVMBasicBlockRef bb);
+/* for (iv = lo; iv < hi; iv += step): open gives iv, close ends the body. */
+typedef struct Loop { LLVMBasicBlockRef body, done; LLVMValueRef iv, step, hi; } Loop;
+Loop loop_open(const Fn *f, LLVMValueRef lo, LLVMValueRef hi, int64_t step);
+void loop_close(const Fn *f, Loop *l);
+
+/* ---- values.c ---- */
+LLVMTypeRef elem_type(const Emit *e, Val v);            /* of a value's lanes */
+LLVMValueRef as_scalar(Emit *e, Val v);                 /* dies when it varies */
+LLVMValueRef as_lanes(Emit *e, Val v);                  /* vector inside of a vector loop, scalar outside */
+LLVMValueRef as_index(Emit *e, Val v, bool narrow);     /* lanes of an i64 as i32 or i64 */
+bool is_uniform(const Emit *e, Val v);
+bool fits_i32(const Emit *e, Val v);
+bool const_i64(const Graph *k, Val v, int64_t *value);
+LLVMValueRef variable(Emit *e, LLVMTypeRef t, const char *name);
+void ranges_compute(Emit *e);
+void emit_elementwise(Emit *e, Val v);
+void emit_cast(Emit *e, Val v);
+void emit_bitcast(Emit *e, Val v);
+void emit_philox(Emit *e, Val v);
+
+/* ---- memory.c ---- */
+void emit_load(Emit *e, Val v);
+void emit_store(Emit *e, Val v);
+LLVMTypeRef memory_type(const Fn *f, DavDtype t);
+LLVMValueRef load_masked(const Fn *f, LLVMTypeRef elem, LLVMValueRef ptr, LLVMValueRef mask, unsigned align);
+LLVMValueRef element_ptr(const Fn *f, LLVMTypeRef elem, LLVMValueRef base, LLVMValueRef off);
+LLVMValueRef widen_memory(const Fn *f, DavDtype t, LLVMValueRef v);  /* from what memory holds to lanes */
+LLVMValueRef narrow_memory(const Fn *f, DavDtype t, LLVMValueRef v); /* back; exact */
+LLVMValueRef round_to(const Fn *f, DavDtype t, LLVMValueRef f32);    /* f32 that t can represent */
+
+/* ---- accumulators.c ---- */
+void emit_acc(Emit *e, Val v);
+void emit_acc_update(Emit *e, Val v);
+void emit_acc_get(Emit *e, Val v);
+void acc_parts_open(Emit *e, Val acc, int parts);
+void acc_parts_close(Emit *e, Val acc, int parts);
+LLVMValueRef num_max(const Fn *f, LLVMValueRef x, LLVMValueRef y, bool unsig); /* as op max */
+LLVMValueRef num_min(const Fn *f, LLVMValueRef x, LLVMValueRef y, bool unsig);
+
+/* ---- tile.c ---- */
+void emit_tile(Emit *e, Val v);
+void emit_tile_contract(Emit *e, Val v);
+void emit_tile_get(Emit *e, Val v);
+
+/* ---- math.c: float lanes (f32 or f64) in, same out ---- */
+LLVMValueRef math_exp(const Fn *f, LLVMValueRef x);
+LLVMValueRef math_expm1(const Fn *f, LLVMValueRef x);
+LLVMValueRef math_log(const Fn *f, LLVMValueRef x);
+LLVMValueRef math_log1p(const Fn *f, LLVMValueRef x);
+LLVMValueRef math_sin(const Fn *f, LLVMValueRef x);
+LLVMValueRef math_cos(const Fn *f, LLVMValueRef x);
+LLVMValueRef math_tanh(const Fn *f, LLVMValueRef x);
+LLVMValueRef math_erf(const Fn *f, LLVMValueRef x);
+LLVMValueRef math_round(const Fn *f, LLVMValueRef x); /* to nearest even */
+LLVMValueRef math_floor(const Fn *f, LLVMValueRef x);
+LLVMValueRef math_ceil(const Fn *f, LLVMValueRef x);
+
+/* ---- kernel.c ---- */
+/* Adds the kernel to the module as `void symbol(ptr bufs, i64 lo, i64 hi, ptr scratch)`. */
+void emit_kernel(const CpuTarget *target, LLVMContextRef cx, LLVMModuleRef mod, const Graph *k, const char *symbol);
+
+/* ---- object.c ---- */
+/* A compile thread's own LLVM: a context and a target machine. */
+typedef struct Worker Worker;
+Worker *worker_new(Err *err, const CpuTarget *target);
+void worker_free(Worker *w);
+bool worker_object(Worker *w, Err *err, const Graph *k, const char *symbol, Buf *object);
+bool worker_text(Worker *w, Err *err, const Graph *k, const char *symbol, Buf *ir, Buf *assembly);
