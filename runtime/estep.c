@@ -145,7 +145,7 @@ static void set_counters(Search *w, int step)
         }
 }
 
-static bool propose(Search *w, Err *err, int step, float coef)
+static bool propose(Search *w, Err *err, int step, float scale)
 {
     Masked *k = w->k;
     float shares[2] = {(float)masked_share(masked_time(k, step)), (float)masked_share(masked_time(k, step + 1))};
@@ -161,12 +161,12 @@ static bool propose(Search *w, Err *err, int step, float coef)
         k->count.reward_vjps += w->n;
     }
     RowArg in[] = {{"x", w->parent.x, false}, {"logp", w->parent.logp, false}, {"shares", shares, true}, {"key", key, true},
-                   {"counter", w->counter, false}, {"coef", &coef, true}, {"g", w->guide, false}};
+                   {"counter", w->counter, false}, {"scale", &scale, true}, {"g", w->guide, false}};
     RowArg out[] = {{"children", w->child, false}, {"lp", w->lp, false}, {"lq", w->lq, false}};
     return rows_run(k->propose, err, w->n, in, w->guide ? 7 : 5, out, 3);
 }
 
-static bool choose(Search *w, Err *err, float coef)
+static bool choose(Search *w, Err *err, float scale)
 {
     for (int64_t i = 0; i < w->n * w->s->children; i++)
         w->r[i] = w->source[i] < 0 ? w->parent.r[~w->source[i]] : w->fresh.r[w->source[i]];
@@ -174,7 +174,7 @@ static bool choose(Search *w, Err *err, float coef)
     uint32_t *counter = w->counter; /* the first child's row of each trajectory, packed in place */
     for (int64_t i = 0; i < w->n; i++)
         memmove(counter + 3 * i, w->counter + 3 * i * w->s->children, 3 * sizeof *counter);
-    RowArg in[] = {{"r", w->r, false}, {"lp", w->lp, false}, {"lq", w->lq, false}, {"coef", &coef, true}, {"key", key, true},
+    RowArg in[] = {{"r", w->r, false}, {"lp", w->lp, false}, {"lq", w->lq, false}, {"scale", &scale, true}, {"key", key, true},
                    {"counter", counter, false}};
     RowArg out[] = {{"choice", w->choice, false}, {"lognorm", w->lognorm, false}, {"ess", w->ess, false}};
     return rows_run(w->k->choose, err, w->n, in, 6, out, 3);
@@ -212,16 +212,16 @@ static bool step_once(Search *w, Err *err, int step)
     Masked *k = w->k;
     int64_t rows = w->n * w->s->children;
     /* gamma^{t-1} / alpha with t = T - step the number of steps left */
-    float coef = (float)(pow(w->s->gamma, k->steps - step - 1) / w->s->alpha);
+    float scale = (float)(pow(w->s->gamma, k->steps - step - 1) / w->s->alpha);
     set_counters(w, step);
-    if (!propose(w, err, step, coef))
+    if (!propose(w, err, step, scale))
         return false;
     share_evaluations(w, w->child, rows, !k->time_input);
     if (!states_denoise(k, err, &w->fresh, masked_time(k, step + 1)))
         return false;
     if (w->s->weigh && !masked_score(k, err, w->fresh.n, w->fresh.x0, w->fresh.r))
         return false;
-    if (w->s->weigh && !choose(w, err, coef))
+    if (w->s->weigh && !choose(w, err, scale))
         return false;
     advance(w, step);
     return true;

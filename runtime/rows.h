@@ -9,6 +9,7 @@ typedef struct RowArg {
     const char *name; /* input or output of the program; one that the program lacks is a bug */
     void *data;
     bool shared;      /* the same whole tensor for every batch (scalars, keys) */
+    bool zero_tail;   /* the tail's missing rows are zeros instead of copies of the last one (weights) */
 } RowArg;
 
 typedef struct RowProgram {

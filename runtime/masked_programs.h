@@ -1,0 +1,46 @@
+/* The graphs of masked diffusion: a denoiser, a reward and the objective's vocabulary (dav/objective.h) put together.
+ *
+ *   denoise  x i64[B,L] (, t f32[1])                          -> logp f32[B,L,V], x0 i64[B,L]
+ *   value    x0 i64[B,L]                                      -> r f32[B]
+ *   guide    x (, t)                                          -> g f32[B,L,V]: d r(soft x0hat(x)) / d one-hot x
+ *   propose  x, logp, shares f32[2], key u32[2], counter u32[B*M,3], scale f32[1] (, g) -> children i64[B,M,L], lp, lq f32[B,M]
+ *   choose   r, lp, lq f32[B,M], scale, key, counter u32[B,3] -> choice i32[B], lognorm f32[B], ess f32[B]
+ *   distil   x, next, x0, share, left (, t)(, logp0, kl_weight) -> loss f32[B](, kl f32[B]) and gradients
+ *   pretrain x0, share, key, counter u32[B,3] (, t)           -> loss f32[B]: cross-entropy over masked positions, gradients
+ *   score    x, x0 (, t f32[1])                               -> nll f32[B]: the same for given masks
+ *   regress  x0, y f32[B]                                     -> loss f32[B], gradients */
+#pragma once
+#include "runtime/learn.h"
+#include "runtime/masked.h"
+
+typedef struct MaskedSpec {
+    Network denoiser, reward; /* reward.model NULL: none in the graph */
+    int reward_output;        /* which number, of a reward that gives several */
+    int64_t length, letters;
+    bool time_input;
+    int children;             /* M */
+    bool gradient;            /* the proposal is guided by the reward's gradient */
+    bool distil_kl;           /* distil has the KL term */
+    const DavSearch *search;  /* weights; NULL: no choice */
+    const DavConfig *search_config, *loss_config;
+    const DavLoss *loss;
+} MaskedSpec;
+
+/* Length and letters of a denoiser by its configuration; a user's error when it is none. */
+bool masked_spec_shape(Err *err, MaskedSpec *s);
+
+ParamSet *masked_denoiser_params(Err *err, const MaskedSpec *s, uint32_t seed);
+ParamSet *masked_reward_params(Err *err, const MaskedSpec *s, uint32_t seed);
+
+/* Programs of the search; theta (and phi) are bound and stay the caller's.  For plain sampling give a spec without search. */
+Masked *masked_new(Err *err, const MaskedSpec *s, const BuildOptions *o, int steps, ParamSet *theta, ParamSet *phi, Reward *host);
+void masked_free(Masked *k); /* NULL is fine */
+void masked_bind(Masked *k, float *theta); /* other values of the denoiser, same layout (average, pretrained) */
+
+RowProgram *masked_distil(Err *err, const MaskedSpec *s, const BuildOptions *o, const ParamSet *theta, Optim *optim);
+RowProgram *masked_pretrain(Err *err, const MaskedSpec *s, const BuildOptions *o, const ParamSet *theta, Optim *optim);
+RowProgram *masked_scorer(Err *err, const MaskedSpec *s, const BuildOptions *o, const ParamSet *theta);
+/* A reward network alone: theta holds its parameters. */
+RowProgram *regress_learner(Err *err, const MaskedSpec *s, const BuildOptions *o, const ParamSet *theta, Optim *optim);
+RowProgram *regress_predictor(Err *err, const MaskedSpec *s, const BuildOptions *o, const ParamSet *theta);
+ParamSet *regress_params(Err *err, const MaskedSpec *s, uint32_t seed);
