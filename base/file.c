@@ -32,31 +32,16 @@ static bool check_regular(Err *err, const char *path, int64_t *size)
     return true;
 }
 
-/* Reads at most max bytes through zlib, which passes plain files through as they are. */
-static bool read_through_zlib(Err *err, const char *path, gzFile f, size_t max, char **data, size_t *len)
+typedef struct GzRead { gzFile f; size_t max; Buf out; int n; } GzRead;
+
+/* At most a little more than max bytes through zlib, which passes plain files through as they are. */
+static bool read_through_zlib(void *arg)
 {
-    Buf b = {0};
+    GzRead *r = arg;
     char piece[1 << 16];
-    int n;
-    buf_add(&b, "", 0);
-    while ((n = gzread(f, piece, sizeof piece)) > 0 && b.len <= max)
-        buf_add(&b, piece, (size_t)n);
-    int code = Z_OK;
-    const char *why = n < 0 ? gzerror(f, &code) : NULL;
-    bool ok = true;
-    if (n < 0)
-        ok = code == Z_ERRNO ? err_env(err, "%s: %s", path, strerror(errno)) : err_user(err, "%s: damaged gzip data: %s", path, why);
-    else if (b.len > max)
-        ok = err_user(err, "%s: larger than the %zu bytes expected at most", path, max);
-    else if (gzclose_r(f) != Z_OK)
-        return buf_free(&b), err_user(err, "%s: gzip data ends too early", path);
-    if (!ok) {
-        gzclose_r(f);
-        buf_free(&b);
-        return false;
-    }
-    *data = b.at;
-    *len = b.len;
+    buf_add(&r->out, "", 0);
+    while ((r->n = gzread(r->f, piece, sizeof piece)) > 0 && r->out.len <= r->max)
+        buf_add(&r->out, piece, (size_t)r->n);
     return true;
 }
 
@@ -65,10 +50,25 @@ bool file_read_gz(Err *err, const char *path, size_t max_bytes, char **data, siz
     int64_t size;
     if (!check_regular(err, path, &size))
         return false;
-    gzFile f = gzopen(path, "rb");
-    if (!f)
+    GzRead r = {.f = gzopen(path, "rb"), .max = max_bytes};
+    if (!r.f)
         return err_env(err, "%s: %s", path, errno ? strerror(errno) : "cannot be opened");
-    return read_through_zlib(err, path, f, max_bytes, data, len);
+    bool ok = mem_protect(err, read_through_zlib, &r);
+    int code = Z_OK;
+    const char *why = r.n < 0 ? gzerror(r.f, &code) : NULL;
+    if (ok && r.n < 0)
+        ok = code == Z_ERRNO ? err_env(err, "%s: %s", path, strerror(errno)) : err_user(err, "%s: damaged gzip data: %s", path, why);
+    else if (ok && r.out.len > max_bytes)
+        ok = err_user(err, "%s: larger than the %zu bytes expected at most", path, max_bytes);
+    if (gzclose_r(r.f) != Z_OK && ok)
+        ok = err_user(err, "%s: gzip data ends too early", path);
+    if (!ok) {
+        buf_free(&r.out);
+        return false;
+    }
+    *data = r.out.at;
+    *len = r.out.len;
+    return true;
 }
 
 bool file_read(Err *err, const char *path, size_t max_bytes, char **data, size_t *len)
