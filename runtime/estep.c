@@ -152,7 +152,7 @@ static bool propose(Search *w, Err *err, int step, float scale)
     uint32_t key[2] = {w->s->seed, hash_name32(w->s->stream)};
     if (w->guide) {
         float sigma = (float)(k->time_input ? masked_sigma(masked_time(k, step)) : 0);
-        RowArg in[] = {{"x", w->parent.x, false}, {"t", &sigma, true}}, out[] = {{"g", w->guide, false}};
+        RowArg in[] = {{"x", w->parent.x, ROW_EACH}, {"t", &sigma, ROW_SHARED}}, out[] = {{"g", w->guide, ROW_EACH}};
         if (!rows_run(k->guide, err, w->n, in, k->time_input ? 2 : 1, out, 1))
             return false;
         k->count.forwards += w->n; /* the activations of the chosen child were not kept */
@@ -160,9 +160,9 @@ static bool propose(Search *w, Err *err, int step, float scale)
         k->count.reward_forwards += w->n;
         k->count.reward_vjps += w->n;
     }
-    RowArg in[] = {{"x", w->parent.x, false}, {"logp", w->parent.logp, false}, {"shares", shares, true}, {"key", key, true},
-                   {"counter", w->counter, false}, {"scale", &scale, true}, {"g", w->guide, false}};
-    RowArg out[] = {{"children", w->child, false}, {"lp", w->lp, false}, {"lq", w->lq, false}};
+    RowArg in[] = {{"x", w->parent.x, ROW_EACH}, {"logp", w->parent.logp, ROW_EACH}, {"shares", shares, ROW_SHARED}, {"key", key, ROW_SHARED},
+                   {"counter", w->counter, ROW_EACH}, {"scale", &scale, ROW_SHARED}, {"g", w->guide, ROW_EACH}};
+    RowArg out[] = {{"children", w->child, ROW_EACH}, {"lp", w->lp, ROW_EACH}, {"lq", w->lq, ROW_EACH}};
     return rows_run(k->propose, err, w->n, in, w->guide ? 7 : 5, out, 3);
 }
 
@@ -174,9 +174,9 @@ static bool choose(Search *w, Err *err, float scale)
     uint32_t *counter = w->counter; /* the first child's row of each trajectory, packed in place */
     for (int64_t i = 0; i < w->n; i++)
         memmove(counter + 3 * i, w->counter + 3 * i * w->s->children, 3 * sizeof *counter);
-    RowArg in[] = {{"r", w->r, false}, {"lp", w->lp, false}, {"lq", w->lq, false}, {"scale", &scale, true}, {"key", key, true},
-                   {"counter", counter, false}};
-    RowArg out[] = {{"choice", w->choice, false}, {"lognorm", w->lognorm, false}, {"ess", w->ess, false}};
+    RowArg in[] = {{"r", w->r, ROW_EACH}, {"lp", w->lp, ROW_EACH}, {"lq", w->lq, ROW_EACH}, {"scale", &scale, ROW_SHARED}, {"key", key, ROW_SHARED},
+                   {"counter", counter, ROW_EACH}};
+    RowArg out[] = {{"choice", w->choice, ROW_EACH}, {"lognorm", w->lognorm, ROW_EACH}, {"ess", w->ess, ROW_EACH}};
     return rows_run(w->k->choose, err, w->n, in, 6, out, 3);
 }
 

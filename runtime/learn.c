@@ -121,7 +121,7 @@ bool learn_rows(RowProgram *p, Err *err, int64_t n, const RowArg *in, int nin, f
     RowArg all[ROWS_MAX_ARGS];
     must(nin < ROWS_MAX_ARGS);
     memcpy(all, in, (size_t)nin * sizeof *all);
-    all[nin] = (RowArg){.name = "weight", .data = weight, .zero_tail = true};
+    all[nin] = (RowArg){.name = "weight", .data = weight, .kind = ROW_WEIGHTS};
     return rows_run(p, err, n, all, nin + 1, out, nout);
 }
 

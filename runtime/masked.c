@@ -41,8 +41,8 @@ void states_free(States *s)
 bool states_denoise(Masked *k, Err *err, States *s, double t)
 {
     float sigma = (float)(k->time_input ? masked_sigma(t) : 0);
-    RowArg in[] = {{"x", s->x, false}, {"t", &sigma, true}};
-    RowArg out[] = {{"logp", s->logp, false}, {"x0", s->x0, false}};
+    RowArg in[] = {{"x", s->x, ROW_EACH}, {"t", &sigma, ROW_SHARED}};
+    RowArg out[] = {{"logp", s->logp, ROW_EACH}, {"x0", s->x0, ROW_EACH}};
     k->count.forwards += s->n;
     return rows_run(k->denoise, err, s->n, in, k->time_input ? 2 : 1, out, 2);
 }
@@ -53,6 +53,6 @@ bool masked_score(Masked *k, Err *err, int64_t n, const int64_t *x0, float *r)
     if (!k->value)
         return k->reward ? reward_batch(k->reward, err, n, k->length, x0, r)
                          : err_user(err, "a reward is needed here and none is configured");
-    RowArg in = {"x0", (void *)x0, false}, out = {"r", r, false};
+    RowArg in = {"x0", (void *)x0, ROW_EACH}, out = {"r", r, ROW_EACH};
     return rows_run(k->value, err, n, &in, 1, &out, 1);
 }

@@ -51,7 +51,7 @@ static uint64_t version(const RowProgram *r)
     return (r->theta ? r->theta->version : 0) * 0x9E3779B97F4A7C15u + (r->phi ? r->phi->version : 0) + 1;
 }
 
-typedef struct Slot { int k; char *data; size_t row; bool shared, zero_tail; } Slot;
+typedef struct Slot { int k; char *data; size_t row; RowKind kind; } Slot;
 
 static Slot slot_of(const RowProgram *r, const RowArg *a, bool output)
 {
@@ -59,13 +59,13 @@ static Slot slot_of(const RowProgram *r, const RowArg *a, bool output)
     if (k < 0)
         die("the program has no %s '%s'", output ? "output" : "input", a->name);
     size_t bytes = type_bytes(output ? program_output_type(r->program, k) : program_input_type(r->program, k));
-    return (Slot){k, a->data, bytes / (size_t)r->rows, a->shared, a->zero_tail};
+    return (Slot){k, a->data, bytes / (size_t)r->rows, a->kind};
 }
 
 static void place(const Slot *s, void **slots, void **pad, int64_t first, int64_t count, int64_t rows, bool output)
 {
-    char *at = s->shared ? s->data : s->data + (size_t)first * s->row;
-    if (s->shared || count == rows) {
+    char *at = s->kind == ROW_SHARED ? s->data : s->data + (size_t)first * s->row;
+    if (s->kind == ROW_SHARED || count == rows) {
         slots[s->k] = at;
         return;
     }
@@ -74,7 +74,7 @@ static void place(const Slot *s, void **slots, void **pad, int64_t first, int64_
         return;
     memcpy(pad[s->k], at, (size_t)count * s->row);
     memset((char *)pad[s->k] + (size_t)count * s->row, 0, (size_t)(rows - count) * s->row);
-    for (int64_t i = count; i < rows && !s->zero_tail; i++) /* copies of the last row are in range whatever they mean */
+    for (int64_t i = count; i < rows && s->kind == ROW_EACH; i++) /* copies of the last row are in range whatever they mean */
         memcpy((char *)pad[s->k] + (size_t)i * s->row, at + (size_t)(count - 1) * s->row, s->row);
 }
 

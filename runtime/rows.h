@@ -5,11 +5,13 @@
 
 enum { ROWS_MAX_ARGS = 16 };
 
+/* EACH: one part a row; the tail's missing rows are copies of the last one.  WEIGHTS: the same, missing rows are zeros.
+ * SHARED: the same whole tensor for every batch (scalars, keys). */
+typedef enum { ROW_EACH, ROW_WEIGHTS, ROW_SHARED } RowKind;
 typedef struct RowArg {
     const char *name; /* input or output of the program; one that the program lacks is a bug */
     void *data;
-    bool shared;      /* the same whole tensor for every batch (scalars, keys) */
-    bool zero_tail;   /* the tail's missing rows are zeros instead of copies of the last one (weights) */
+    RowKind kind;
 } RowArg;
 
 typedef struct RowProgram {
@@ -25,8 +27,7 @@ RowProgram *rows_new(Program *program, int64_t rows);
 void rows_free(RowProgram *r); /* NULL is fine */
 /* Binds the parameters named prefix + name to flat; their set's version is followed. */
 void rows_bind_params(RowProgram *r, const ParamSet *p, const char *prefix, float *flat);
-/* Inputs and outputs that are not named keep their padding memory (outputs: not wanted).  An output marked shared is the same
- * tensor for every run (accumulators). */
+/* Inputs and outputs that are not named keep their padding memory (outputs: not wanted).   */
 bool rows_run(RowProgram *r, Err *err, int64_t n, const RowArg *in, int nin, const RowArg *out, int nout);
 int64_t rows_bytes(const RowProgram *r, const char *output); /* bytes of one row of an output */
 bool rows_has_input(const RowProgram *r, const char *name);
