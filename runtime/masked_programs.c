@@ -11,7 +11,13 @@ static DavVal time_input(DavNet *n, const MaskedSpec *s)
     return s->time_input ? dav_input(n, "t", DAV_F32, 1) : dav_const(n, DAV_F32, 0, 1);
 }
 
-/* log p(x0 | x) [B,L,V]; x as ids or relaxed. */
+/* Training sees states of different times. */
+static DavVal time_of_rows(DavNet *n, const MaskedSpec *s, int64_t rows)
+{
+    return s->time_input ? dav_input(n, "t", DAV_F32, rows) : dav_const(n, DAV_F32, 0, 1);
+}
+
+/* Logits [B,L,V+1]; x as ids or relaxed. */
 static DavVal logits_at(DavNet *n, const MaskedSpec *s, DavVal x, DavVal t)
 {
     return network_apply(n, "theta", s->denoiser, x, t);
@@ -82,7 +88,7 @@ static void write_distil(DavNet *n, const void *context, int64_t rows)
 {
     const MaskedSpec *s = context;
     DavVal x = state_input(n, s, "x", rows);
-    DavVal logp = dav_masked_logp(logits_at(n, s, x, time_input(n, s)));
+    DavVal logp = dav_masked_logp(logits_at(n, s, x, time_of_rows(n, s, rows)));
     DavTransition t = {logp, x, state_input(n, s, "next", rows), state_input(n, s, "x0", rows),
                        dav_input(n, "share", DAV_F32, rows), dav_input(n, "left", DAV_F32, rows)};
     DavVal loss = s->loss->loss(n, s->loss_config, &t);
@@ -101,7 +107,7 @@ static void write_pretrain(DavNet *n, const void *context, int64_t rows)
     DavVal x0 = state_input(n, s, "x0", rows), share = dav_input(n, "share", DAV_F32, rows);
     DavVal u = dav_uniform(dav_input(n, "key", DAV_U32, 2), dav_input(n, "counter", DAV_U32, rows, 3), rows, s->length);
     DavVal x = dav_masked_noise(x0, share, u, s->letters);
-    DavVal logp = dav_masked_logp(logits_at(n, s, x, time_input(n, s)));
+    DavVal logp = dav_masked_logp(logits_at(n, s, x, time_of_rows(n, s, rows)));
     dav_output(n, "loss", dav_masked_cross_entropy(logp, x, x0));
 }
 
@@ -109,7 +115,15 @@ static void write_score(DavNet *n, const void *context, int64_t rows)
 {
     const MaskedSpec *s = context;
     DavVal x = state_input(n, s, "x", rows), x0 = state_input(n, s, "x0", rows);
-    dav_output(n, "nll", dav_masked_cross_entropy(dav_masked_logp(logits_at(n, s, x, time_input(n, s))), x, x0));
+    dav_output(n, "nll", dav_masked_cross_entropy(dav_masked_logp(logits_at(n, s, x, time_of_rows(n, s, rows))), x, x0));
+}
+
+/* The denoiser for states of different times: the pretrained model of the KL term. */
+static void write_prior(DavNet *n, const void *context, int64_t rows)
+{
+    const MaskedSpec *s = context;
+    DavVal x = state_input(n, s, "x", rows);
+    dav_output(n, "logp", dav_masked_logp(logits_at(n, s, x, time_of_rows(n, s, rows))));
 }
 
 /* A reward network by itself, its parameters being the trained ones. */
@@ -233,6 +247,13 @@ RowProgram *masked_scorer(Err *err, const MaskedSpec *s, const BuildOptions *o, 
 {
     RowProgram *p = NULL;
     open_program(err, &p, "score", s, o, write_score, theta, NULL);
+    return p;
+}
+
+RowProgram *masked_prior(Err *err, const MaskedSpec *s, const BuildOptions *o, const ParamSet *theta)
+{
+    RowProgram *p = NULL;
+    open_program(err, &p, "prior", s, o, write_prior, theta, NULL);
     return p;
 }
 

@@ -5,9 +5,9 @@
  *   guide    x (, t)                                          -> g f32[B,L,V]: d r(soft x0hat(x)) / d one-hot x
  *   propose  x, logp, shares f32[2], key u32[2], counter u32[B*M,3], scale f32[1] (, g) -> children i64[B,M,L], lp, lq f32[B,M]
  *   choose   r, lp, lq f32[B,M], scale, key, counter u32[B,3] -> choice i32[B], lognorm f32[B], ess f32[B]
- *   distil   x, next, x0, share, left (, t)(, logp0, kl_weight) -> loss f32[B](, kl f32[B]) and gradients
- *   pretrain x0, share, key, counter u32[B,3] (, t)           -> loss f32[B]: cross-entropy over masked positions, gradients
- *   score    x, x0 (, t f32[1])                               -> nll f32[B]: the same for given masks
+ *   distil   x, next, x0, share, left (, t f32[B])(, logp0, kl_weight) -> loss f32[B](, kl f32[B]) and gradients
+ *   pretrain x0, share, key, counter u32[B,3] (, t f32[B])    -> loss f32[B]: cross-entropy over masked positions, gradients
+ *   score    x, x0 (, t f32[B])                               -> nll f32[B]: the same for given masks
  *   regress  x0, y f32[B]                                     -> loss f32[B], gradients */
 #pragma once
 #include "runtime/learn.h"
@@ -40,6 +40,8 @@ void masked_bind(Masked *k, float *theta); /* other values of the denoiser, same
 RowProgram *masked_distil(Err *err, const MaskedSpec *s, const BuildOptions *o, const ParamSet *theta, Optim *optim);
 RowProgram *masked_pretrain(Err *err, const MaskedSpec *s, const BuildOptions *o, const ParamSet *theta, Optim *optim);
 RowProgram *masked_scorer(Err *err, const MaskedSpec *s, const BuildOptions *o, const ParamSet *theta);
+/* x (, t f32[B]) -> logp: the pretrained model of the KL term. */
+RowProgram *masked_prior(Err *err, const MaskedSpec *s, const BuildOptions *o, const ParamSet *theta);
 /* A reward network alone: theta holds its parameters. */
 RowProgram *regress_learner(Err *err, const MaskedSpec *s, const BuildOptions *o, const ParamSet *theta, Optim *optim);
 RowProgram *regress_predictor(Err *err, const MaskedSpec *s, const BuildOptions *o, const ParamSet *theta);

@@ -19,6 +19,7 @@ typedef struct Replay {
     int64_t n, length;
     int64_t *x, *next, *x0; /* [n, L] */
     float *share, *left;    /* [n] */
+    float *t;               /* [n] sigma, for networks with time input */
     float *logp0;           /* [n, L, V] of the pretrained model; NULL without KL */
 } Replay;
 
@@ -38,7 +39,7 @@ static Replay replay_gather(const Masked *k, const Trajectories *t, const MStepS
     int64_t l = t->length, most = t->n * t->steps;
     size_t letters = mem_mul(mem_mul((size_t)most, (size_t)l), sizeof(int64_t));
     Replay r = {.length = l, .x = mem_alloc(letters), .next = mem_alloc(letters), .x0 = mem_alloc(letters),
-                .share = mem_alloc(mem_mul((size_t)most, sizeof(float))), .left = mem_alloc(mem_mul((size_t)most, sizeof(float)))};
+                .share = mem_alloc(mem_mul((size_t)most, sizeof(float))), .left = mem_alloc(mem_mul((size_t)most, sizeof(float))), .t = mem_alloc(mem_mul((size_t)most, sizeof(float)))};
     for (int64_t i = 0; i < t->n; i++)
         for (int step = set->skip_steps; step < t->steps; step++) {
             const uint8_t *x = t->state + (i * (t->steps + 1) + step) * l, *next = x + l;
@@ -49,14 +50,15 @@ static Replay replay_gather(const Masked *k, const Trajectories *t, const MStepS
             widen(r.x0 + r.n * l, t->x0 + (i * t->steps + step) * l, l);
             double m_t = masked_share(masked_time(k, step)), m_s = masked_share(masked_time(k, step + 1));
             r.share[r.n] = (float)((m_t - m_s) / m_t);
-            r.left[r.n++] = (float)(1 - m_t);
+            r.left[r.n] = (float)(1 - m_t);
+            r.t[r.n++] = (float)masked_sigma(masked_time(k, step));
         }
     return r;
 }
 
 static void replay_free(Replay *r)
 {
-    void *all[] = {r->x, r->next, r->x0, r->share, r->left, r->logp0};
+    void *all[] = {r->x, r->next, r->x0, r->share, r->left, r->t, r->logp0};
     for (size_t i = 0; i < sizeof all / sizeof *all; i++)
         mem_free(all[i]);
 }
@@ -65,9 +67,9 @@ static void replay_free(Replay *r)
 static bool ask_prior(const MStep *s, Err *err, Masked *k, Replay *r)
 {
     r->logp0 = mem_alloc(mem_mul((size_t)(r->n * r->length * k->letters), sizeof(float)));
-    RowArg in = {"x", r->x, ROW_EACH}, out = {"logp", r->logp0, ROW_EACH};
+    RowArg in[] = {{"x", r->x, ROW_EACH}, {"t", r->t, ROW_EACH}}, out = {"logp", r->logp0, ROW_EACH};
     k->count.p0_forwards += r->n;
-    return rows_run(s->prior, err, r->n, &in, 1, &out, 1);
+    return rows_run(s->prior, err, r->n, in, k->time_input ? 2 : 1, &out, 1);
 }
 
 typedef struct Batch { Replay rows; float *weight, *loss, *kl; } Batch;
@@ -81,6 +83,7 @@ static void take(const Replay *from, int64_t i, Replay *to, int64_t j, int64_t l
     memcpy(to->x0 + j * l, from->x0 + i * l, bytes);
     to->share[j] = from->share[i];
     to->left[j] = from->left[i];
+    to->t[j] = from->t[i];
     if (from->logp0)
         memcpy(to->logp0 + j * l * letters, from->logp0 + i * l * letters, (size_t)(l * letters) * sizeof(float));
 }
@@ -89,7 +92,8 @@ static Batch batch_new(const Replay *all, int64_t n, int64_t letters)
 {
     size_t rows = (size_t)n, cells = mem_mul(rows, (size_t)all->length), ids = mem_mul(cells, sizeof(int64_t));
     Batch b = {.rows = {.length = all->length, .x = mem_alloc(ids), .next = mem_alloc(ids), .x0 = mem_alloc(ids),
-                        .share = mem_alloc(rows * sizeof(float)), .left = mem_alloc(rows * sizeof(float))},
+                        .share = mem_alloc(rows * sizeof(float)), .left = mem_alloc(rows * sizeof(float)),
+                        .t = mem_alloc(rows * sizeof(float))},
                .weight = mem_alloc(rows * sizeof(float)), .loss = mem_alloc(rows * sizeof(float)),
                .kl = mem_alloc(rows * sizeof(float))};
     if (all->logp0)
@@ -120,15 +124,24 @@ static bool update(MStep *s, Err *err, Masked *k, Batch *b, int64_t n, const MSt
     float kl_weight = (float)set->kl;
     for (int64_t i = 0; i < n; i++)
         b->weight[i] = 1.0f / (float)n;
-    RowArg in[] = {{"x", b->rows.x, ROW_EACH},         {"next", b->rows.next, ROW_EACH}, {"x0", b->rows.x0, ROW_EACH},
-                   {"share", b->rows.share, ROW_EACH}, {"left", b->rows.left, ROW_EACH}, {"logp0", b->rows.logp0, ROW_EACH},
-                   {"kl_weight", &kl_weight, ROW_SHARED}};
-    RowArg out[] = {{"loss", b->loss, ROW_EACH}, {"kl", b->kl, ROW_EACH}};
     bool with_kl = b->rows.logp0 != NULL;
+    RowArg in[8] = {{"x", b->rows.x, ROW_EACH},
+                    {"next", b->rows.next, ROW_EACH},
+                    {"x0", b->rows.x0, ROW_EACH},
+                    {"share", b->rows.share, ROW_EACH},
+                    {"left", b->rows.left, ROW_EACH}};
+    int nin = 5;
+    if (k->time_input)
+        in[nin++] = (RowArg){"t", b->rows.t, ROW_EACH};
+    if (with_kl) {
+        in[nin++] = (RowArg){"logp0", b->rows.logp0, ROW_EACH};
+        in[nin++] = (RowArg){"kl_weight", &kl_weight, ROW_SHARED};
+    }
+    RowArg out[] = {{"loss", b->loss, ROW_EACH}, {"kl", b->kl, ROW_EACH}};
     double norm;
     k->count.forwards += n;
     k->count.vjps += n;
-    if (!learn_rows(s->distil, err, n, in, with_kl ? 7 : 5, b->weight, out, with_kl ? 2 : 1) ||
+    if (!learn_rows(s->distil, err, n, in, nin, b->weight, out, with_kl ? 2 : 1) ||
         !optim_update(optim, err, theta, &set->optim, &norm))
         return false;
     rep->loss += mean(b->loss, n);

@@ -20,7 +20,7 @@ typedef struct MStepReport {
 
 typedef struct MStep {
     RowProgram *distil; /* of masked_distil */
-    RowProgram *prior;  /* x -> logp of the pretrained model (a denoise program bound to it); NULL without KL */
+    RowProgram *prior;  /* of masked_prior, bound to the pretrained model; NULL without KL */
 } MStep;
 
 /* Updates theta on the transitions of t.  k gives shapes and times and counts p0's forwards. */
