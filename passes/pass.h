@@ -19,6 +19,7 @@ typedef struct CompileOptions {
     const char *dump;      /* folder for dumps; NULL: none */
     const char *cpu;       /* forced level (DAV_CPU); NULL: this machine's */
     int threads;           /* 0: all */
+    int tile_rows, tile_columns; /* best register tile of the target in f32; 0: 6 x 16 */
 } CompileOptions;
 
 /* One row of fusion.tsv: an edge that was looked at. */

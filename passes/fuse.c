@@ -1,0 +1,525 @@
+/* Fusion: every value that takes work becomes the result of a `fuse` region, which lower turns into one kernel.
+ *
+ * Values are visited in topological order.  Each starts a group of its own and is then merged with the groups of its operands
+ * where that is allowed (why_not).  Views (broadcast, transpose, slice, ...) belong to no group: each consumer repeats them.
+ * Groups that read the same large value are merged last.  Group dependences are kept as bit sets, so that no merge closes a
+ * cycle.
+ *
+ *     %2 = exp %1 : f32[4,8]                     %2 = fuse %1 {graph=@0, kind=rowwise}
+ *     %3 = sum %2 {axes=[1]} : f32[4,1]          %3 = pick %2 {index=0} : f32[4,8]
+ *     %4 = broadcast %3 {shape=[4,8]}      ->
+ *     %5 = div %2, %4 : f32[4,8]                 where @0 holds exp, sum, broadcast and div
+ */
+#include "passes/fuse.h"
+#include <stdio.h>
+#include <string.h>
+
+enum { MAX_MEMBERS = 256, SIBLING_BYTES = 1 << 14 };
+
+typedef struct Group {
+    int kind; /* FuseKind, FIXED or ALIAS */
+    bool open, fold; /* open: may be merged; fold: holds an op with an inner loop */
+    int64_t dim[IR_MAX_RANK];
+    int rank;
+    unsigned reduced; /* axes */
+    int members, parent, last;
+    bool emitted;
+} Group;
+
+enum { FIXED = FUSE_KIND_COUNT, ALIAS };
+
+typedef struct Fuser {
+    PassCx *cx;
+    const Graph *in;
+    Graph *out;
+    bool *live, *solid; /* solid: needs memory of its own */
+    int *group;         /* of a value, 0: none */
+    Group *g;
+    int ngroup;
+    size_t words;
+    uint64_t *reach, *indirect; /* bit sets by group: depends on; reads other than element by element */
+    Val *map;
+    int *member, *start; /* members of each root group, ascending */
+} Fuser;
+
+bool op_is_view(Op op)
+{
+    return op == OP_BROADCAST || op == OP_TRANSPOSE || op == OP_SLICE || op == OP_REVERSE || op == OP_RESHAPE;
+}
+
+bool reshape_is_unit(const Graph *g, Val v)
+{
+    const Node *n = node_of(g, v), *x = node_of(g, n->arg[0]);
+    int i = 0, j = 0;
+    for (;;) {
+        while (i < n->rank && n->dim[i] == 1)
+            i++;
+        while (j < x->rank && x->dim[j] == 1)
+            j++;
+        if (i == n->rank || j == x->rank)
+            return i == n->rank && j == x->rank;
+        if (n->dim[i++] != x->dim[j++])
+            return false;
+    }
+}
+
+unsigned reduced_axes(const Graph *g, Val v)
+{
+    const Node *n = node_of(g, v);
+    unsigned mask = 0;
+    if (n->op != OP_SUM && n->op != OP_RMAX && n->op != OP_RMIN)
+        return 0;
+    int count;
+    const int64_t *axes = attr_ints(n, A_AXES, &count);
+    for (int i = 0; i < count; i++)
+        if (node_of(g, n->arg[0])->dim[axes[i]] != 1)
+            mask |= 1u << axes[i];
+    return mask;
+}
+
+/* ---- which values are computed, which need memory ---- */
+static void mark_values(Fuser *f)
+{
+    const Graph *g = f->in;
+    for (int i = 0; i < g->nout; i++)
+        f->live[g->out[i].val] = f->solid[g->out[i].val] = true;
+    for (Val v = g->n - 1; v > 0; v--) {
+        const Node *n = node_of(g, v);
+        f->live[v] |= (op_info[n->op].flags & OPF_EFFECT) != 0;
+        if (!f->live[v])
+            continue;
+        if (n->op == OP_RESHAPE && !reshape_is_unit(g, v))
+            f->solid[v] = true;
+        bool reads_memory = n->op == OP_CONTRACT || n->op == OP_HOST || n->op == OP_LOOP || (n->op == OP_RESHAPE && f->solid[v]);
+        for (int i = 0; i < n->narg; i++) {
+            f->live[n->arg[i]] = true;
+            f->solid[n->arg[i]] |= reads_memory;
+        }
+    }
+}
+
+static bool in_group(const Fuser *f, Val v)
+{
+    Op op = (Op)node_of(f->in, v)->op;
+    if (!f->live[v] || op == OP_INPUT || op == OP_LITERAL || op == OP_PICK)
+        return false;
+    return f->solid[v] || !(op_is_view(op) || op == OP_CONST || op == OP_IOTA);
+}
+
+/* The value whose memory or computation stands behind operand v; *direct: read at the reader's own index. */
+static Val root_of(const Fuser *f, Val v, bool *direct)
+{
+    *direct = true;
+    while (op_is_view((Op)node_of(f->in, v)->op) && !f->solid[v]) {
+        *direct &= node_of(f->in, v)->op == OP_BROADCAST;
+        v = node_of(f->in, v)->arg[0];
+    }
+    return v;
+}
+
+static int find(Fuser *f, int a)
+{
+    while (f->g[a].parent != a)
+        a = f->g[a].parent = f->g[f->g[a].parent].parent;
+    return a;
+}
+
+static int group_of(Fuser *f, Val v)
+{
+    if (node_of(f->in, v)->op == OP_PICK)
+        v = node_of(f->in, v)->arg[0];
+    return f->group[v] ? find(f, f->group[v]) : 0;
+}
+
+static bool has(const uint64_t *set, int i)
+{
+    return set[i / 64] >> (i % 64) & 1;
+}
+
+static void put(uint64_t *set, int i)
+{
+    set[i / 64] |= UINT64_C(1) << (i % 64);
+}
+
+static uint64_t *reach_of(Fuser *f, int a)
+{
+    return f->reach + (size_t)a * f->words;
+}
+
+static uint64_t *indirect_of(Fuser *f, int a)
+{
+    return f->indirect + (size_t)a * f->words;
+}
+
+/* ---- merging ---- */
+static bool same_dims(const Group *a, const Group *b)
+{
+    return a->rank == b->rank && memcmp(a->dim, b->dim, (size_t)a->rank * sizeof *a->dim) == 0;
+}
+
+/* Is b's domain one element a row of a's? */
+static bool row_of(const Group *a, const Group *b)
+{
+    if (a->rank != b->rank)
+        return false;
+    for (int i = 0; i < a->rank; i++)
+        if (b->dim[i] != (a->reduced >> i & 1 ? 1 : a->dim[i]))
+            return false;
+    return true;
+}
+
+static bool path_between(Fuser *f, int a, int b)
+{
+    const uint64_t *from_b = reach_of(f, b);
+    for (size_t w = 0; w < f->words; w++)
+        for (uint64_t bits = from_b[w]; bits; bits &= bits - 1) {
+            int x = (int)(w * 64) + __builtin_ctzll(bits);
+            if (x != a && x != b && f->g[x].parent == x && has(reach_of(f, x), a))
+                return true;
+        }
+    return false;
+}
+
+/* Why groups a and b cannot be one; NULL when they can. */
+static const char *why_not(Fuser *f, int a, int b)
+{
+    const Group *x = &f->g[a], *y = &f->g[b];
+    if (!x->open || !y->open)
+        return "one of them has a loop structure of its own";
+    if (has(indirect_of(f, a), b) || has(indirect_of(f, b), a))
+        return "read at other indices than its own";
+    bool contract = x->kind == FUSE_CONTRACT || y->kind == FUSE_CONTRACT;
+    if (x->kind == FUSE_CONTRACT && y->kind == FUSE_CONTRACT)
+        return "two contractions";
+    if (contract && (x->kind == FUSE_ROWWISE || y->kind == FUSE_ROWWISE))
+        return "a reduction of a contraction's result";
+    if (contract && (x->fold || y->fold))
+        return "an inner loop after a contraction";
+    if (x->reduced && y->reduced && x->reduced != y->reduced)
+        return "reductions over different axes";
+    bool fits = same_dims(x, y) || (x->reduced && !y->reduced && row_of(x, y)) || (y->reduced && !x->reduced && row_of(y, x));
+    if (!fits)
+        return "different domains";
+    if (x->members + y->members > MAX_MEMBERS)
+        return "the kernel would be too large";
+    if (path_between(f, a, b) || path_between(f, b, a))
+        return "a value between them is computed elsewhere";
+    return NULL;
+}
+
+static void merge(Fuser *f, int a, int b)
+{
+    Group *x = &f->g[a], *y = &f->g[b];
+    if (y->reduced && !x->reduced) { /* the domain is that of the reductions */
+        memcpy(x->dim, y->dim, sizeof x->dim);
+        x->reduced = y->reduced;
+    }
+    x->kind = x->reduced ? FUSE_ROWWISE : x->kind == FUSE_CONTRACT || y->kind == FUSE_CONTRACT ? FUSE_CONTRACT : FUSE_POINTWISE;
+    x->members += y->members;
+    x->fold |= y->fold;
+    x->last = x->last > y->last ? x->last : y->last;
+    y->parent = a;
+    uint64_t *ra = reach_of(f, a), *ia = indirect_of(f, a);
+    for (size_t w = 0; w < f->words; w++) {
+        ra[w] |= reach_of(f, b)[w];
+        ia[w] |= indirect_of(f, b)[w];
+    }
+    ra[a / 64] &= ~(UINT64_C(1) << (a % 64));
+    ra[b / 64] &= ~(UINT64_C(1) << (b % 64));
+    for (int i = 1; i <= f->ngroup; i++) { /* whoever depended on one depends on both */
+        if (i == a || f->g[i].parent != i)
+            continue;
+        if (has(indirect_of(f, i), b))
+            put(indirect_of(f, i), a);
+        uint64_t *ri = reach_of(f, i);
+        if (!has(ri, a) && !has(ri, b))
+            continue;
+        put(ri, a);
+        for (size_t w = 0; w < f->words; w++)
+            ri[w] |= ra[w];
+    }
+}
+
+/* ---- making groups ---- */
+static int new_group(Fuser *f, Val v)
+{
+    const Node *n = node_of(f->in, v);
+    Op op = (Op)n->op;
+    Group *g = &f->g[++f->ngroup];
+    *g = (Group){.kind = FUSE_POINTWISE, .open = true, .members = 1, .parent = f->ngroup, .last = v, .rank = n->rank};
+    memcpy(g->dim, n->dim, sizeof g->dim);
+    if (op == OP_RESHAPE) {
+        g->kind = ALIAS;
+    } else if (op == OP_HOST || op == OP_LOOP) {
+        g->kind = FIXED;
+    } else if (op == OP_CUMSUM || op == OP_ARGSORT || op == OP_SCATTER_ADD || op == OP_ARGMAX) {
+        g->kind = FUSE_OTHER;
+    } else if (op == OP_CONTRACT) {
+        g->kind = FUSE_CONTRACT;
+    } else if (reduced_axes(f->in, v)) {
+        g->kind = FUSE_ROWWISE;
+        g->reduced = reduced_axes(f->in, v);
+        memcpy(g->dim, node_of(f->in, n->arg[0])->dim, sizeof g->dim);
+    }
+    g->open = g->kind <= FUSE_CONTRACT && !op_is_view(op) && op != OP_CONST && op != OP_IOTA;
+    g->fold = op == OP_FOLD;
+    return f->ngroup;
+}
+
+/* Does node v read operand i at its own index (when the operand is a member of the same domain)? */
+static bool reads_direct(const Node *n)
+{
+    return (op_info[n->op].flags & OPF_ELEMENTWISE) || n->op == OP_CAST || n->op == OP_BITCAST || n->op == OP_SUM ||
+           n->op == OP_RMAX || n->op == OP_RMIN;
+}
+
+static void note(Fuser *f, Val from, Val to, const char *reason)
+{
+    const Node *n = node_of(f->in, to);
+    FusionNote e = {op_info[node_of(f->in, from)->op].text, op_info[n->op].text, reason ? reason : "", !reason, n->file, n->line};
+    vec_push(f->cx->notes, e);
+}
+
+static void place(Fuser *f, Val v)
+{
+    const Node *n = node_of(f->in, v);
+    int g = f->group[v] = new_group(f, v);
+    for (int i = 0; i < n->narg; i++) {
+        bool direct;
+        Val root = root_of(f, n->arg[i], &direct);
+        int from = group_of(f, root);
+        if (!from)
+            continue;
+        put(reach_of(f, g), from);
+        for (size_t w = 0; w < f->words; w++)
+            reach_of(f, g)[w] |= reach_of(f, from)[w];
+        if (!direct || !reads_direct(n))
+            put(indirect_of(f, g), from);
+    }
+    for (int i = 0; i < n->narg; i++) {
+        bool direct;
+        Val root = root_of(f, n->arg[i], &direct);
+        int from = group_of(f, root), to = find(f, g);
+        if (!from || from == to)
+            continue;
+        const char *reason = n->op == OP_CONTRACT ? "operand of a contraction" : why_not(f, from, to);
+        note(f, root, v, reason);
+        if (!reason)
+            merge(f, from, to);
+    }
+}
+
+/* Groups that read one large value and do not depend on each other become one kernel. */
+static void merge_siblings(Fuser *f)
+{
+    const Graph *g = f->in;
+    int *reader = arena_array(f->cx->arena, int, g->n); /* the last group seen that reads root v */
+    for (Val v = 1; v < g->n; v++) {
+        const Node *n = node_of(g, v);
+        if (!f->live[v] || !f->group[v] || !reads_direct(n))
+            continue;
+        for (int i = 0; i < n->narg; i++) {
+            bool direct;
+            Val root = root_of(f, n->arg[i], &direct);
+            int a = reader[root] ? find(f, reader[root]) : 0, b = find(f, f->group[v]);
+            int64_t bytes = node_count(g, root) * (int64_t)dav_dtype_size((DavDtype)node_of(g, root)->dtype);
+            if (!direct || bytes < SIBLING_BYTES || group_of(f, root) == b)
+                continue;
+            reader[root] = b;
+            if (!a || a == b || f->g[a].kind == FUSE_CONTRACT || f->g[b].kind == FUSE_CONTRACT || has(reach_of(f, a), b) ||
+                has(reach_of(f, b), a) || !same_dims(&f->g[a], &f->g[b]) || f->g[a].reduced != f->g[b].reduced || why_not(f, a, b))
+                continue;
+            merge(f, a, b);
+            reader[root] = a;
+        }
+    }
+}
+
+/* ---- emission ---- */
+typedef struct Region {
+    Graph *body;
+    Val *map; /* value of the graph -> value of the body */
+    Val *arg;
+    int narg;
+} Region;
+
+static Val region_value(Fuser *f, Region *r, int g, Val v)
+{
+    if (r->map[v])
+        return r->map[v];
+    const Node *n = node_of(f->in, v);
+    bool view = (op_is_view((Op)n->op) && !f->solid[v]) || ((n->op == OP_CONST || n->op == OP_IOTA) && !f->solid[v]);
+    if (view || group_of(f, v) == g) {
+        for (int i = 0; i < n->narg; i++)
+            region_value(f, r, g, n->arg[i]);
+        return r->map[v] = graph_copy_node(r->body, f->in, v, r->map);
+    }
+    char name[24];
+    snprintf(name, sizeof name, "p%d", r->narg);
+    r->arg[r->narg++] = f->map[v];
+    must(f->map[v] > 0);
+    return r->map[v] = g_input(r->body, name, ROLE_DATA, type_of(f->in, v));
+}
+
+static void emit_region(Fuser *f, int g, const bool *needed, Val *scratch_map, Val *scratch_arg)
+{
+    const Group *grp = &f->g[g];
+    Region r = {graph_new(f->cx->arena, f->cx->err, "region"), scratch_map, scratch_arg, 0};
+    r.body->no_fold = true;
+    Val *outs = arena_array(f->cx->arena, Val, grp->members);
+    int nout = 0;
+    for (int i = f->start[g]; i < f->start[g + 1]; i++)
+        region_value(f, &r, g, f->member[i]);
+    for (int i = f->start[g]; i < f->start[g + 1]; i++) {
+        Val v = f->member[i];
+        if (!needed[v])
+            continue;
+        char name[24];
+        snprintf(name, sizeof name, "r%d", nout);
+        graph_output(r.body, name, r.map[v]);
+        outs[nout++] = v;
+    }
+    graph_at_node(f->out, f->in, f->member[f->start[g]]);
+    Attr kind = {.name = A_KIND, .i = grp->kind};
+    Val fused = g_region(f->out, OP_FUSE, r.body, r.arg, r.narg, &kind, 1);
+    for (int i = 0; i < nout; i++)
+        f->map[outs[i]] = g_pick(f->out, fused, i);
+}
+
+/* Values of a group that are read outside of it. */
+static bool *find_needed(Fuser *f)
+{
+    bool *needed = arena_array(f->cx->arena, bool, f->in->n);
+    for (int i = 0; i < f->in->nout; i++)
+        needed[f->in->out[i].val] = true;
+    for (Val v = 1; v < f->in->n; v++) {
+        const Node *n = node_of(f->in, v);
+        if (!f->live[v] || !f->group[v])
+            continue;
+        for (int i = 0; i < n->narg; i++) {
+            bool direct;
+            Val root = root_of(f, n->arg[i], &direct);
+            if (group_of(f, root) != group_of(f, v))
+                needed[root] = true;
+        }
+    }
+    return needed;
+}
+
+typedef struct Emit { Fuser *f; bool *needed; Val *map, *arg; } Emit;
+
+static const Graph *fused_body(Fuser *f, const Graph *body)
+{
+    Graph *out = graph_new(f->cx->arena, f->cx->err, body->name);
+    return pass_fuse(f->cx, body, out) ? out : body;
+}
+
+static void emit_loop(Fuser *f, Val v)
+{
+    const Node *n = node_of(f->in, v);
+    Val *arg = arena_array(f->cx->arena, Val, n->narg);
+    Attr attr[ATTR_COUNT];
+    for (int i = 0; i < n->narg; i++)
+        arg[i] = f->map[n->arg[i]];
+    for (int i = 0; i < n->nattr; i++) {
+        attr[i] = n->attr[i];
+        if (attr[i].name == A_GRAPH)
+            attr[i].graph = fused_body(f, attr[i].graph);
+    }
+    graph_at_node(f->out, f->in, v);
+    f->map[v] = graph_node(f->out, OP_LOOP, arg, n->narg, attr, n->nattr, NULL);
+}
+
+static void emit_from(Emit *e, int g)
+{
+    Fuser *f = e->f;
+    if (f->g[g].emitted)
+        return;
+    f->g[g].emitted = true;
+    for (int i = f->start[g]; i < f->start[g + 1]; i++) {
+        const Node *n = node_of(f->in, f->member[i]);
+        for (int j = 0; j < n->narg; j++) {
+            bool direct;
+            Val root = root_of(f, n->arg[j], &direct);
+            int from = group_of(f, root);
+            if (from && from != g)
+                emit_from(e, from);
+            if (node_of(f->in, root)->op == OP_PICK && !f->map[root])
+                f->map[root] = g_pick(f->out, f->map[node_of(f->in, root)->arg[0]], (int)attr_i(node_of(f->in, root), A_INDEX));
+        }
+    }
+    Val v = f->member[f->start[g]];
+    switch (f->g[g].kind) {
+    case ALIAS:
+        f->map[v] = graph_copy_node(f->out, f->in, v, f->map);
+        break;
+    case FIXED:
+        if (node_of(f->in, v)->op == OP_LOOP)
+            emit_loop(f, v);
+        else
+            f->map[v] = graph_copy_node(f->out, f->in, v, f->map);
+        break;
+    default:
+        memset(e->map, 0, (size_t)f->in->n * sizeof *e->map);
+        emit_region(f, g, e->needed, e->map, e->arg);
+    }
+}
+
+static void list_members(Fuser *f)
+{
+    f->start = arena_array(f->cx->arena, int, f->ngroup + 2);
+    for (Val v = 1; v < f->in->n; v++)
+        if (f->group[v])
+            f->start[find(f, f->group[v]) + 1]++;
+    for (int g = 1; g <= f->ngroup + 1; g++)
+        f->start[g] += f->start[g - 1];
+    f->member = arena_array(f->cx->arena, int, f->start[f->ngroup + 1]);
+    int *fill = arena_array(f->cx->arena, int, f->ngroup + 1);
+    for (Val v = 1; v < f->in->n; v++)
+        if (f->group[v]) {
+            int g = find(f, f->group[v]);
+            f->member[f->start[g] + fill[g]++] = v;
+        }
+}
+
+static void emit(Fuser *f)
+{
+    Emit e = {f, find_needed(f), arena_array(f->cx->arena, Val, f->in->n), arena_array(f->cx->arena, Val, f->in->n)};
+    for (Val v = 1; v < f->in->n; v++) {
+        Op op = (Op)node_of(f->in, v)->op;
+        if (op == OP_INPUT || (op == OP_LITERAL && f->live[v]))
+            f->map[v] = graph_copy_node(f->out, f->in, v, f->map);
+    }
+    for (Val v = 1; v < f->in->n; v++)
+        if (f->group[v] && f->g[find(f, f->group[v])].last == v)
+            emit_from(&e, find(f, f->group[v]));
+    for (Val v = 1; v < f->in->n; v++)
+        if (node_of(f->in, v)->op == OP_PICK && f->live[v] && !f->map[v])
+            f->map[v] = graph_copy_node(f->out, f->in, v, f->map);
+    for (int i = 0; i < f->in->nout; i++)
+        graph_output(f->out, f->in->out[i].name, f->map[f->in->out[i].val]);
+}
+
+bool pass_fuse(PassCx *cx, const Graph *in, Graph *out)
+{
+    Fuser f = {.cx = cx, .in = in, .out = out};
+    f.live = arena_array(cx->arena, bool, in->n);
+    f.solid = arena_array(cx->arena, bool, in->n);
+    f.group = arena_array(cx->arena, int, in->n);
+    f.map = arena_array(cx->arena, Val, in->n);
+    mark_values(&f);
+    int count = 1;
+    for (Val v = 1; v < in->n; v++)
+        count += in_group(&f, v);
+    f.g = arena_array(cx->arena, Group, count + 1);
+    f.words = (size_t)(count + 64) / 64;
+    f.reach = arena_array(cx->arena, uint64_t, mem_mul((size_t)count + 1, f.words));
+    f.indirect = arena_array(cx->arena, uint64_t, mem_mul((size_t)count + 1, f.words));
+    for (Val v = 1; v < in->n; v++)
+        if (in_group(&f, v))
+            place(&f, v);
+    merge_siblings(&f);
+    list_members(&f);
+    emit(&f);
+    return cx->err->kind == ERR_NONE;
+}
