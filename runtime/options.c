@@ -1,0 +1,111 @@
+#include "runtime/options.h"
+#include <limits.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define INT(name, fallback, lo, hi, meaning) {name, DAV_KEY_INT, fallback, lo, hi, NULL, meaning}
+#define FLT(name, fallback, lo, hi, meaning) {name, DAV_KEY_FLOAT, fallback, lo, hi, NULL, meaning}
+#define FLAG(name, fallback, meaning) {name, DAV_KEY_BOOL, fallback, 0, 0, NULL, meaning}
+#define TEXT(name, fallback, choices, meaning) {name, DAV_KEY_STRING, fallback, 0, 0, choices, meaning}
+
+#define COMMON_KEYS                                                                                                    \
+    INT("seed", "0", 0, 4294967295.0, "of all random numbers"),                                                        \
+    TEXT("precision", "f32", "f32|bf16", "of the networks' products and activations; masters are f32"),                \
+    TEXT("device", "cpu", "cpu|interp", "where programs run"),                                                         \
+    INT("threads", "0", 0, 4096, "0: all processors; results do not depend on it"),                                    \
+    FLT("train.learning_rate", "0.0003", 0, 10, "of AdamW"),                                                           \
+    FLT("train.adam_beta1", "0.9", 0, 1, "decay of the first moment"),                                                 \
+    FLT("train.adam_beta2", "0.999", 0, 1, "decay of the second moment"),                                              \
+    FLT("train.adam_epsilon", "1e-8", 0, 1, "added to the root of the second moment"),                                 \
+    FLT("train.adam_weight_decay", "0", 0, 10, "decoupled weight decay"),                                              \
+    FLT("train.max_grad_norm", "1", 0, 1e9, "gradients are clipped to this norm; 0: not at all"),                      \
+    INT("train.batch_size", "128", 1, 1e6, "rows (sequences, states) of one update"),                                  \
+    INT("train.micro_batch", "32", 1, 65536, "rows of one run of the training program")
+
+static const DavKey align_keys[] = {
+    COMMON_KEYS,
+    TEXT("pretrained.model", NULL, NULL, "folder of the denoiser to align"),
+    TEXT("reward.model", "", NULL, "folder of the reward network; empty: reward.command"),
+    INT("reward.output", "0", 0, 4096, "which number, of a network that gives several"),
+    TEXT("reward.command", "", NULL, "a process that scores FASTA records from its standard input, one number a line"),
+    FLT("reward.timeout", "60", 0.1, 86400, "seconds that a batch may take the process"),
+    TEXT("heldout.model", "", NULL, "folder of the network that judges and is never trained or searched with"),
+    INT("heldout.output", "0", 0, 4096, "which number, of a network that gives several"),
+    TEXT("reference", "", NULL, "table of the real sequences' statistics (dav reference)"),
+    INT("num_epochs", "6", 0, 100000, "rounds of EM"),
+    INT("sample.num_steps", "32", 1, 65535, "reverse steps"),
+    INT("sample.trajectories", "64", 1, 1e6, "trajectories of one E-step"),
+    INT("sample.batch_size", "64", 1, 65536, "rows of one run of a sampling program; results do not depend on it"),
+    FLAG("sample.time_conditioning", "false", "the network sees sigma(t); else 0, as it was trained"),
+    TEXT("search.method", "dav", NULL, "how a child is chosen: none (plain sampling) or a search of dav list searches"),
+    INT("search.duplicate", "10", 1, 65535, "children of a step, M"),
+    FLT("search.search_kl", "2", 1e-9, 1e9, "temperature alpha, in units of the reward"),
+    FLT("search.gamma", "0.97", 1e-6, 1, "discount"),
+    FLAG("search.value_gradient", "false", "the proposal follows the reward's gradient"),
+    TEXT("train.loss", "dav", NULL, "what is fitted: a loss of dav list losses"),
+    FLT("train.train_kl", "0", 0, 1e9, "lambda of the KL to the pretrained model (DAV-KL)"),
+    INT("train.improve_steps", "2", 1, 1000, "passes over the states of a round"),
+    INT("train.skip_steps", "0", 0, 65535, "reverse steps that the M-step leaves out, from the start"),
+    INT("eval.samples", "640", 2, 1e6, "plain samples that a round is judged by"),
+    INT("eval.elbo", "0", 0, 1e6, "fresh trajectories for the bound of each round; 0: those of the E-step"),
+    INT("eval.posterior", "640", 0, 1e6, "samples of the search on the tuned model, at the end"),
+};
+
+static const DavKey pretrain_keys[] = {
+    COMMON_KEYS,
+    TEXT("model.name", NULL, NULL, "a model of dav list models; its own keys stand below model."),
+    TEXT("data.folds", "reward+heldout", NULL, "folds to train on, joined by '+'; all: no split"),
+    TEXT("data.validation", "validation", NULL, "fold that is measured; never trained on"),
+    INT("train.steps", "2000", 1, 1e9, "updates"),
+    INT("train.warmup", "100", 0, 1e9, "updates in which the learning rate rises from 0"),
+    TEXT("train.schedule", "cosine", "constant|cosine", "of the learning rate after the warm-up, to 0"),
+    FLT("train.ema", "0.999", 0, 1, "decay of the parameters' average, which is what is saved"),
+    INT("eval.every", "500", 1, 1e9, "updates between measurements on the validation fold"),
+    INT("eval.masks", "4", 1, 4096, "masks of each validation sequence"),
+    INT("checkpoint.every", "500", 1, 1e9, "updates between checkpoints"),
+};
+
+const DavKey *options_table(OptionsTable t, int *n)
+{
+    static const struct { const DavKey *keys; int n; } table[OPTIONS_COUNT] = {
+        [OPTIONS_ALIGN] = {align_keys, sizeof align_keys / sizeof *align_keys},
+        [OPTIONS_PRETRAIN] = {pretrain_keys, sizeof pretrain_keys / sizeof *pretrain_keys},
+    };
+    *n = table[t].n;
+    return table[t].keys;
+}
+
+/* Settings that name files or folders. */
+static const char *const path_keys[] = {"pretrained.model", "reward.model", "heldout.model", "reference"};
+
+static bool make_absolute(Arena *a, Err *err, DavConfig *c, const char *key)
+{
+    const char *path = config_has(c, key) ? config_text(c, key) : "", *place = config_place(c, key);
+    if (!*path || *path == '/')
+        return true;
+    const char *slash = place && strcmp(place, "--set") != 0 && strcmp(place, "default") != 0 ? strrchr(place, '/') : NULL;
+    const char *joined = slash ? arena_printf(a, "%.*s/%s", (int)(slash - place), place, path) : path;
+    char *real = realpath(joined, NULL);
+    if (!real)
+        return err_user(err, "%s: %s: no such file or folder: %s", place ? place : "--set", key, joined);
+    ConfigText text = {CONFIG_STRING, arena_str(a, real)};
+    free(real);
+    return config_set(c, err, arena_str(a, place), key, text);
+}
+
+DavConfig *options_read(Err *err, Arena *a, OptionsTable t, const OptionsExtra *extra, int n_extra, const Settings *s)
+{
+    DavConfig *c = config_new(a);
+    int n;
+    const DavKey *table = options_table(t, &n);
+    config_add_table(c, "", table, n);
+    for (int i = 0; i < n_extra; i++)
+        config_add_table(c, extra[i].prefix, extra[i].keys, extra[i].n);
+    if (!settings_apply(s, err, c) || !config_finish(c, err, "settings"))
+        return NULL;
+    for (size_t i = 0; i < sizeof path_keys / sizeof *path_keys; i++)
+        if (config_has(c, path_keys[i]) && !make_absolute(a, err, c, path_keys[i]))
+            return NULL;
+    return c;
+}

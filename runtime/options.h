@@ -1,0 +1,14 @@
+/* The program's own settings: one table a command, in the reference code's names where it has them. */
+#pragma once
+#include "runtime/settings.h"
+
+typedef enum { OPTIONS_ALIGN, OPTIONS_PRETRAIN, OPTIONS_COUNT } OptionsTable;
+const DavKey *options_table(OptionsTable t, int *n);
+
+/* What belongs to the tables of others and is read with them: the keys of a model that is to be made ("model."), of a search
+ * or a loss ("search.NAME.", "train.NAME."). */
+typedef struct OptionsExtra { const char *prefix; const DavKey *keys; int n; } OptionsExtra;
+
+/* The table and the extras, filled from settings; paths (see below) are made absolute: those from a file are relative to its
+ * folder, those of --set to the working folder. */
+DavConfig *options_read(Err *err, Arena *a, OptionsTable t, const OptionsExtra *extra, int n_extra, const Settings *s);
