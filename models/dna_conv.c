@@ -66,6 +66,6 @@ const DavModel model_dna_conv = DAV_MODEL(
     .kind = DAV_DENOISER, .name = "DNAConv", .doc = "masked DNA denoiser: dilated convolutions with layer norm and time features",
     DAV_KEYS(keys), DAV_IGNORED(ignored),
     .input = {{"seq", "i64[B,L] | f32[B,L,alphabet_size]", "alphabet_size", false, "symbols, or a relaxed one-hot"},
-              {"t", "f32[B] | f32[1]", NULL, true, "sigma for the time features"}},
+              {"t", "f32[B]", NULL, false, "sigma for the time features"}},
     .output = {{"logits", "f32[B,L,alphabet_size]", NULL, false, "of the clean symbol at each position"}},
     .forward = forward);

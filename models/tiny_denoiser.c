@@ -23,6 +23,6 @@ const DavModel model_tiny_denoiser = DAV_MODEL(
     .kind = DAV_DENOISER, .name = "TinyDenoiser", .doc = "one hidden layer over the whole sequence, for enumerable problems",
     DAV_KEYS(keys),
     .input = {{"seq", "i64[B,length] | f32[B,length,alphabet_size]", "alphabet_size", false, "symbols, or a relaxed one-hot"},
-              {"t", "f32[B] | f32[1]", NULL, true, "time"}},
+              {"t", "f32[B]", NULL, false, "time"}},
     .output = {{"logits", "f32[B,length,alphabet_size]", NULL, false, "of the clean symbol at each position"}},
     .forward = forward);
