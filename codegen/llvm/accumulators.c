@@ -104,7 +104,8 @@ void emit_acc(Emit *e, Val v)
         a->varying = varying;
         a->var = variable(e, t, "acc");
     }
-    LLVMBuildStore(e->f.b, num_like(t, attr_f(n, A_VALUE)), a->var);
+    bool flt = dav_dtype_is_float((DavDtype)n->dtype);
+    LLVMBuildStore(e->f.b, flt ? num_like(t, attr_f(n, A_VALUE)) : int_like(t, k_acc_start_int(n)), a->var);
 }
 
 void emit_acc_update(Emit *e, Val v)
