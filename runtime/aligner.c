@@ -1,0 +1,342 @@
+#include "runtime/aligner.h"
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+#include <time.h>
+
+static BuildOptions build_options(const DavConfig *c, const char *rows_key)
+{
+    return (BuildOptions){.compile = {.precision = strcmp(dav_config_string(c, "precision"), "bf16") == 0 ? DAV_BF16 : DAV_F32,
+                                      .threads = (int)dav_config_int(c, "threads")},
+                          .device = dav_config_string(c, "device"),
+                          .rows = dav_config_int(c, rows_key)};
+}
+
+static bool load_network(Arena *arena, Err *err, const Registry *r, const DavConfig *c, const char *key, ModelDir *dir)
+{
+    return modeldir_open(arena, err, r, dav_config_string(c, key), dir);
+}
+
+/* ---- the reward ---- */
+static bool open_reward(Aligner *a, Err *err, const Registry *r)
+{
+    const DavConfig *c = a->config;
+    const char *model = dav_config_string(c, "reward.model"), *command = dav_config_string(c, "reward.command");
+    if (!*model == !*command)
+        return err_user(err, "settings: expected one of reward.model and reward.command, found %s", *model ? "both" : "neither");
+    if (*command) {
+        a->host = reward_from_command(err, command, dav_config_float(c, "reward.timeout"));
+        return a->host != NULL;
+    }
+    ModelDir dir;
+    if (!load_network(a->arena, err, r, c, "reward.model", &dir))
+        return false;
+    if (dir.model->kind != DAV_REWARD)
+        return err_user(err, "reward.model: %s is a %s, which gives no reward of sequences", dir.path, dir.model->name);
+    a->spec.reward = (Network){dir.model, dir.config};
+    a->spec.reward_output = (int)dav_config_int(c, "reward.output");
+    a->phi = masked_reward_params(err, &a->spec, 0);
+    return a->phi && params_load(a->phi, err, dir.weights, a->phi->value);
+}
+
+static bool open_heldout(Aligner *a, Err *err, const Registry *r)
+{
+    ModelDir dir;
+    if (!*dav_config_string(a->config, "heldout.model"))
+        return true;
+    if (!load_network(a->arena, err, r, a->config, "heldout.model", &dir))
+        return false;
+    MaskedSpec spec = a->spec;
+    spec.reward = (Network){dir.model, dir.config};
+    spec.reward_output = (int)dav_config_int(a->config, "heldout.output");
+    a->heldout.net = spec.reward;
+    a->heldout.params = regress_params(err, &spec, 0);
+    if (!a->heldout.params || !params_load(a->heldout.params, err, dir.weights, a->heldout.params->value))
+        return false;
+    BuildOptions o = a->sampling;
+    o.compile.precision = DAV_F32;
+    a->heldout.predict = regress_predictor(err, &spec, &o, a->heldout.params);
+    return a->heldout.predict != NULL;
+}
+
+/* ---- the denoiser and its programs ---- */
+static bool open_denoiser(Aligner *a, Err *err, const Registry *r)
+{
+    if (!load_network(a->arena, err, r, a->config, "pretrained.model", &a->model))
+        return false;
+    a->spec.denoiser = (Network){a->model.model, a->model.config};
+    a->spec.time_input = dav_config_bool(a->config, "sample.time_conditioning");
+    if (!masked_spec_shape(err, &a->spec))
+        return err_prefix(err, "pretrained.model");
+    a->theta = masked_denoiser_params(err, &a->spec, 0);
+    a->pretrained = masked_denoiser_params(err, &a->spec, 0);
+    if (!a->theta || !a->pretrained || !params_load(a->theta, err, a->model.weights, a->theta->value))
+        return false;
+    memcpy(a->pretrained->value, a->theta->value, (size_t)a->theta->size * sizeof(float));
+    return true;
+}
+
+static bool open_objective(Aligner *a, Err *err, const Registry *r)
+{
+    const DavConfig *c = a->config;
+    const char *method = dav_config_string(c, "search.method");
+    a->spec.loss = registry_loss(r, err, "train.loss", dav_config_string(c, "train.loss"));
+    if (!a->spec.loss)
+        return false;
+    a->spec.search_config = a->spec.loss_config = c;
+    a->spec.distil_kl = dav_config_float(c, "train.train_kl") > 0;
+    if (strcmp(method, "none") == 0)
+        return true;
+    a->spec.search = registry_search(r, err, "search.method", method);
+    a->spec.children = (int)dav_config_int(c, "search.duplicate");
+    a->spec.gradient = dav_config_bool(c, "search.value_gradient");
+    return a->spec.search != NULL;
+}
+
+static bool open_search(Aligner *a, Err *err)
+{
+    int steps = (int)dav_config_int(a->config, "sample.num_steps");
+    MaskedSpec plain = a->spec;
+    plain.search = NULL;
+    plain.gradient = false;
+    plain.children = 1;
+    a->plain = masked_new(err, &plain, &a->sampling, steps, a->theta, a->phi, a->host);
+    if (a->plain && a->spec.search)
+        a->search = masked_new(err, &a->spec, &a->sampling, steps, a->theta, a->phi, a->host);
+    return a->plain && (a->search || !a->spec.search);
+}
+
+static bool open_training(Aligner *a, Err *err)
+{
+    a->optim = optim_new(err, a->theta, &a->training.compile);
+    if (!a->optim)
+        return false;
+    a->mstep.distil = masked_distil(err, &a->spec, &a->training, a->theta, a->optim);
+    if (a->mstep.distil && a->spec.distil_kl)
+        a->mstep.prior = masked_prior(err, &a->spec, &a->sampling, a->pretrained);
+    return a->mstep.distil && (a->mstep.prior || !a->spec.distil_kl);
+}
+
+static bool open_reference(Aligner *a, Err *err)
+{
+    const char *path = dav_config_string(a->config, "reference");
+    if (!*path)
+        return true;
+    a->reference = seqref_read(err, a->arena, path);
+    return a->reference != NULL;
+}
+
+Aligner *aligner_open(Err *err, const Registry *r, const DavConfig *c)
+{
+    Aligner *a = mem_alloc(sizeof *a);
+    *a = (Aligner){.arena = arena_new(), .config = c};
+    a->sampling = build_options(c, "sample.batch_size");
+    a->training = build_options(c, "train.micro_batch");
+    if (open_denoiser(a, err, r) && open_objective(a, err, r) && open_reward(a, err, r) && open_reference(a, err) &&
+        open_heldout(a, err, r) && open_search(a, err) && open_training(a, err))
+        return a;
+    aligner_close(a);
+    return NULL;
+}
+
+void aligner_close(Aligner *a)
+{
+    if (!a)
+        return;
+    masked_free(a->search);
+    masked_free(a->plain);
+    rows_free(a->mstep.distil);
+    rows_free(a->mstep.prior);
+    rows_free(a->heldout.predict);
+    optim_free(a->optim);
+    params_free(a->theta);
+    params_free(a->pretrained);
+    params_free(a->phi);
+    params_free(a->heldout.params);
+    reward_free(a->host);
+    arena_free(a->arena);
+    mem_free(a);
+}
+
+Counters aligner_count(const Aligner *a)
+{
+    Counters c = a->count;
+    const Masked *both[] = {a->plain, a->search};
+    for (int i = 0; i < 2; i++)
+        if (both[i]) {
+            c.forwards += both[i]->count.forwards;
+            c.vjps += both[i]->count.vjps;
+            c.reward_forwards += both[i]->count.reward_forwards;
+            c.reward_vjps += both[i]->count.reward_vjps;
+            c.p0_forwards += both[i]->count.p0_forwards;
+        }
+    return c;
+}
+
+/* ---- a round ---- */
+static SearchSettings search_settings(const Aligner *a, const char *stream, uint32_t round, bool searched)
+{
+    const DavConfig *c = a->config;
+    return (SearchSettings){.children = searched ? a->spec.children : 1, .weigh = searched,
+                            .gradient = searched && a->spec.gradient, .alpha = dav_config_float(c, "search.search_kl"),
+                            .gamma = dav_config_float(c, "search.gamma"), .seed = (uint32_t)dav_config_int(c, "seed"),
+                            .stream = stream, .round = round};
+}
+
+Trajectories *aligner_sample(Aligner *a, Err *err, const char *stream, uint32_t round, int64_t first, int64_t n, bool searched)
+{
+    bool search = searched && a->search;
+    SearchSettings s = search_settings(a, stream, round, search);
+    return search_run(search ? a->search : a->plain, err, &s, first, n, true);
+}
+
+static void bound_of(const Trajectories *t, double *elbo, double *se)
+{
+    *elbo = stats_mean(t->elbo, (size_t)t->n);
+    *se = stats_sd(t->elbo, (size_t)t->n) / sqrt((double)t->n);
+}
+
+bool aligner_elbo(Aligner *a, Err *err, int64_t n, double *elbo, double *se, double *ess)
+{
+    Trajectories *t = aligner_sample(a, err, "elbo", (uint32_t)a->rounds_done, 0, n, true);
+    if (!t)
+        return false;
+    bound_of(t, elbo, se);
+    *ess = t->ess;
+    trajectories_free(t);
+    return true;
+}
+
+static MStepSettings mstep_settings(const Aligner *a)
+{
+    const DavConfig *c = a->config;
+    return (MStepSettings){
+        .optim = {.lr = dav_config_float(c, "train.learning_rate"), .beta1 = dav_config_float(c, "train.adam_beta1"),
+                  .beta2 = dav_config_float(c, "train.adam_beta2"), .eps = dav_config_float(c, "train.adam_epsilon"),
+                  .weight_decay = dav_config_float(c, "train.adam_weight_decay"), .clip = dav_config_float(c, "train.max_grad_norm")},
+        .epochs = (int)dav_config_int(c, "train.improve_steps"),
+        .batch = dav_config_int(c, "train.batch_size"),
+        .skip_steps = (int)dav_config_int(c, "train.skip_steps"),
+        .kl = dav_config_float(c, "train.train_kl"),
+        .every_state = a->spec.distil_kl || a->spec.loss != &dav_loss_dav,
+        .seed = (uint32_t)dav_config_int(c, "seed"),
+        .round = (uint32_t)a->rounds_done};
+}
+
+static double now(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
+bool aligner_round(Aligner *a, Err *err, RoundReport *report)
+{
+    double start = now();
+    *report = (RoundReport){.round = a->rounds_done + 1};
+    int64_t n = dav_config_int(a->config, "sample.trajectories");
+    Trajectories *t = aligner_sample(a, err, "estep", (uint32_t)a->rounds_done, 0, n, true);
+    if (!t)
+        return false;
+    bound_of(t, &report->elbo, &report->elbo_se);
+    report->ess = t->ess;
+    MStepSettings set = mstep_settings(a);
+    bool ok = mstep_run(&a->mstep, err, a->plain, t, &set, a->theta, a->optim, &report->mstep);
+    trajectories_free(t);
+    if (!ok)
+        return err_prefix(err, "round %lld", (long long)a->rounds_done + 1);
+    a->rounds_done++;
+    report->seconds = now() - start;
+    return true;
+}
+
+/* ---- judgement ---- */
+SeqData *trajectories_sequences(Arena *arena, const Trajectories *t)
+{
+    uint8_t *letters = arena_alloc(arena, mem_mul((size_t)t->n, (size_t)t->length));
+    for (int64_t i = 0; i < t->n * t->length; i++)
+        letters[i] = (uint8_t)t->final[i];
+    return seqdata_from_letters(arena, letters, (size_t)t->n, (size_t)t->length);
+}
+
+static double *to_double(Arena *arena, const float *v, size_t n)
+{
+    double *d = arena_array(arena, double, n);
+    for (size_t i = 0; i < n; i++)
+        d[i] = v[i];
+    return d;
+}
+
+static int64_t *to_ids(Arena *arena, const SeqData *d)
+{
+    int64_t *ids = arena_array(arena, int64_t, d->start[d->n]);
+    for (size_t i = 0; i < d->start[d->n]; i++)
+        ids[i] = d->letter[i];
+    return ids;
+}
+
+static Interval median_of(Arena *arena, const double *v, size_t n)
+{
+    double *sorted = arena_copy(arena, v, n * sizeof *v);
+    stats_sort(sorted, n);
+    return stats_median_interval(sorted, n, 0.95);
+}
+
+static bool judge_by_oracles(Aligner *a, Err *err, Arena *arena, const SeqData *d, Judgement *j)
+{
+    int64_t *ids = to_ids(arena, d);
+    float *v = arena_array(arena, float, d->n);
+    Counters before = a->plain->count; /* judging is not part of the method's cost */
+    bool ok = masked_score(a->plain, err, (int64_t)d->n, ids, v);
+    a->plain->count = before;
+    if (!ok)
+        return false;
+    j->reward = to_double(arena, v, d->n);
+    j->reward_median = median_of(arena, j->reward, d->n);
+    j->reward_mean = stats_mean(j->reward, d->n);
+    if (!a->heldout.predict)
+        return true;
+    RowArg in = {"x0", ids, ROW_EACH}, out = {"y", v, ROW_EACH};
+    if (!rows_run(a->heldout.predict, err, (int64_t)d->n, &in, 1, &out, 1))
+        return false;
+    j->heldout = to_double(arena, v, d->n);
+    j->heldout_median = median_of(arena, j->heldout, d->n);
+    j->heldout_mean = stats_mean(j->heldout, d->n);
+    j->heldout_sd = stats_sd(j->heldout, d->n);
+    return true;
+}
+
+static double mean_gc(Arena *arena, const SeqData *d)
+{
+    double *gc = arena_array(arena, double, d->n);
+    seq_gc_each(d, gc);
+    return stats_mean(gc, d->n);
+}
+
+bool aligner_judge(Aligner *a, Err *err, Arena *arena, const SeqData *d, Judgement *j)
+{
+    const Interval unknown = {NAN, NAN, NAN};
+    enum { REPLICATES = 200 };
+    *j = (Judgement){.n = d->n, .reward_median = unknown, .heldout_median = unknown, .kmer3_top = unknown, .kmer3_all = unknown,
+                     .kmer6_all = NAN, .heldout_mean = NAN, .heldout_sd = NAN};
+    if (seqdata_length(d) != (size_t)a->spec.length)
+        return err_user(err, "expected sequences of %lld letters, found %s", (long long)a->spec.length,
+                        seqdata_length(d) ? "another length" : "several lengths");
+    if (!judge_by_oracles(a, err, arena, d, j))
+        return false;
+    j->levenshtein = seq_pair_distance(arena, d);
+    j->gc = mean_gc(arena, d);
+    j->unique = seq_unique_share(arena, d);
+    j->runs10 = seq_run_share(d, 10);
+    if (!a->reference)
+        return true;
+    const double *top3 = seqref_get(a->reference, "kmer3.top", 64), *all3 = seqref_get(a->reference, "kmer3.all", 64),
+                 *all6 = seqref_get(a->reference, "kmer6.all", 4096);
+    if (top3)
+        j->kmer3_top = seq_kmer_correlation(arena, d, 3, top3, REPLICATES, 0.95);
+    if (all3)
+        j->kmer3_all = seq_kmer_correlation(arena, d, 3, all3, REPLICATES, 0.95);
+    if (all6)
+        j->kmer6_all = stats_pearson(seq_kmer_counts(arena, d, 6), all6, 4096);
+    return true;
+}

@@ -1,0 +1,60 @@
+/* EM alignment of a masked denoiser: everything that a configuration names, opened once; one round after the other. */
+#pragma once
+#include "runtime/mstep.h"
+#include "runtime/options.h"
+#include "runtime/seqmetrics.h"
+#include "runtime/seqdist.h"
+#include "runtime/seqref.h"
+#include "runtime/modeldir.h"
+
+typedef struct Oracle { Network net; ParamSet *params; RowProgram *predict; } Oracle; /* predict NULL: none */
+
+typedef struct Aligner {
+    Arena *arena;
+    const DavConfig *config;
+    MaskedSpec spec;
+    BuildOptions sampling, training;
+    ModelDir model;
+    ParamSet *theta, *pretrained, *phi;
+    Oracle heldout;
+    Reward *host;
+    Masked *search; /* weighs; NULL for search: none */
+    Masked *plain;
+    Optim *optim;
+    MStep mstep;
+    SeqRef *reference; /* NULL: none */
+    int64_t rounds_done;
+    Counters count;   /* of both, since the run began */
+} Aligner;
+
+/* Opens models, rewards and programs.  NULL with err set. */
+Aligner *aligner_open(Err *err, const Registry *r, const DavConfig *c);
+void aligner_close(Aligner *a); /* NULL is fine */
+
+typedef struct RoundReport {
+    int64_t round;
+    double elbo, elbo_se, ess;
+    MStepReport mstep;
+    double seconds;
+} RoundReport;
+/* E-step, M-step. */
+bool aligner_round(Aligner *a, Err *err, RoundReport *report);
+/* The bound on fresh trajectories of the current model (stream "elbo"), with its standard error. */
+bool aligner_elbo(Aligner *a, Err *err, int64_t n, double *elbo, double *se, double *ess);
+
+/* n plain samples of the current model, or of the search on it; stream and round choose the random numbers. */
+Trajectories *aligner_sample(Aligner *a, Err *err, const char *stream, uint32_t round, int64_t first, int64_t n, bool searched);
+
+/* What a set of sequences looks like. */
+typedef struct Judgement {
+    size_t n;
+    double *reward, *heldout; /* [n], in the arena given; NULL where there is no oracle */
+    Interval reward_median, heldout_median;
+    double reward_mean, heldout_mean, heldout_sd;
+    PairDistance levenshtein;
+    Interval kmer3_top, kmer3_all; /* NAN without a reference table */
+    double kmer6_all, gc, unique, runs10;
+} Judgement;
+bool aligner_judge(Aligner *a, Err *err, Arena *arena, const SeqData *d, Judgement *out);
+SeqData *trajectories_sequences(Arena *arena, const Trajectories *t);
+Counters aligner_count(const Aligner *a);
