@@ -51,9 +51,14 @@ static double ulp_off(double got, double want, DavDtype t)
         return isnan(want) && isnan(got) ? 0 : INFINITY;
     if (isinf(nearest) || isinf(got))
         return got == nearest ? 0 : isinf(nearest) && !isinf(want) && t == DAV_F32 && fabs(got) > 3.40282e38 ? 1 : INFINITY;
-    int e = 0;
-    frexp(nearest, &e);
-    double unit = t == DAV_F32 ? ldexp(1, e - 24 < -149 ? -149 : e - 24) : ldexp(1, e - 53 < -1074 ? -1074 : e - 53);
+    double unit;
+    if (t == DAV_F32) {
+        uint32_t e = f32_bits((float)nearest) >> 23 & 255;
+        uint64_t bits = (uint64_t)((e ? e : 1) + 1023 - 127 - 23) << 52;
+        memcpy(&unit, &bits, 8);
+    } else {
+        unit = fmax(nextafter(fabs(nearest), INFINITY) - fabs(nearest), 0x1p-1074);
+    }
     return fabs(got - want) / unit;
 }
 
