@@ -55,7 +55,6 @@ static const Graph *lower_region(PassCx *cx, const Graph *region, FuseKind kind)
         lower_contract(&l, contract);
     else
         lower_pointwise(&l);
-    vec_free(l.memo);
     return l.k;
 }
 

@@ -17,7 +17,8 @@ typedef struct Lower {
     Val *buf;     /* body input -> kernel buffer */
     Val *out;     /* region output -> kernel buffer */
     int nbuf;     /* buffers so far */
-    Memo *memo;   /* vec: values computed in the scopes that are open now */
+    Memo *memo;   /* values computed in the scopes that are open now */
+    int nmemo, memocap;
     int *newest;  /* newest memo of a body value + 1 */
     Val zero;     /* i64 0 */
     /* Where reductions and spilled values are found instead of being computed. */

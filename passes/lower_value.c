@@ -7,23 +7,31 @@
 
 int lower_mark(const Lower *l)
 {
-    return (int)vec_len(l->memo);
+    return l->nmemo;
 }
 
 void lower_forget(Lower *l, int mark)
 {
-    while ((int)vec_len(l->memo) > mark) {
-        Memo m = vec_pop(l->memo);
-        l->newest[m.v] = m.before;
+    while (l->nmemo > mark) {
+        const Memo *m = &l->memo[--l->nmemo];
+        l->newest[m->v] = m->before;
     }
 }
 
 void lower_remember(Lower *l, Val v, const Val *idx, Val mask, Val val)
 {
     Memo m = {.v = v, .val = val, .mask = mask, .before = l->newest[v]};
-    memcpy(m.idx, idx, (size_t)node_of(l->body, v)->rank * sizeof *idx);
-    vec_push(l->memo, m);
-    l->newest[v] = (int)vec_len(l->memo);
+    for (int d = 0; d < node_of(l->body, v)->rank; d++)
+        m.idx[d] = idx[d];
+    if (l->nmemo == l->memocap) {
+        l->memocap = l->memocap ? 2 * l->memocap : 64;
+        Memo *wide = arena_array(l->cx->arena, Memo, l->memocap);
+        if (l->nmemo)
+            memcpy(wide, l->memo, (size_t)l->nmemo * sizeof *wide);
+        l->memo = wide;
+    }
+    l->memo[l->nmemo++] = m;
+    l->newest[v] = l->nmemo;
 }
 
 static bool same_index(const Graph *k, Val a, Val b)

@@ -1,0 +1,191 @@
+/* Runs a plan: one parallel region a run, all threads walk the steps together and share each kernel's iterations in fixed blocks.
+ * Nothing is allocated, hashed or named here. */
+#include "runtime/program_impl.h"
+#include <omp.h>
+#include <string.h>
+
+typedef struct Run {
+    Program *p;
+    Err *err;
+    bool failed;
+} Run;
+
+static void *place_of(const Program *p, const Frame *f, int b, void *const *in, void *const *out, char *arena)
+{
+    const PlanBuf *buf = &f->plan->buf[b];
+    switch (buf->place) {
+    case AT_ARENA:
+        return arena + buf->offset;
+    case AT_KEPT:
+        return (char *)p->kept_mem + buf->offset;
+    case AT_INPUT:
+        return in[buf->index];
+    case AT_OUTPUT:
+        return out[buf->index] || f != p->frame || p->inplace[buf->index] < 0 ? out[buf->index] : in[p->inplace[buf->index]];
+    case AT_LITERAL:
+        return p->literal[buf->index];
+    }
+    return NULL;
+}
+
+static void bind(const Program *p, Frame *f, void *const *in, void *const *out, char *arena)
+{
+    for (int b = 0; b < f->plan->nbuf; b++)
+        f->ptr[b] = place_of(p, f, b, in, out, arena);
+}
+
+static Frame *new_frame(Arena *a, const Plan *plan)
+{
+    Frame *f = arena_alloc(a, sizeof *f);
+    f->plan = plan;
+    f->ptr = arena_array(a, void *, plan->nbuf + 1);
+    f->inner = arena_array(a, Frame *, plan->nstep + 1);
+    for (int i = 0; i < plan->nstep; i++)
+        if (plan->step[i].kind == STEP_LOOP) {
+            f->inner[i] = new_frame(a, plan->step[i].body);
+            f->inner[i]->in = arena_array(a, void *, plan->step[i].nbuf + 1);
+            f->inner[i]->out = arena_array(a, void *, plan->step[i].nbuf + 1);
+        }
+    return f;
+}
+
+void frame_make(Program *p)
+{
+    p->frame = new_frame(p->arena, p->plan);
+}
+
+/* ---- loops ---- */
+static int64_t bytes_of(const Plan *p, int b)
+{
+    return p->buf[b].bytes;
+}
+
+/* Where iteration `it` reads and writes: carried values alternate between two places in the working memory, begin at the
+ * operands and end at the results; scanned and stacked values move on by a slice. */
+static void bind_iteration(const Program *p, const Frame *f, const PlanStep *s, Frame *body, int64_t it, int64_t trip)
+{
+    const Node *n = node_of(f->plan->g, s->node);
+    int carry = (int)attr_i(n, A_CARRY), scan = (int)attr_i(n, A_SCAN);
+    char *work = f->ptr[s->work];
+    for (int i = 0; i < n->narg; i++) {
+        char *whole = f->ptr[s->buf[i]];
+        if (i < carry)
+            body->in[i] = it == 0 ? whole : work + s->carry_at[2 * i + (it - 1) % 2];
+        else
+            body->in[i] = i < carry + scan ? whole + it * (bytes_of(f->plan, s->buf[i]) / trip) : whole;
+    }
+    for (int o = 0; o < s->nbuf - n->narg; o++) {
+        int b = s->buf[n->narg + o];
+        char *whole = f->ptr[b];
+        if (o < carry)
+            body->out[o] = it == trip - 1 ? whole : work + s->carry_at[2 * o + it % 2];
+        else
+            body->out[o] = whole + it * (bytes_of(f->plan, b) / trip);
+    }
+    bind(p, body, body->in, body->out, work + s->body_at);
+}
+
+static void run_steps(Run *r, Frame *f, bool once, int tid, int threads);
+
+static void run_loop(Run *r, Frame *f, const PlanStep *s, Frame *body, int tid, int threads)
+{
+    const Node *n = node_of(f->plan->g, s->node);
+    int64_t trip = attr_i(n, A_TRIP);
+    for (int64_t it = 0; it < trip && !r->failed; it++) {
+        if (tid == 0)
+            bind_iteration(r->p, f, s, body, it, trip);
+#pragma omp barrier
+        run_steps(r, body, false, tid, threads);
+    }
+    for (int i = 0; trip == 0 && tid == 0 && i < attr_i(n, A_CARRY); i++)
+        memcpy(f->ptr[s->buf[n->narg + i]], f->ptr[s->buf[i]], (size_t)bytes_of(f->plan, s->buf[i]));
+}
+
+/* ---- steps ---- */
+static void run_kernel(const Run *r, const Frame *f, const PlanStep *s, int tid, int threads)
+{
+    const Program *p = r->p;
+    int64_t trip = p->trip[s->kernel], lo = trip * tid / threads, hi = trip * (tid + 1) / threads;
+    if (p->solo[s->kernel]) {
+        lo = 0;
+        hi = tid == 0 ? trip : 0;
+    }
+    if (lo >= hi)
+        return;
+    void *bufs[s->nbuf + 1];
+    for (int i = 0; i < s->nbuf; i++)
+        bufs[i] = f->ptr[s->buf[i]];
+    if (p->device == DEVICE_CPU)
+        p->code[s->kernel].fn(bufs, lo, hi, p->thread_scratch[tid]);
+    else
+        kernel_interpret(p->plan->kernel[s->kernel], bufs);
+}
+
+static void copy(const Frame *f, const PlanStep *s, int tid, int threads)
+{
+    char *to = f->ptr[s->buf[0]], *from = f->ptr[s->buf[1]];
+    int64_t bytes = bytes_of(f->plan, s->buf[0]), lo = bytes * tid / threads, hi = bytes * (tid + 1) / threads;
+    if (to != from && lo < hi)
+        memcpy(to + lo, from + lo, (size_t)(hi - lo));
+}
+
+static void run_host(Run *r, const Frame *f, const PlanStep *s)
+{
+    void *ptr[s->nbuf + 1];
+    for (int i = 0; i < s->nbuf; i++)
+        ptr[i] = f->ptr[s->buf[i]];
+    if (!host_call(r->p, r->err, f->plan->g, s->node, ptr))
+        r->failed = true;
+}
+
+/* A step that one thread does alone needs no meeting before another such step. */
+static bool is_solo(const Program *p, const PlanStep *s)
+{
+    return s->kind == STEP_KERNEL && p->solo[s->kernel];
+}
+
+static void run_steps(Run *r, Frame *f, bool once, int tid, int threads)
+{
+    const Plan *plan = f->plan;
+    for (int i = 0; i < plan->nstep && !r->failed; i++) {
+        const PlanStep *s = &plan->step[i];
+        if (s->once != once)
+            continue;
+        switch (s->kind) {
+        case STEP_KERNEL:
+            run_kernel(r, f, s, tid, threads);
+            break;
+        case STEP_HOST:
+            if (tid == 0)
+                run_host(r, f, s);
+            break;
+        case STEP_LOOP:
+            run_loop(r, f, s, f->inner[i], tid, threads);
+            break;
+        case STEP_COPY:
+            copy(f, s, tid, threads);
+            break;
+        }
+        bool apart = is_solo(r->p, s) && i + 1 < plan->nstep && is_solo(r->p, s + 1) && s[1].once == once;
+        if (!apart) {
+#pragma omp barrier
+        }
+    }
+}
+
+bool program_execute(Program *p, Err *err, void *const *in, void *const *out, int threads, bool once)
+{
+    Run r = {.p = p, .err = err};
+    bind(p, p->frame, in, out, p->arena_mem);
+    int n = threads <= 0 || threads > p->max_threads ? p->max_threads : threads;
+    if (p->device != DEVICE_CPU)
+        n = 1;
+#pragma omp parallel num_threads(n)
+    {
+        int tid = omp_get_thread_num(), count = omp_get_num_threads();
+        if (once)
+            run_steps(&r, p->frame, true, tid, count);
+        run_steps(&r, p->frame, false, tid, count);
+    }
+    return !r.failed;
+}

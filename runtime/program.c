@@ -1,0 +1,328 @@
+/* From a graph to something that runs: passes, plan, code. */
+#include "runtime/program_impl.h"
+#include "ir/dtype.h"
+#include <omp.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+enum { SOLO_FLOPS = 20000, ALIGN = 64 };
+
+static double now_ms(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec * 1e3 + (double)t.tv_nsec * 1e-6;
+}
+
+/* ---- signature ---- */
+static Type seen_type(const Program *p, Type t)
+{
+    if (p->device == DEVICE_INTERP64 && dav_dtype_is_float(t.dtype))
+        t.dtype = DAV_F64;
+    return t;
+}
+
+static void take_signature(Program *p, const Graph *g)
+{
+    Val *in = graph_inputs(g, p->arena, &p->nin);
+    p->in = arena_array(p->arena, Signature, p->nin + 1);
+    for (int i = 0; i < p->nin; i++) {
+        const Node *n = node_of(g, in[i]);
+        bool param = attr_i(n, A_ROLE) == ROLE_PARAM || attr_i(n, A_ROLE) == ROLE_FROZEN;
+        p->in[i] = (Signature){arena_str(p->arena, attr_s(n, A_NAME)), seen_type(p, type_of(g, in[i])), param};
+    }
+    p->nout = g->nout;
+    p->out = arena_array(p->arena, Signature, p->nout + 1);
+    for (int i = 0; i < p->nout; i++)
+        p->out[i] = (Signature){arena_str(p->arena, g->out[i].name), seen_type(p, type_of(g, g->out[i].val)), false};
+}
+
+static int find_name(const Signature *s, int n, const char *name)
+{
+    for (int i = 0; i < n; i++)
+        if (strcmp(s[i].name, name) == 0)
+            return i;
+    return -1;
+}
+
+/* "p_in=p_out;..." */
+static bool take_inplace(Program *p, Err *err, const char *text)
+{
+    p->inplace = arena_array(p->arena, int, p->nout + 1);
+    for (int i = 0; i < p->nout; i++)
+        p->inplace[i] = -1;
+    while (text && *text) {
+        size_t len = strcspn(text, ";");
+        char *pair = arena_strn(p->arena, text, len), *eq = strchr(pair, '=');
+        text += len + (text[len] == ';');
+        if (!*pair)
+            continue;
+        if (!eq)
+            return err_user(err, "inplace: expected input=output, found '%s'", pair);
+        *eq = 0;
+        int in = find_name(p->in, p->nin, pair), out = find_name(p->out, p->nout, eq + 1);
+        if (in < 0 || out < 0)
+            return err_user(err, "inplace: there is no %s '%s'", in < 0 ? "input" : "output", in < 0 ? pair : eq + 1);
+        if (!type_equal(&p->in[in].type, &p->out[out].type))
+            return err_user(err, "inplace: '%s' and '%s' differ in type", pair, eq + 1);
+        p->inplace[out] = in;
+    }
+    return true;
+}
+
+static bool take_device(Program *p, Err *err, const char *name)
+{
+    static const char *const names[] = {"cpu", "kernels", "interp", "interp64"};
+    for (int i = 0; i < 4; i++)
+        if (strcmp(name ? name : "cpu", names[i]) == 0) {
+            p->device = (Device)i;
+            return true;
+        }
+    return err_user(err, "no device is called '%s' (cpu, interp, interp64)", name);
+}
+
+/* ---- compilation ---- */
+static void store_number(void *at, DavDtype t, int64_t i, double v)
+{
+    switch (t) {
+    case DAV_F64:
+        ((double *)at)[i] = v;
+        break;
+    case DAV_F32:
+        ((float *)at)[i] = (float)v;
+        break;
+    case DAV_BF16:
+        ((uint16_t *)at)[i] = bf16_from_f32((float)v);
+        break;
+    case DAV_F16:
+        ((uint16_t *)at)[i] = f16_from_f32((float)v);
+        break;
+    case DAV_I64:
+        ((int64_t *)at)[i] = (int64_t)v;
+        break;
+    case DAV_I32:
+        ((int32_t *)at)[i] = (int32_t)v;
+        break;
+    case DAV_U32:
+        ((uint32_t *)at)[i] = (uint32_t)v;
+        break;
+    default:
+        ((uint8_t *)at)[i] = v != 0;
+    }
+}
+
+static void make_literals(Program *p)
+{
+    p->literal = arena_array(p->arena, void *, p->plan->nliteral + 1);
+    for (int k = 0; k < p->plan->nliteral; k++) {
+        const Node *n = p->plan->literal[k];
+        const Attr *data = node_attr(n, A_DATA);
+        p->literal[k] = arena_alloc(p->arena, mem_mul((size_t)data->n + 1, dav_dtype_size((DavDtype)n->dtype)));
+        for (int i = 0; i < data->n; i++)
+            store_number(p->literal[k], (DavDtype)n->dtype, i, data->floats[i]);
+    }
+}
+
+static void *aligned_memory(Program *p, int64_t bytes)
+{
+    char *m = arena_alloc(p->arena, (size_t)bytes + 2 * ALIGN);
+    return m + (ALIGN - (uintptr_t)m % ALIGN) % ALIGN;
+}
+
+static bool make_code(Program *p, Err *err)
+{
+    const Plan *plan = p->plan;
+    int n = plan->nkernel;
+    p->code = arena_array(p->arena, KernelCode, n + 1);
+    p->trip = arena_array(p->arena, int64_t, n + 1);
+    p->solo = arena_array(p->arena, bool, n + 1);
+    int64_t scratch = 0;
+    if (p->device == DEVICE_CPU) {
+        Buf cache = {0};
+        bool cached = jit_cache_dir(&cache);
+        p->jit = jit_new(err, &p->target, cached ? cache.at : NULL);
+        buf_free(&cache);
+        if (!p->jit || !jit_compile(p->jit, err, plan->kernel, n, p->options.threads, p->code))
+            return false;
+    }
+    for (int i = 0; i < n; i++) {
+        p->trip[i] = kernel_trip(plan->kernel[i]);
+        p->solo[i] = p->trip[i] < 2 || kernel_cost(plan->kernel[i]).flops + kernel_cost(plan->kernel[i]).bytes / 4 < SOLO_FLOPS;
+        scratch = p->code[i].scratch_bytes > scratch ? p->code[i].scratch_bytes : scratch;
+        p->stats.unique_kernels += p->code[i].same_as < 0;
+        p->stats.cached_kernels += p->code[i].from_cache;
+    }
+    p->stats.kernels = n;
+    p->max_threads = p->options.threads > 0 ? p->options.threads : omp_get_max_threads();
+    p->thread_scratch = arena_array(p->arena, void *, p->max_threads + 1);
+    for (int i = 0; i < p->max_threads; i++)
+        p->thread_scratch[i] = aligned_memory(p, scratch);
+    return true;
+}
+
+static bool compile_kernels(Program *p, Err *err, const Graph *g)
+{
+    p->graph = passes_run(&p->cx, g, NULL);
+    if (!p->graph)
+        return false;
+    double start = now_ms();
+    p->plan = plan_make(p->arena, p->graph, p->inplace);
+    p->stats.pass_ms += now_ms() - start;
+    start = now_ms();
+    if (!make_code(p, err))
+        return false;
+    p->stats.codegen_ms = now_ms() - start;
+    make_literals(p);
+    p->arena_mem = aligned_memory(p, p->plan->arena_bytes);
+    p->kept_mem = aligned_memory(p, p->plan->kept_bytes);
+    frame_make(p);
+    p->stats.arena_bytes = p->plan->arena_bytes;
+    p->stats.packed_bytes = p->plan->kept_bytes;
+    p->stats.unplanned_bytes = p->plan->unplanned_bytes;
+    return true;
+}
+
+typedef struct CompileJob { Program *p; Err *err; const Graph *g; const ProgramOptions *opt; } CompileJob;
+
+static bool compile(void *arg)
+{
+    CompileJob *j = arg;
+    Program *p = j->p;
+    p->arena = arena_new();
+    if (!take_device(p, j->err, j->opt->device))
+        return false;
+    take_signature(p, j->g);
+    if (!take_inplace(p, j->err, j->opt->inplace))
+        return false;
+    p->options = j->opt->compile;
+    p->options.dump = arena_str(p->arena, p->options.dump);
+    p->options.cpu = arena_str(p->arena, p->options.cpu);
+    p->cx = (PassCx){.arena = p->arena, .err = j->err, .options = &p->options};
+    if (p->device == DEVICE_INTERP || p->device == DEVICE_INTERP64) {
+        p->graph = passes_run(&p->cx, j->g, "autodiff");
+        return p->graph != NULL;
+    }
+    if (!cpu_target(j->err, p->options.cpu, &p->target))
+        return false;
+    p->options.tile_rows = p->target.mr;
+    p->options.tile_columns = p->target.nr;
+    double start = now_ms();
+    bool ok = compile_kernels(p, j->err, j->g);
+    p->stats.pass_ms = now_ms() - start - p->stats.codegen_ms;
+    return ok;
+}
+
+Program *program_compile(Err *err, const Graph *g, const ProgramOptions *opt)
+{
+    static const ProgramOptions none = {0};
+    Program *p = calloc(1, sizeof *p); /* not ours to unwind: freed below whatever happens */
+    if (!p) {
+        err_env(err, "out of memory");
+        return NULL;
+    }
+    CompileJob j = {p, err, g, opt ? opt : &none};
+    if (mem_protect(err, compile, &j))
+        return p;
+    program_free(p);
+    return NULL;
+}
+
+void program_free(Program *p)
+{
+    if (!p)
+        return;
+    if (p->jit)
+        jit_free(p->jit);
+    for (size_t i = 0; i < vec_len(p->host); i++)
+        mem_free(p->host[i].name);
+    vec_free(p->host);
+    vec_free(p->cx.notes);
+    vec_free(p->cx.times);
+    arena_free(p->arena);
+    free(p);
+}
+
+/* ---- queries ---- */
+int program_input_count(const Program *p)
+{
+    return p->nin;
+}
+
+int program_output_count(const Program *p)
+{
+    return p->nout;
+}
+
+int program_input(const Program *p, const char *name)
+{
+    return find_name(p->in, p->nin, name);
+}
+
+int program_output(const Program *p, const char *name)
+{
+    return find_name(p->out, p->nout, name);
+}
+
+const char *program_input_name(const Program *p, int i)
+{
+    return p->in[i].name;
+}
+
+const char *program_output_name(const Program *p, int i)
+{
+    return p->out[i].name;
+}
+
+Type program_input_type(const Program *p, int i)
+{
+    return p->in[i].type;
+}
+
+Type program_output_type(const Program *p, int i)
+{
+    return p->out[i].type;
+}
+
+ProgramStats program_stats(const Program *p)
+{
+    return p->stats;
+}
+
+/* ---- host functions ---- */
+void program_set_host(Program *p, const char *name, HostFn fn, void *ctx)
+{
+    for (size_t i = 0; i < vec_len(p->host); i++)
+        if (strcmp(p->host[i].name, name) == 0) {
+            p->host[i].fn = fn;
+            p->host[i].ctx = ctx;
+            return;
+        }
+    HostSlot slot = {mem_alloc(strlen(name) + 1), fn, ctx};
+    strcpy(slot.name, name);
+    vec_push(p->host, slot);
+}
+
+bool host_call(Program *p, Err *err, const Graph *g, Val v, void *const *ptr)
+{
+    const Node *n = node_of(g, v);
+    const char *name = attr_s(n, A_NAME);
+    Type in[n->narg + 1], out = type_of(g, v);
+    for (int i = 0; i < n->narg; i++)
+        in[i] = type_of(g, n->arg[i]);
+    for (size_t i = 0; i < vec_len(p->host); i++)
+        if (strcmp(p->host[i].name, name) == 0)
+            return p->host[i].fn(p->host[i].ctx, err, n->narg, in, (const void *const *)ptr, 1, &out, ptr + n->narg);
+    return err_user(err, "the host function '%s' was not set", name);
+}
+
+/* ---- running ---- */
+bool program_run(Program *p, Err *err, void *const *in, void *const *out, uint64_t params_version, int threads)
+{
+    if (p->device == DEVICE_INTERP || p->device == DEVICE_INTERP64)
+        return interp_run(p, err, in, out);
+    bool once = !p->once_done || p->version != params_version;
+    p->once_done = true;
+    p->version = params_version;
+    return program_execute(p, err, in, out, threads, once);
+}

@@ -1,0 +1,53 @@
+/* The inside of a Program, for program.c, execute.c and dump.c. */
+#pragma once
+#include "codegen/codegen.h"
+#include "passes/kernel_cost.h"
+#include "passes/plan.h"
+#include "runtime/program.h"
+
+typedef enum { DEVICE_CPU, DEVICE_KERNELS, DEVICE_INTERP, DEVICE_INTERP64 } Device;
+
+/* Pointers of one plan's buffers; every loop step has a frame of its own for its body. */
+typedef struct Frame {
+    const Plan *plan;
+    void **ptr;           /* by buffer */
+    struct Frame **inner; /* by step, NULL where it is no loop */
+    void **in, **out;     /* of a loop's body: set before each iteration */
+} Frame;
+
+typedef struct HostSlot { char *name; HostFn fn; void *ctx; } HostSlot;
+
+typedef struct Signature { char *name; Type type; bool param; } Signature;
+
+struct Program {
+    Arena *arena;
+    Device device;
+    Signature *in, *out;
+    int nin, nout;
+    int *inplace; /* output -> input, -1: none */
+    HostSlot *host; /* vec */
+    const Graph *graph; /* lowered; interp: as given, gradients expanded */
+    PassCx cx;
+    CompileOptions options;
+    CpuTarget target;
+    Jit *jit;
+    Plan *plan;
+    Frame *frame;
+    KernelCode *code; /* by kernel */
+    int64_t *trip;
+    bool *solo; /* too little work for more than one thread */
+    void *arena_mem, *kept_mem;
+    void **literal;
+    void **thread_scratch;
+    int max_threads;
+    uint64_t version;
+    bool once_done;
+    ProgramStats stats;
+};
+
+void frame_make(Program *p);
+bool program_execute(Program *p, Err *err, void *const *in, void *const *out, int threads, bool once);
+bool host_call(Program *p, Err *err, const Graph *g, Val v, void *const *ptr);
+
+/* The reference interpreter behind a Program (program_interp.c). */
+bool interp_run(Program *p, Err *err, void *const *in, void *const *out);
