@@ -17,5 +17,6 @@ bool reshape_is_unit(const Graph *g, Val v);
 /* Axes of a reduction that are longer than 1; 0 for any other node. */
 unsigned reduced_axes(const Graph *g, Val v);
 
+bool pass_pack(PassCx *cx, const Graph *in, Graph *out);
 bool pass_split(PassCx *cx, const Graph *in, Graph *out);
 bool pass_fuse(PassCx *cx, const Graph *in, Graph *out);
