@@ -233,6 +233,24 @@ static bool run_node(Interp *it, Frame *f, Val v)
     return true;
 }
 
+/* An output may share the memory of an input: inputs that are outputs themselves are put aside first. */
+static void copy_outputs(Interp *it, Frame *f, void *const *out)
+{
+    const Graph *g = f->g;
+    void **aside = block_new(it, (size_t)g->nout * sizeof *aside);
+    for (int i = 0; i < g->nout; i++) {
+        Tensor t = tensor_of(it, f, g->out[i].val);
+        if (g->node[g->out[i].val].op == OP_INPUT)
+            aside[i] = memcpy(block_new(it, bytes_of(&t.t)), t.data, bytes_of(&t.t));
+    }
+    for (int i = 0; i < g->nout; i++) {
+        Tensor t = tensor_of(it, f, g->out[i].val);
+        memcpy(out[i], aside[i] ? aside[i] : t.data, bytes_of(&t.t));
+        block_free(aside[i]);
+    }
+    block_free(aside);
+}
+
 static bool run_graph(Interp *it, const Graph *g, const void *const *in, void *const *out)
 {
     Frame f = {.g = g};
@@ -254,10 +272,8 @@ static bool run_graph(Interp *it, const Graph *g, const void *const *in, void *c
             if (f.last[n->arg[i]] == v)
                 value_free(&f, n->arg[i]);
     }
-    for (int i = 0; ok && i < g->nout; i++) {
-        Tensor t = tensor_of(it, &f, g->out[i].val);
-        memcpy(out[i], t.data, bytes_of(&t.t));
-    }
+    if (ok)
+        copy_outputs(it, &f, out);
     for (Val v = 1; v < g->n; v++)
         value_free(&f, v);
     block_free(f.val);
