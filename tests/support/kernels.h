@@ -1,0 +1,14 @@
+/* Kernels run by the interpreter and by every CPU level of this machine, on equal memory, and compared. */
+#pragma once
+#include "codegen/codegen.h"
+
+/* Buffers get random contents (kernel_seed), end at a page that may not be touched, and are compared after the run: integers
+ * exactly, floats within tolerance * max(1, |expected|) in units of their dtype.  Fails the cmocka test on a difference. */
+typedef struct KernelCase {
+    const Graph *kernel;
+    double tolerance;         /* absolute and relative; 0: the default of the output's dtype */
+    void (*fill)(void *const *bufs); /* after the random fill; NULL: none */
+} KernelCase;
+void kernel_check(const KernelCase *c);
+/* Only this level, NULL: all that run here. */
+void kernel_only_level(const char *name);
