@@ -141,6 +141,15 @@ Val k_acc_get(Graph *k, Val acc)
     return graph_node(k, OP_ACC_GET, &acc, 1, NULL, 0, NULL);
 }
 
+int64_t k_acc_start_int(const Node *acc)
+{
+    static const struct { int64_t lo, hi; } range[DAV_DTYPE_COUNT] = {
+        [DAV_I64] = {INT64_MIN, INT64_MAX}, [DAV_I32] = {INT32_MIN, INT32_MAX}, [DAV_U32] = {0, UINT32_MAX}, [DAV_BOOL] = {0, 1}};
+    double v = attr_f(acc, A_VALUE);
+    int64_t lo = range[acc->dtype].lo, hi = range[acc->dtype].hi;
+    return v <= (double)lo ? lo : v >= (double)hi ? hi : (int64_t)v;
+}
+
 Val k_tile(Graph *k, int mr, int nr)
 {
     Type t = type_make(DAV_F32, 2, (int64_t[]){mr, nr});

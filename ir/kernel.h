@@ -72,6 +72,8 @@ void k_store(Graph *k, Val buf, Val off, Val v, Val mask_or_0);
 Val k_acc(Graph *k, DavDtype t, AccKind kind, double start);
 void k_acc_update(Graph *k, Val acc, Val v);
 Val k_acc_get(Graph *k, Val acc);
+/* What an integer accumulator starts as: its value attribute, infinities and beyond clamped to the dtype's range. */
+int64_t k_acc_start_int(const Node *acc);
 Val k_tile(Graph *k, int mr, int nr);
 void k_tile_contract(Graph *k, const TileContract *t);
 TileContract k_tile_contract_of(const Graph *k, Val v);

@@ -151,12 +151,7 @@ static Scalar constant(const Node *n)
 
 static Scalar start_of(const Node *n)
 {
-    double v = attr_f(n, A_VALUE);
-    if (dav_dtype_is_float((DavDtype)n->dtype))
-        return (Scalar){.f = v};
-    if (n->dtype == DAV_I64 && isinf(v))
-        return (Scalar){.i = v > 0 ? INT64_MAX : INT64_MIN};
-    return (Scalar){.i = int_wrap((DavDtype)n->dtype, (int64_t)v)};
+    return dav_dtype_is_float((DavDtype)n->dtype) ? (Scalar){.f = attr_f(n, A_VALUE)} : (Scalar){.i = k_acc_start_int(n)};
 }
 
 static void update(Machine *m, const Node *n)
