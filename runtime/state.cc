@@ -1,8 +1,17 @@
 // The codec of RunState.  Base's allocator unwinds with longjmp, so nothing here that has a destructor is alive while it
 // is called: encoding uses only C++'s memory, decoding only the arena's.
-#include "runtime/state.h"
+#include <stdarg.h>
+#include <stdint.h>
+#include <string.h>
 
 #include <new>
+
+#define _Noreturn [[noreturn]] /* base's headers are C */
+extern "C" {
+#include "base/text.h"
+}
+#undef _Noreturn
+#include "runtime/state.h"
 
 #include "runtime/state_generated.h"
 
