@@ -1,7 +1,6 @@
 #include "runtime/split.h"
 #include "runtime/stats.h"
 #include <math.h>
-#include <stdio.h>
 #include <string.h>
 
 enum { WORD = 20 };
@@ -172,31 +171,4 @@ SplitSummary split_summary(const SeqData *d, const Split *s)
             sum.fold_measured[s->fold[i]] += is_measured(d, i);
         }
     return sum;
-}
-
-typedef struct Job { Err *err; Arena *arena; const char *data, *out_dir; SplitSummary *summary; } Job;
-
-static bool write_job(void *arg)
-{
-    Job *j = arg;
-    j->arena = arena_new();
-    SeqData *d = seqdata_read(j->err, j->arena, j->data);
-    if (!d || !file_mkdirs(j->err, j->out_dir))
-        return false;
-    Split *s = split_make(j->arena, j->arena, d);
-    for (Fold f = 0; f < FOLD_COUNT; f++) {
-        const char *path = arena_printf(j->arena, "%s/%s.tsv", j->out_dir, fold_name(f));
-        if (!seqdata_write_table(j->err, path, split_fold(j->arena, d, s, 1u << f, false)))
-            return false;
-    }
-    *j->summary = split_summary(d, s);
-    return true;
-}
-
-bool split_write(Err *err, const char *data, const char *out_dir, SplitSummary *summary)
-{
-    Job j = {.err = err, .data = data, .out_dir = out_dir, .summary = summary};
-    bool ok = mem_protect(err, write_job, &j);
-    arena_free(j.arena);
-    return ok;
 }

@@ -30,5 +30,5 @@ Split *split_make(Arena *a, Arena *scratch, const SeqData *d);
 SeqData *split_fold(Arena *a, const SeqData *d, const Split *s, unsigned folds /* bits 1 << Fold */, bool measured_only);
 SplitSummary split_summary(const SeqData *d, const Split *s);
 /* Reads `data`, writes reward.tsv, heldout.tsv, validation.tsv and test.tsv (sequence, value, component) into out_dir,
- * which is made when missing. */
+ * which is made when missing, and reference.json, the table of runtime/seqref.h. */
 bool split_write(Err *err, const char *data, const char *out_dir, SplitSummary *summary);

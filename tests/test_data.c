@@ -306,6 +306,7 @@ static void splits_the_yeast_table(void **state)
         assert_non_null(part->component);
         unlink(file);
     }
+    assert_int_equal(unlink(in_folder("split/reference.json")), 0);
     rmdir(in_folder("split"));
 }
 
@@ -437,6 +438,7 @@ static void running_out_of_memory_is_an_error(void **state)
     }
     for (Fold f = 0; f < FOLD_COUNT; f++)
         unlink(arena_printf(arena, "%s/memory/%s.tsv", folder, fold_name(f)));
+    unlink(arena_printf(arena, "%s/memory/reference.json", folder));
     rmdir(out);
     unlink(in);
 }
