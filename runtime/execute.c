@@ -131,10 +131,15 @@ static void copy(const Frame *f, const PlanStep *s, int tid, int threads)
 
 static void run_host(Run *r, const Frame *f, const PlanStep *s)
 {
-    void *ptr[s->nbuf + 1];
-    for (int i = 0; i < s->nbuf; i++)
-        ptr[i] = f->ptr[s->buf[i]];
-    if (!host_call(r->p, r->err, f->plan->g, s->node, ptr))
+    const Graph *g = f->plan->g;
+    const Node *n = node_of(g, s->node);
+    const void *in[n->narg + 1];
+    Type in_type[n->narg + 1], out_type = type_of(g, s->node);
+    for (int i = 0; i < n->narg; i++) {
+        in_type[i] = type_of(g, n->arg[i]);
+        in[i] = f->ptr[s->buf[i]];
+    }
+    if (!host_call(r->p, r->err, attr_s(n, A_NAME), n->narg, in_type, in, 1, &out_type, &f->ptr[s->buf[n->narg]]))
         r->failed = true;
 }
 

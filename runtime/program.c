@@ -200,6 +200,7 @@ static bool compile(void *arg)
     p->options.cpu = arena_str(p->arena, p->options.cpu);
     p->cx = (PassCx){.arena = p->arena, .err = j->err, .options = &p->options};
     if (p->device == DEVICE_INTERP || p->device == DEVICE_INTERP64) {
+        interp_prepare(p);
         p->graph = passes_run(&p->cx, j->g, "autodiff");
         return p->graph != NULL;
     }
@@ -303,16 +304,12 @@ void program_set_host(Program *p, const char *name, HostFn fn, void *ctx)
     vec_push(p->host, slot);
 }
 
-bool host_call(Program *p, Err *err, const Graph *g, Val v, void *const *ptr)
+bool host_call(Program *p, Err *err, const char *name, int nin, const Type *in_type, const void *const *in, int nout,
+               const Type *out_type, void *const *out)
 {
-    const Node *n = node_of(g, v);
-    const char *name = attr_s(n, A_NAME);
-    Type in[n->narg + 1], out = type_of(g, v);
-    for (int i = 0; i < n->narg; i++)
-        in[i] = type_of(g, n->arg[i]);
     for (size_t i = 0; i < vec_len(p->host); i++)
         if (strcmp(p->host[i].name, name) == 0)
-            return p->host[i].fn(p->host[i].ctx, err, n->narg, in, (const void *const *)ptr, 1, &out, ptr + n->narg);
+            return p->host[i].fn(p->host[i].ctx, err, nin, in_type, in, nout, out_type, out);
     return err_user(err, "the host function '%s' was not set", name);
 }
 

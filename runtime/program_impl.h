@@ -31,6 +31,7 @@ struct Program {
     CompileOptions options;
     CpuTarget target;
     Jit *jit;
+    void **overwrites; /* interp: memory for outputs that overwrite inputs */
     Plan *plan;
     Frame *frame;
     KernelCode *code; /* by kernel */
@@ -47,7 +48,9 @@ struct Program {
 
 void frame_make(Program *p);
 bool program_execute(Program *p, Err *err, void *const *in, void *const *out, int threads, bool once);
-bool host_call(Program *p, Err *err, const Graph *g, Val v, void *const *ptr);
+bool host_call(Program *p, Err *err, const char *name, int nin, const Type *in_type, const void *const *in, int nout,
+               const Type *out_type, void *const *out);
 
 /* The reference interpreter behind a Program (program_interp.c). */
+void interp_prepare(Program *p);
 bool interp_run(Program *p, Err *err, void *const *in, void *const *out);
