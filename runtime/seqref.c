@@ -2,6 +2,7 @@
 #include "runtime/seqmetrics.h"
 #include <jansson.h>
 #include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -206,7 +207,11 @@ static bool write_job(void *arg)
         buf_str(b, ": [");
         for (size_t k = 0; k < r->entry[i].n; k++) {
             char number[32];
-            text_f64(number, r->entry[i].number[k]);
+            double v = r->entry[i].number[k];
+            if (v == floor(v) && fabs(v) < 1e15)
+                snprintf(number, sizeof number, "%.0f", v); /* counts; text_f64 may choose 9.3e+04 */
+            else
+                text_f64(number, v);
             buf_printf(b, "%s%s", k ? "," : "", number);
         }
         buf_str(b, "]");

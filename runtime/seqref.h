@@ -1,5 +1,6 @@
 /* Reference table: what samples are compared with, made once from real data and kept as a small JSON file, so that the
- * comparison needs no data: {"format": "dav reference table 1", "source": text, "numbers": {name: [numbers], ...}}.
+ * comparison needs no data (`dav split` writes it; configs/data/yeast-reference.json is that of the yeast table, to which
+ * the oracles' quantiles were added): {"format": "dav reference table 1", "source": text, "numbers": {name: [numbers], ...}}.
  *
  * Names that seqref_make gives, of the rows in some fold ("all"; "top": the most active 0.1 % of the measured ones, at
  * least one; "test": the test fold's measured ones):
