@@ -10,10 +10,11 @@ DavVal dav_relu_(DavPlace at, DavVal x)
     return dav_max(x, 0);
 }
 
-/* By tanh: neither it nor its gradient overflows. */
+/* By e^-|x|: neither it nor its gradient overflows, and small values keep their digits. */
 DavVal dav_sigmoid_(DavPlace at, DavVal x)
 {
-    return dav_add(dav_mul(dav_tanh(dav_mul(x, 0.5)), 0.5), 0.5);
+    DavVal e = dav_exp(dav_neg(dav_abs(x)));
+    return dav_div(dav_where(dav_ge(x, 0), 1, e), dav_add(e, 1));
 }
 
 DavVal dav_silu_(DavPlace at, DavVal x)
