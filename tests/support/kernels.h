@@ -10,5 +10,5 @@ typedef struct KernelCase {
     void (*fill)(void *const *bufs); /* after the random fill; NULL: none */
 } KernelCase;
 void kernel_check(const KernelCase *c);
-/* Only this level, NULL: all that run here. */
-void kernel_only_level(const char *name);
+/* The same for n kernels compiled for AArch64 and run under qemu-user; skips the test where that or its compiler is missing. */
+void kernel_check_aarch64(const KernelCase *cases, int n);
