@@ -9,8 +9,9 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-/* The largest known files of the ecosystem have headers of a few hundred KiB; jansson takes up to 40 times the text. */
-enum { MAX_HEADER = 16 << 20, HEADER_DEPTH = 3 };
+/* The headers of the largest networks have a few hundred KiB, adapters with a training log up to a few MiB.  jansson
+ * takes up to 80 times the text and a second for 4 MiB of hostile header. */
+enum { MAX_HEADER = 4 << 20, HEADER_DEPTH = 3 };
 
 struct SafeStore {
     Arena *arena;
