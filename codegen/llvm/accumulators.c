@@ -23,14 +23,14 @@ static bool never_nan(LLVMValueRef v)
 static LLVMValueRef extreme(const Fn *f, LLVMValueRef x, LLVMValueRef y, LLVMRealPredicate flt, LLVMIntPredicate num)
 {
     if (!is_float(x))
-        return select_(f, LLVMBuildICmp(f->b, num, y, x, ""), y, x);
-    LLVMValueRef r = select_(f, LLVMBuildFCmp(f->b, flt, y, x, ""), y, x);
+        return ll_select(f, LLVMBuildICmp(f->b, num, y, x, ""), y, x);
+    LLVMValueRef r = ll_select(f, LLVMBuildFCmp(f->b, flt, y, x, ""), y, x);
     if (never_nan(y))
         return r;
     LLVMValueRef nan = LLVMBuildFCmp(f->b, LLVMRealUNO, y, y, "");
     if (!never_nan(x)) /* x's NaN comes first */
         nan = LLVMBuildAnd(f->b, nan, LLVMBuildFCmp(f->b, LLVMRealORD, x, x, ""), "");
-    return select_(f, nan, y, r);
+    return ll_select(f, nan, y, r);
 }
 
 LLVMValueRef num_max(const Fn *f, LLVMValueRef x, LLVMValueRef y, bool unsig)
@@ -70,16 +70,16 @@ static LLVMValueRef identity(const Emit *e, Val acc, LLVMTypeRef t)
     AccKind kind = (AccKind)attr_i(n, A_KIND);
     bool max = kind == ACC_MAX;
     if (dav_dtype_is_float((DavDtype)n->dtype))
-        return num_like(t, kind == ACC_ADD ? -0.0 : max ? -__builtin_inf() : __builtin_inf());
+        return ll_num(t, kind == ACC_ADD ? -0.0 : max ? -__builtin_inf() : __builtin_inf());
     if (kind == ACC_ADD)
-        return int_like(t, 0);
+        return ll_int(t, 0);
     switch ((DavDtype)n->dtype) {
     case DAV_I64:
-        return int_like(t, max ? INT64_MIN : INT64_MAX);
+        return ll_int(t, max ? INT64_MIN : INT64_MAX);
     case DAV_I32:
-        return int_like(t, max ? INT32_MIN : INT32_MAX);
+        return ll_int(t, max ? INT32_MIN : INT32_MAX);
     default: /* u32, bool */
-        return int_like(t, max ? 0 : -1);
+        return ll_int(t, max ? 0 : -1);
     }
 }
 
@@ -102,10 +102,10 @@ void emit_acc(Emit *e, Val v)
     if (!a || a->varying != varying || LLVMGetAllocatedType(a->var) != t) { /* bodies are emitted more than once */
         a = e->acc[v] = arena_alloc(e->arena, sizeof *a);
         a->varying = varying;
-        a->var = variable(e, t, "acc");
+        a->var = emit_variable(e, t, "acc");
     }
     bool flt = dav_dtype_is_float((DavDtype)n->dtype);
-    LLVMBuildStore(e->f.b, flt ? num_like(t, attr_f(n, A_VALUE)) : int_like(t, k_acc_start_int(n)), a->var);
+    LLVMBuildStore(e->f.b, flt ? ll_num(t, attr_f(n, A_VALUE)) : ll_int(t, k_acc_start_int(n)), a->var);
 }
 
 void emit_acc_update(Emit *e, Val v)
@@ -123,7 +123,7 @@ void emit_acc_update(Emit *e, Val v)
     LLVMTypeRef t = lanes ? lanes_type(e, acc) : elem_type(e, acc);
     LLVMValueRef old = load_var(e, t, var), now = combine(e, acc, old, x);
     if (a->part[0] && e->mask)
-        now = select_(f, e->mask, now, old);
+        now = ll_select(f, e->mask, now, old);
     LLVMBuildStore(f->b, now, var);
 }
 
@@ -143,7 +143,7 @@ void acc_parts_open(Emit *e, Val acc, int parts)
 {
     LLVMTypeRef t = lanes_type(e, acc);
     for (int i = 0; i < parts; i++) {
-        e->acc[acc]->part[i] = variable(e, t, "part");
+        e->acc[acc]->part[i] = emit_variable(e, t, "part");
         LLVMBuildStore(e->f.b, identity(e, acc, t), e->acc[acc]->part[i]);
     }
 }
@@ -166,7 +166,7 @@ void acc_parts_close(Emit *e, Val acc, int parts)
             low[i] = i, high[i] = n + i;
         all = n == 1 ? combine(e, acc, LLVMBuildExtractElement(f->b, all, LLVMConstInt(f->i32, 0, false), ""),
                                LLVMBuildExtractElement(f->b, all, LLVMConstInt(f->i32, 1, false), ""))
-                     : combine(e, acc, shuffle(f, all, NULL, low, n), shuffle(f, all, NULL, high, n));
+                     : combine(e, acc, ll_shuffle(f, all, NULL, low, n), ll_shuffle(f, all, NULL, high, n));
     }
     for (int i = 0; i < MAX_UNROLL; i++)
         a->part[i] = NULL;

@@ -12,11 +12,11 @@ typedef LLVMValueRef (*EwFn)(const Ew *);
 
 /* ---- floats ---- */
 static LLVMValueRef f_neg(const Ew *o) { return LLVMBuildFNeg(o->f->b, o->x, ""); }
-static LLVMValueRef f_abs(const Ew *o) { return call1(o->f, "llvm.fabs", o->x); }
+static LLVMValueRef f_abs(const Ew *o) { return ll_call1(o->f, "llvm.fabs", o->x); }
 static LLVMValueRef f_floor(const Ew *o) { return math_floor(o->f, o->x); }
 static LLVMValueRef f_ceil(const Ew *o) { return math_ceil(o->f, o->x); }
 static LLVMValueRef f_round(const Ew *o) { return math_round(o->f, o->x); }
-static LLVMValueRef f_sqrt(const Ew *o) { return call1(o->f, "llvm.sqrt", o->x); }
+static LLVMValueRef f_sqrt(const Ew *o) { return ll_call1(o->f, "llvm.sqrt", o->x); }
 static LLVMValueRef f_exp(const Ew *o) { return math_exp(o->f, o->x); }
 static LLVMValueRef f_expm1(const Ew *o) { return math_expm1(o->f, o->x); }
 static LLVMValueRef f_log(const Ew *o) { return math_log(o->f, o->x); }
@@ -32,27 +32,27 @@ static LLVMValueRef f_mul(const Ew *o) { return LLVMBuildFMul(o->f->b, o->x, o->
 static LLVMValueRef f_div(const Ew *o) { return LLVMBuildFDiv(o->f->b, o->x, o->y, ""); }
 static LLVMValueRef num_max_(const Ew *o) { return num_max(o->f, o->x, o->y, o->unsig); }
 static LLVMValueRef num_min_(const Ew *o) { return num_min(o->f, o->x, o->y, o->unsig); }
-static LLVMValueRef choose(const Ew *o) { return select_(o->f, o->x, o->y, o->z); }
+static LLVMValueRef choose(const Ew *o) { return ll_select(o->f, o->x, o->y, o->z); }
 
 static LLVMValueRef f_rsqrt(const Ew *o)
 {
-    return LLVMBuildFDiv(o->f->b, num_like(o->t, 1), f_sqrt(o), "");
+    return LLVMBuildFDiv(o->f->b, ll_num(o->t, 1), f_sqrt(o), "");
 }
 
 static LLVMValueRef f_sign(const Ew *o)
 {
-    LLVMValueRef zero = num_like(o->t, 0);
-    LLVMValueRef neg = select_(o->f, LLVMBuildFCmp(o->f->b, LLVMRealOLT, o->x, zero, ""), num_like(o->t, -1), o->x);
-    return select_(o->f, LLVMBuildFCmp(o->f->b, LLVMRealOGT, o->x, zero, ""), num_like(o->t, 1), neg);
+    LLVMValueRef zero = ll_num(o->t, 0);
+    LLVMValueRef neg = ll_select(o->f, LLVMBuildFCmp(o->f->b, LLVMRealOLT, o->x, zero, ""), ll_num(o->t, -1), o->x);
+    return ll_select(o->f, LLVMBuildFCmp(o->f->b, LLVMRealOGT, o->x, zero, ""), ll_num(o->t, 1), neg);
 }
 
 /* Without an FMA unit f32 goes through f64, where the product is exact; f64 is not fused there. */
 static LLVMValueRef f_fma(const Ew *o)
 {
     const Fn *f = o->f;
-    LLVMTypeRef wide = like(f, f->f64, o->x);
+    LLVMTypeRef wide = ll_like(f, f->f64, o->x);
     if (f->target->fma || o->t == wide)
-        return fma_(f, o->x, o->y, o->z);
+        return ll_fma(f, o->x, o->y, o->z);
     LLVMValueRef p = LLVMBuildFMul(f->b, LLVMBuildFPExt(f->b, o->x, wide, ""), LLVMBuildFPExt(f->b, o->y, wide, ""), "");
     LLVMValueRef s = LLVMBuildFAdd(f->b, p, LLVMBuildFPExt(f->b, o->z, wide, ""), "");
     return LLVMBuildFPTrunc(f->b, s, o->t, "");
@@ -61,7 +61,7 @@ static LLVMValueRef f_fma(const Ew *o)
 /* ---- integers ---- */
 static LLVMValueRef icmp(const Ew *o, LLVMIntPredicate p, int64_t c)
 {
-    return LLVMBuildICmp(o->f->b, p, o->x, int_like(o->t, c), "");
+    return LLVMBuildICmp(o->f->b, p, o->x, ll_int(o->t, c), "");
 }
 static LLVMValueRef i_neg(const Ew *o) { return LLVMBuildNeg(o->f->b, o->x, ""); }
 static LLVMValueRef i_not(const Ew *o) { return LLVMBuildNot(o->f->b, o->x, ""); }
@@ -74,33 +74,33 @@ static LLVMValueRef i_xor(const Ew *o) { return LLVMBuildXor(o->f->b, o->x, o->y
 
 static LLVMValueRef i_abs(const Ew *o)
 {
-    return o->unsig ? o->x : select_(o->f, icmp(o, LLVMIntSLT, 0), i_neg(o), o->x);
+    return o->unsig ? o->x : ll_select(o->f, icmp(o, LLVMIntSLT, 0), i_neg(o), o->x);
 }
 
 static LLVMValueRef i_sign(const Ew *o)
 {
-    LLVMValueRef one = int_like(o->t, 1), neg = o->unsig ? one : int_like(o->t, -1);
-    return select_(o->f, icmp(o, o->unsig ? LLVMIntUGT : LLVMIntSGT, 0), one,
-                   select_(o->f, icmp(o, LLVMIntEQ, 0), int_like(o->t, 0), neg));
+    LLVMValueRef one = ll_int(o->t, 1), neg = o->unsig ? one : ll_int(o->t, -1);
+    return ll_select(o->f, icmp(o, o->unsig ? LLVMIntUGT : LLVMIntSGT, 0), one,
+                   ll_select(o->f, icmp(o, LLVMIntEQ, 0), ll_int(o->t, 0), neg));
 }
 
 /* The machine traps on division by 0 and on the smallest number by -1; both get their meaning by hand. */
 static LLVMValueRef divide(const Ew *o, bool want_rem)
 {
     LLVMBuilderRef b = o->f->b;
-    LLVMValueRef zero = int_like(o->t, 0), one = int_like(o->t, 1);
+    LLVMValueRef zero = ll_int(o->t, 0), one = ll_int(o->t, 1);
     LLVMValueRef by0 = LLVMBuildICmp(b, LLVMIntEQ, o->y, zero, "");
-    LLVMValueRef bym1 = LLVMBuildICmp(b, LLVMIntEQ, o->y, int_like(o->t, -1), "");
+    LLVMValueRef bym1 = LLVMBuildICmp(b, LLVMIntEQ, o->y, ll_int(o->t, -1), "");
     LLVMValueRef odd = o->unsig ? by0 : LLVMBuildOr(b, by0, bym1, "");
-    LLVMValueRef y = select_(o->f, odd, one, o->y), r;
+    LLVMValueRef y = ll_select(o->f, odd, one, o->y), r;
     if (want_rem) {
         r = o->unsig ? LLVMBuildURem(b, o->x, y, "") : LLVMBuildSRem(b, o->x, y, "");
-        return select_(o->f, odd, zero, r);
+        return ll_select(o->f, odd, zero, r);
     }
     r = o->unsig ? LLVMBuildUDiv(b, o->x, y, "") : LLVMBuildSDiv(b, o->x, y, "");
     if (!o->unsig)
-        r = select_(o->f, bym1, i_neg(o), r);
-    return select_(o->f, by0, zero, r);
+        r = ll_select(o->f, bym1, i_neg(o), r);
+    return ll_select(o->f, by0, zero, r);
 }
 static LLVMValueRef i_div(const Ew *o) { return divide(o, false); }
 static LLVMValueRef i_rem(const Ew *o) { return divide(o, true); }
@@ -108,15 +108,15 @@ static LLVMValueRef i_rem(const Ew *o) { return divide(o, true); }
 static LLVMValueRef shift(const Ew *o, bool left)
 {
     LLVMBuilderRef b = o->f->b;
-    LLVMTypeRef e = lanes_of(o->x) > 1 ? LLVMGetElementType(o->t) : o->t;
+    LLVMTypeRef e = ll_lanes(o->x) > 1 ? LLVMGetElementType(o->t) : o->t;
     int64_t width = LLVMGetIntTypeWidth(e);
-    LLVMValueRef in = LLVMBuildICmp(b, LLVMIntULT, o->y, int_like(o->t, width), "");
-    LLVMValueRef y = select_(o->f, in, o->y, int_like(o->t, 0)), zero = int_like(o->t, 0);
+    LLVMValueRef in = LLVMBuildICmp(b, LLVMIntULT, o->y, ll_int(o->t, width), "");
+    LLVMValueRef y = ll_select(o->f, in, o->y, ll_int(o->t, 0)), zero = ll_int(o->t, 0);
     if (left)
-        return select_(o->f, in, LLVMBuildShl(b, o->x, y, ""), zero);
+        return ll_select(o->f, in, LLVMBuildShl(b, o->x, y, ""), zero);
     if (o->unsig)
-        return select_(o->f, in, LLVMBuildLShr(b, o->x, y, ""), zero);
-    return LLVMBuildAShr(b, o->x, select_(o->f, in, o->y, int_like(o->t, width - 1)), "");
+        return ll_select(o->f, in, LLVMBuildLShr(b, o->x, y, ""), zero);
+    return LLVMBuildAShr(b, o->x, ll_select(o->f, in, o->y, ll_int(o->t, width - 1)), "");
 }
 static LLVMValueRef i_shl(const Ew *o) { return shift(o, true); }
 static LLVMValueRef i_shr(const Ew *o) { return shift(o, false); }
@@ -164,7 +164,7 @@ static bool emit_linear(Emit *e, Val v)
         *r = (Lane){.v = LLVMBuildSub(b, x.v, y.v, ""), .stride = x.stride - y.stride};
         return true;
     default:
-        if (x.stride ? !const_i64(e->k, n->arg[1], &cy) : !const_i64(e->k, n->arg[0], &cx))
+        if (x.stride ? !emit_const_i64(e->k, n->arg[1], &cy) : !emit_const_i64(e->k, n->arg[0], &cx))
             return false;
         *r = (Lane){.v = LLVMBuildMul(b, x.v, y.v, ""), .stride = x.stride ? x.stride * cy : y.stride * cx};
         return true;
@@ -238,37 +238,37 @@ void emit_elementwise(Emit *e, Val v)
 static LLVMValueRef to_bool(const Fn *f, DavDtype from, LLVMValueRef x)
 {
     LLVMTypeRef t = LLVMTypeOf(x);
-    return dav_dtype_is_float(from) ? LLVMBuildFCmp(f->b, LLVMRealUNE, x, num_like(t, 0), "")
-                                    : LLVMBuildICmp(f->b, LLVMIntNE, x, int_like(t, 0), "");
+    return dav_dtype_is_float(from) ? LLVMBuildFCmp(f->b, LLVMRealUNE, x, ll_num(t, 0), "")
+                                    : LLVMBuildICmp(f->b, LLVMIntNE, x, ll_int(t, 0), "");
 }
 
 static LLVMValueRef float_to_int(const Fn *f, DavDtype to, LLVMValueRef x)
 {
-    LLVMTypeRef over[2] = {like(f, to == DAV_I64 ? f->i64 : f->i32, x), LLVMTypeOf(x)};
-    return intrinsic(f, to == DAV_U32 ? "llvm.fptoui.sat" : "llvm.fptosi.sat", over, 2, &x, 1);
+    LLVMTypeRef over[2] = {ll_like(f, to == DAV_I64 ? f->i64 : f->i32, x), LLVMTypeOf(x)};
+    return ll_intrinsic(f, to == DAV_U32 ? "llvm.fptoui.sat" : "llvm.fptosi.sat", over, 2, &x, 1);
 }
 
 /* i64 to f32: the two steps through f64 that the interpreter takes would round twice; one rounding is nearer. */
 static LLVMValueRef int_to_float(const Fn *f, DavDtype from, DavDtype to, LLVMValueRef x)
 {
-    LLVMTypeRef t = like(f, to == DAV_F64 ? f->f64 : f->f32, x);
+    LLVMTypeRef t = ll_like(f, to == DAV_F64 ? f->f64 : f->f32, x);
     LLVMValueRef r = from == DAV_U32 || from == DAV_BOOL ? LLVMBuildUIToFP(f->b, x, t, "") : LLVMBuildSIToFP(f->b, x, t, "");
     return round_to(f, to, r);
 }
 
 static LLVMValueRef float_to_float(const Fn *f, DavDtype to, LLVMValueRef x)
 {
-    LLVMTypeRef wide = like(f, f->f64, x), have = LLVMTypeOf(x);
+    LLVMTypeRef wide = ll_like(f, f->f64, x), have = LLVMTypeOf(x);
     if (to == DAV_F64)
         return have == wide ? x : LLVMBuildFPExt(f->b, x, wide, "");
     if (have == wide)
-        x = LLVMBuildFPTrunc(f->b, x, like(f, f->f32, x), "");
+        x = LLVMBuildFPTrunc(f->b, x, ll_like(f, f->f32, x), "");
     return round_to(f, to, x);
 }
 
 static LLVMValueRef int_to_int(const Fn *f, DavDtype from, DavDtype to, LLVMValueRef x)
 {
-    LLVMTypeRef t = like(f, to == DAV_I64 ? f->i64 : f->i32, x), have = LLVMTypeOf(x);
+    LLVMTypeRef t = ll_like(f, to == DAV_I64 ? f->i64 : f->i32, x), have = LLVMTypeOf(x);
     if (from == DAV_BOOL || (from == DAV_U32 && to == DAV_I64))
         return LLVMBuildZExt(f->b, x, t, "");
     if (have == t)
@@ -306,17 +306,17 @@ void emit_bitcast(Emit *e, Val v)
     LLVMValueRef x = uniform ? as_scalar(e, n->arg[0])
                              : from == DAV_I64 ? as_index(e, n->arg[0], false) : as_lanes(e, n->arg[0]);
     x = narrow_memory(&e->f, from, x);
-    x = LLVMBuildBitCast(e->f.b, x, like(&e->f, memory_type(&e->f, to), x), "");
+    x = LLVMBuildBitCast(e->f.b, x, ll_like(&e->f, memory_type(&e->f, to), x), "");
     give(e, v, widen_memory(&e->f, to, x), uniform);
 }
 
 /* ---- Philox4x32-10 (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", 2011) ---- */
 static void multiply_wide(const Fn *f, LLVMValueRef x, uint32_t by, LLVMValueRef *hi, LLVMValueRef *lo)
 {
-    LLVMTypeRef t = LLVMTypeOf(x), wide = like(f, f->i64, x);
-    LLVMValueRef p = LLVMBuildMul(f->b, LLVMBuildZExt(f->b, x, wide, ""), int_like(wide, (int64_t)by), "");
+    LLVMTypeRef t = LLVMTypeOf(x), wide = ll_like(f, f->i64, x);
+    LLVMValueRef p = LLVMBuildMul(f->b, LLVMBuildZExt(f->b, x, wide, ""), ll_int(wide, (int64_t)by), "");
     *lo = LLVMBuildTrunc(f->b, p, t, "");
-    *hi = LLVMBuildTrunc(f->b, LLVMBuildLShr(f->b, p, int_like(wide, 32), ""), t, "");
+    *hi = LLVMBuildTrunc(f->b, LLVMBuildLShr(f->b, p, ll_int(wide, 32), ""), t, "");
 }
 
 void emit_philox(Emit *e, Val v)
@@ -337,8 +337,8 @@ void emit_philox(Emit *e, Val v)
         c[1] = lo1;
         c[2] = LLVMBuildXor(f->b, LLVMBuildXor(f->b, hi0, c[3], ""), key[1], "");
         c[3] = lo0;
-        key[0] = LLVMBuildAdd(f->b, key[0], int_like(t, (int32_t)0x9E3779B9u), "");
-        key[1] = LLVMBuildAdd(f->b, key[1], int_like(t, (int32_t)0xBB67AE85u), "");
+        key[0] = LLVMBuildAdd(f->b, key[0], ll_int(t, (int32_t)0x9E3779B9u), "");
+        key[1] = LLVMBuildAdd(f->b, key[1], ll_int(t, (int32_t)0xBB67AE85u), "");
     }
     give(e, v, c[attr_i(n, A_INDEX)], uniform);
 }

@@ -60,26 +60,26 @@ typedef struct Emit {
 } Emit;
 
 /* ---- fn.c: short names ---- */
-LLVMTypeRef vec_of(const Fn *f, LLVMTypeRef elem);             /* elem, or a vector of width of it */
-LLVMTypeRef like(const Fn *f, LLVMTypeRef elem, LLVMValueRef v); /* elem with as many lanes as v has */
-int lanes_of(LLVMValueRef v);                                  /* 1 for scalars */
-LLVMValueRef i64_c(const Fn *f, int64_t v);
-LLVMValueRef num_like(LLVMTypeRef t, double v);                /* constant of a float or integer type, splat */
-LLVMValueRef int_like(LLVMTypeRef t, int64_t v);
-LLVMValueRef splat(const Fn *f, LLVMValueRef scalar, int lanes);
-LLVMValueRef lane_ids(const Fn *f, LLVMTypeRef elem, int64_t stride); /* <0, s, 2s, ...> */
-LLVMValueRef call1(const Fn *f, const char *intrinsic, LLVMValueRef x);
-LLVMValueRef call2(const Fn *f, const char *intrinsic, LLVMValueRef x, LLVMValueRef y);
-LLVMValueRef intrinsic(const Fn *f, const char *name, LLVMTypeRef *over, int nover, LLVMValueRef *arg, int narg);
-LLVMValueRef fma_(const Fn *f, LLVMValueRef x, LLVMValueRef y, LLVMValueRef z); /* product and sum apart where no FMA is */
-LLVMValueRef select_(const Fn *f, LLVMValueRef c, LLVMValueRef x, LLVMValueRef y);
-LLVMValueRef shuffle(const Fn *f, LLVMValueRef x, LLVMValueRef y, const int *index, int n);
-LLVMBasicBlockRef block_new(const Fn *f, const char *name);
-void block_enter(const Fn *f, LLVMBasicBlockRef bb);
+LLVMTypeRef ll_vec(const Fn *f, LLVMTypeRef elem);             /* elem, or a vector of width of it */
+LLVMTypeRef ll_like(const Fn *f, LLVMTypeRef elem, LLVMValueRef v); /* elem with as many lanes as v has */
+int ll_lanes(LLVMValueRef v);                                  /* 1 for scalars */
+LLVMValueRef ll_i64(const Fn *f, int64_t v);
+LLVMValueRef ll_num(LLVMTypeRef t, double v);                /* constant of a float or integer type, splat */
+LLVMValueRef ll_int(LLVMTypeRef t, int64_t v);
+LLVMValueRef ll_splat(const Fn *f, LLVMValueRef scalar, int lanes);
+LLVMValueRef ll_lane_ids(const Fn *f, LLVMTypeRef elem, int64_t stride); /* <0, s, 2s, ...> */
+LLVMValueRef ll_call1(const Fn *f, const char *intrinsic, LLVMValueRef x);
+LLVMValueRef ll_call2(const Fn *f, const char *intrinsic, LLVMValueRef x, LLVMValueRef y);
+LLVMValueRef ll_intrinsic(const Fn *f, const char *name, LLVMTypeRef *over, int nover, LLVMValueRef *arg, int narg);
+LLVMValueRef ll_fma(const Fn *f, LLVMValueRef x, LLVMValueRef y, LLVMValueRef z); /* product and sum apart where no FMA is */
+LLVMValueRef ll_select(const Fn *f, LLVMValueRef c, LLVMValueRef x, LLVMValueRef y);
+LLVMValueRef ll_shuffle(const Fn *f, LLVMValueRef x, LLVMValueRef y, const int *index, int n);
+LLVMBasicBlockRef ll_block(const Fn *f, const char *name);
+void ll_enter(const Fn *f, LLVMBasicBlockRef bb);
 /* for (iv = lo; iv < hi; iv += step): open gives iv, close ends the body. */
 typedef struct Loop { LLVMBasicBlockRef body, done; LLVMValueRef iv, step, hi; } Loop;
-Loop loop_open(const Fn *f, LLVMValueRef lo, LLVMValueRef hi, int64_t step);
-void loop_close(const Fn *f, Loop *l);
+Loop ll_loop(const Fn *f, LLVMValueRef lo, LLVMValueRef hi, int64_t step);
+void ll_loop_end(const Fn *f, Loop *l);
 
 /* ---- values.c ---- */
 LLVMTypeRef elem_type(const Emit *e, Val v);            /* of a value's lanes */
@@ -88,8 +88,8 @@ LLVMValueRef as_lanes(Emit *e, Val v);                  /* vector inside of a ve
 LLVMValueRef as_index(Emit *e, Val v, bool narrow);     /* lanes of an i64 as i32 or i64 */
 bool is_uniform(const Emit *e, Val v);
 bool fits_i32(const Emit *e, Val v);
-bool const_i64(const Graph *k, Val v, int64_t *value);
-LLVMValueRef variable(Emit *e, LLVMTypeRef t, const char *name);
+bool emit_const_i64(const Graph *k, Val v, int64_t *value);
+LLVMValueRef emit_variable(Emit *e, LLVMTypeRef t, const char *name);
 void ranges_compute(Emit *e);
 void emit_elementwise(Emit *e, Val v);
 void emit_cast(Emit *e, Val v);

@@ -2,25 +2,25 @@
 #include "codegen/llvm/emit.h"
 #include <string.h>
 
-int lanes_of(LLVMValueRef v)
+int ll_lanes(LLVMValueRef v)
 {
     LLVMTypeRef t = LLVMTypeOf(v);
     return LLVMGetTypeKind(t) == LLVMVectorTypeKind ? (int)LLVMGetVectorSize(t) : 1;
 }
 
-LLVMTypeRef vec_of(const Fn *f, LLVMTypeRef elem)
+LLVMTypeRef ll_vec(const Fn *f, LLVMTypeRef elem)
 {
     return f->width > 1 ? LLVMVectorType(elem, (unsigned)f->width) : elem;
 }
 
-LLVMTypeRef like(const Fn *f, LLVMTypeRef elem, LLVMValueRef v)
+LLVMTypeRef ll_like(const Fn *f, LLVMTypeRef elem, LLVMValueRef v)
 {
     (void)f;
-    int n = lanes_of(v);
+    int n = ll_lanes(v);
     return n > 1 ? LLVMVectorType(elem, (unsigned)n) : elem;
 }
 
-LLVMValueRef i64_c(const Fn *f, int64_t v)
+LLVMValueRef ll_i64(const Fn *f, int64_t v)
 {
     return LLVMConstInt(f->i64, (uint64_t)v, true);
 }
@@ -42,20 +42,20 @@ static LLVMTypeRef elem_of(LLVMTypeRef t)
     return LLVMGetTypeKind(t) == LLVMVectorTypeKind ? LLVMGetElementType(t) : t;
 }
 
-LLVMValueRef int_like(LLVMTypeRef t, int64_t v)
+LLVMValueRef ll_int(LLVMTypeRef t, int64_t v)
 {
     return splat_const(t, LLVMConstInt(elem_of(t), (uint64_t)v, true));
 }
 
-LLVMValueRef num_like(LLVMTypeRef t, double v)
+LLVMValueRef ll_num(LLVMTypeRef t, double v)
 {
     LLVMTypeRef e = elem_of(t);
     if (LLVMGetTypeKind(e) == LLVMIntegerTypeKind)
-        return int_like(t, (int64_t)v);
+        return ll_int(t, (int64_t)v);
     return splat_const(t, LLVMConstReal(e, v));
 }
 
-LLVMValueRef splat(const Fn *f, LLVMValueRef s, int lanes)
+LLVMValueRef ll_splat(const Fn *f, LLVMValueRef s, int lanes)
 {
     if (lanes == 1)
         return s;
@@ -66,7 +66,7 @@ LLVMValueRef splat(const Fn *f, LLVMValueRef s, int lanes)
     return LLVMBuildShuffleVector(f->b, one, LLVMGetPoison(t), LLVMConstNull(LLVMVectorType(f->i32, (unsigned)lanes)), "");
 }
 
-LLVMValueRef lane_ids(const Fn *f, LLVMTypeRef elem, int64_t stride)
+LLVMValueRef ll_lane_ids(const Fn *f, LLVMTypeRef elem, int64_t stride)
 {
     LLVMValueRef id[64];
     must(f->width <= 64);
@@ -75,7 +75,7 @@ LLVMValueRef lane_ids(const Fn *f, LLVMTypeRef elem, int64_t stride)
     return f->width > 1 ? LLVMConstVector(id, (unsigned)f->width) : id[0];
 }
 
-LLVMValueRef intrinsic(const Fn *f, const char *name, LLVMTypeRef *over, int nover, LLVMValueRef *arg, int narg)
+LLVMValueRef ll_intrinsic(const Fn *f, const char *name, LLVMTypeRef *over, int nover, LLVMValueRef *arg, int narg)
 {
     unsigned id = LLVMLookupIntrinsicID(name, strlen(name));
     must(id != 0);
@@ -83,32 +83,32 @@ LLVMValueRef intrinsic(const Fn *f, const char *name, LLVMTypeRef *over, int nov
     return LLVMBuildCall2(f->b, LLVMIntrinsicGetType(f->cx, id, over, (size_t)nover), fn, arg, (unsigned)narg, "");
 }
 
-LLVMValueRef call1(const Fn *f, const char *name, LLVMValueRef x)
+LLVMValueRef ll_call1(const Fn *f, const char *name, LLVMValueRef x)
 {
     LLVMTypeRef t = LLVMTypeOf(x);
-    return intrinsic(f, name, &t, 1, &x, 1);
+    return ll_intrinsic(f, name, &t, 1, &x, 1);
 }
 
-LLVMValueRef call2(const Fn *f, const char *name, LLVMValueRef x, LLVMValueRef y)
+LLVMValueRef ll_call2(const Fn *f, const char *name, LLVMValueRef x, LLVMValueRef y)
 {
     LLVMTypeRef t = LLVMTypeOf(x);
-    return intrinsic(f, name, &t, 1, (LLVMValueRef[]){x, y}, 2);
+    return ll_intrinsic(f, name, &t, 1, (LLVMValueRef[]){x, y}, 2);
 }
 
-LLVMValueRef fma_(const Fn *f, LLVMValueRef x, LLVMValueRef y, LLVMValueRef z)
+LLVMValueRef ll_fma(const Fn *f, LLVMValueRef x, LLVMValueRef y, LLVMValueRef z)
 {
     if (!f->target->fma)
         return LLVMBuildFAdd(f->b, LLVMBuildFMul(f->b, x, y, ""), z, "");
     LLVMTypeRef t = LLVMTypeOf(x);
-    return intrinsic(f, "llvm.fma", &t, 1, (LLVMValueRef[]){x, y, z}, 3);
+    return ll_intrinsic(f, "llvm.fma", &t, 1, (LLVMValueRef[]){x, y, z}, 3);
 }
 
-LLVMValueRef select_(const Fn *f, LLVMValueRef c, LLVMValueRef x, LLVMValueRef y)
+LLVMValueRef ll_select(const Fn *f, LLVMValueRef c, LLVMValueRef x, LLVMValueRef y)
 {
     return LLVMBuildSelect(f->b, c, x, y, "");
 }
 
-LLVMValueRef shuffle(const Fn *f, LLVMValueRef x, LLVMValueRef y, const int *index, int n)
+LLVMValueRef ll_shuffle(const Fn *f, LLVMValueRef x, LLVMValueRef y, const int *index, int n)
 {
     LLVMValueRef id[128];
     must(n <= 128);
@@ -117,33 +117,33 @@ LLVMValueRef shuffle(const Fn *f, LLVMValueRef x, LLVMValueRef y, const int *ind
     return LLVMBuildShuffleVector(f->b, x, y ? y : LLVMGetPoison(LLVMTypeOf(x)), LLVMConstVector(id, (unsigned)n), "");
 }
 
-LLVMBasicBlockRef block_new(const Fn *f, const char *name)
+LLVMBasicBlockRef ll_block(const Fn *f, const char *name)
 {
     return LLVMAppendBasicBlockInContext(f->cx, f->fn, name);
 }
 
-void block_enter(const Fn *f, LLVMBasicBlockRef bb)
+void ll_enter(const Fn *f, LLVMBasicBlockRef bb)
 {
     LLVMPositionBuilderAtEnd(f->b, bb);
 }
 
 /* The loop is rotated: tested once before it is entered, then at its bottom. */
-Loop loop_open(const Fn *f, LLVMValueRef lo, LLVMValueRef hi, int64_t step)
+Loop ll_loop(const Fn *f, LLVMValueRef lo, LLVMValueRef hi, int64_t step)
 {
-    Loop l = {.body = block_new(f, "loop"), .done = block_new(f, "done"), .step = i64_c(f, step), .hi = hi};
+    Loop l = {.body = ll_block(f, "loop"), .done = ll_block(f, "done"), .step = ll_i64(f, step), .hi = hi};
     LLVMBasicBlockRef from = LLVMGetInsertBlock(f->b);
     LLVMBuildCondBr(f->b, LLVMBuildICmp(f->b, LLVMIntSLT, lo, hi, ""), l.body, l.done);
-    block_enter(f, l.body);
+    ll_enter(f, l.body);
     l.iv = LLVMBuildPhi(f->b, f->i64, "i");
     LLVMAddIncoming(l.iv, &lo, &from, 1);
     return l;
 }
 
-void loop_close(const Fn *f, Loop *l)
+void ll_loop_end(const Fn *f, Loop *l)
 {
     LLVMValueRef next = LLVMBuildNSWAdd(f->b, l->iv, l->step, "");
     LLVMBasicBlockRef at = LLVMGetInsertBlock(f->b);
     LLVMAddIncoming(l->iv, &next, &at, 1);
     LLVMBuildCondBr(f->b, LLVMBuildICmp(f->b, LLVMIntSLT, next, l->hi, ""), l->body, l->done);
-    block_enter(f, l->done);
+    ll_enter(f, l->done);
 }

@@ -20,10 +20,10 @@ static Bounds bounds_of(Emit *e, Val loop)
     if (n->narg) {
         b.lo = as_scalar(e, n->arg[0]);
         b.hi = as_scalar(e, n->arg[1]);
-        b.fixed = const_i64(e->k, n->arg[0], &b.from) && const_i64(e->k, n->arg[1], &b.to);
+        b.fixed = emit_const_i64(e->k, n->arg[0], &b.from) && emit_const_i64(e->k, n->arg[1], &b.to);
     } else {
-        b.lo = i64_c(&e->f, b.from);
-        b.hi = i64_c(&e->f, b.to);
+        b.lo = ll_i64(&e->f, b.from);
+        b.hi = ll_i64(&e->f, b.to);
     }
     return b;
 }
@@ -43,9 +43,9 @@ static void emit_serial(Emit *e, Val loop, Bounds b)
         body_at(e, loop, b.lo, 0);
         return;
     }
-    Loop l = loop_open(&e->f, b.lo, b.hi, b.step);
+    Loop l = ll_loop(&e->f, b.lo, b.hi, b.step);
     body_at(e, loop, l.iv, 0);
-    loop_close(&e->f, &l);
+    ll_loop_end(&e->f, &l);
 }
 
 /* The tile that a row or vector loop walks: arg 1 (row) or 2 (column) of a tile_get is its variable. */
@@ -62,12 +62,12 @@ static const Tile *walked_tile(const Emit *e, Val loop, int arg)
 static void body_if(Emit *e, Val loop, int64_t i, LLVMValueRef cond)
 {
     const Fn *f = &e->f;
-    LLVMBasicBlockRef then = block_new(f, "row"), next = block_new(f, "next");
+    LLVMBasicBlockRef then = ll_block(f, "row"), next = ll_block(f, "next");
     LLVMBuildCondBr(f->b, cond, then, next);
-    block_enter(f, then);
-    body_at(e, loop, i64_c(f, i), 0);
+    ll_enter(f, then);
+    body_at(e, loop, ll_i64(f, i), 0);
     LLVMBuildBr(f->b, next);
-    block_enter(f, next);
+    ll_enter(f, next);
 }
 
 static void emit_unrolled(Emit *e, Val loop, Bounds b)
@@ -80,10 +80,10 @@ static void emit_unrolled(Emit *e, Val loop, Bounds b)
     int64_t from = b.fixed ? b.from : 0, to = b.fixed ? b.to : t->mr;
     for (int64_t i = from; i < to; i += b.step) {
         if (b.fixed) {
-            body_at(e, loop, i64_c(&e->f, i), 0);
+            body_at(e, loop, ll_i64(&e->f, i), 0);
             continue;
         }
-        LLVMValueRef iv = i64_c(&e->f, i);
+        LLVMValueRef iv = ll_i64(&e->f, i);
         LLVMValueRef in = LLVMBuildICmp(e->f.b, LLVMIntSLT, iv, b.hi, "");
         LLVMValueRef after = LLVMBuildICmp(e->f.b, LLVMIntSGE, iv, b.lo, "");
         body_if(e, loop, i, LLVMBuildAnd(e->f.b, in, after, ""));
@@ -132,23 +132,23 @@ static void vector_body(Emit *e, const Vector *w, LLVMValueRef iv, int parts)
 {
     for (int i = 0; i < parts; i++) {
         e->part = i;
-        body_at(e, w->loop, i ? LLVMBuildAdd(e->f.b, iv, i64_c(&e->f, i * e->f.width), "") : iv, 1);
+        body_at(e, w->loop, i ? LLVMBuildAdd(e->f.b, iv, ll_i64(&e->f, i * e->f.width), "") : iv, 1);
     }
     e->part = 0;
 }
 
 static void vector_steps(Emit *e, const Vector *w, LLVMValueRef lo, LLVMValueRef hi, int parts)
 {
-    Loop l = loop_open(&e->f, lo, hi, (int64_t)parts * e->f.width);
+    Loop l = ll_loop(&e->f, lo, hi, (int64_t)parts * e->f.width);
     vector_body(e, w, l.iv, parts);
-    loop_close(&e->f, &l);
+    ll_loop_end(&e->f, &l);
 }
 
 static void vector_tail(Emit *e, const Vector *w, LLVMValueRef iv, LLVMValueRef count)
 {
     const Fn *f = &e->f;
-    LLVMValueRef n = splat(f, LLVMBuildTrunc(f->b, count, f->i32, ""), f->width);
-    e->mask = LLVMBuildICmp(f->b, LLVMIntSLT, lane_ids(f, f->i32, 1), n, "");
+    LLVMValueRef n = ll_splat(f, LLVMBuildTrunc(f->b, count, f->i32, ""), f->width);
+    e->mask = LLVMBuildICmp(f->b, LLVMIntSLT, ll_lane_ids(f, f->i32, 1), n, "");
     vector_body(e, w, iv, 1);
     e->mask = NULL;
 }
@@ -161,13 +161,13 @@ static void vector_fixed(Emit *e, const Vector *w, const Bounds *b)
         if (n <= 0 || trips <= 0)
             continue;
         if (trips == 1)
-            vector_body(e, w, i64_c(&e->f, at), parts);
+            vector_body(e, w, ll_i64(&e->f, at), parts);
         else
-            vector_steps(e, w, i64_c(&e->f, at), i64_c(&e->f, at + trips * span), parts);
+            vector_steps(e, w, ll_i64(&e->f, at), ll_i64(&e->f, at + trips * span), parts);
         at += trips * span;
     }
     if (at < b->to)
-        vector_tail(e, w, i64_c(&e->f, at), i64_c(&e->f, b->to - at));
+        vector_tail(e, w, ll_i64(&e->f, at), ll_i64(&e->f, b->to - at));
 }
 
 static void vector_dynamic(Emit *e, const Vector *w, const Bounds *b)
@@ -177,18 +177,18 @@ static void vector_dynamic(Emit *e, const Vector *w, const Bounds *b)
     for (int parts = w->parts; parts >= 1; parts /= parts > 1 ? parts : 2) { /* all parts, then one at a time */
         int64_t span = (int64_t)parts * f->width;
         LLVMValueRef n = LLVMBuildSub(f->b, b->hi, at, "");
-        n = call2(f, "llvm.smax", n, i64_c(f, 0));
-        n = LLVMBuildAnd(f->b, n, i64_c(f, -span), "");
+        n = ll_call2(f, "llvm.smax", n, ll_i64(f, 0));
+        n = LLVMBuildAnd(f->b, n, ll_i64(f, -span), "");
         LLVMValueRef stop = LLVMBuildAdd(f->b, at, n, "");
         vector_steps(e, w, at, stop, parts);
         at = stop;
     }
-    LLVMBasicBlockRef tail = block_new(f, "tail"), done = block_new(f, "joined");
+    LLVMBasicBlockRef tail = ll_block(f, "tail"), done = ll_block(f, "joined");
     LLVMBuildCondBr(f->b, LLVMBuildICmp(f->b, LLVMIntSLT, at, b->hi, ""), tail, done);
-    block_enter(f, tail);
+    ll_enter(f, tail);
     vector_tail(e, w, at, LLVMBuildSub(f->b, b->hi, at, ""));
     LLVMBuildBr(f->b, done);
-    block_enter(f, done);
+    ll_enter(f, done);
 }
 
 /* Columns of a register tile: unrolled, since registers have no index. */
@@ -200,7 +200,7 @@ static void vector_tile(Emit *e, const Vector *w, const Bounds *b, const Tile *t
         e->chunk = c;
         if (b->fixed && at >= b->to)
             break;
-        LLVMValueRef iv = i64_c(f, at);
+        LLVMValueRef iv = ll_i64(f, at);
         if (b->fixed && at + t->lanes <= b->to)
             vector_body(e, w, iv, 1);
         else
@@ -254,12 +254,12 @@ static void emit_for(Emit *e, Val loop)
 static void emit_if(Emit *e, Val v)
 {
     const Fn *f = &e->f;
-    LLVMBasicBlockRef then = block_new(f, "then"), done = block_new(f, "endif");
+    LLVMBasicBlockRef then = ll_block(f, "then"), done = ll_block(f, "endif");
     LLVMBuildCondBr(f->b, as_scalar(e, node_of(e->k, v)->arg[0]), then, done);
-    block_enter(f, then);
+    ll_enter(f, then);
     emit_range(e, v + 1, e->end[v]);
     LLVMBuildBr(f->b, done);
-    block_enter(f, done);
+    ll_enter(f, done);
 }
 
 static void emit_const(Emit *e, Val v)
@@ -268,9 +268,9 @@ static void emit_const(Emit *e, Val v)
     DavDtype t = (DavDtype)n->dtype;
     double x = attr_f(n, A_VALUE);
     LLVMTypeRef type = elem_type(e, v);
-    LLVMValueRef c = dav_dtype_is_float(t) ? LLVMConstReal(type, float_round(t, x)) : int_like(type, int_wrap(t, (int64_t)x));
+    LLVMValueRef c = dav_dtype_is_float(t) ? LLVMConstReal(type, float_round(t, x)) : ll_int(type, int_wrap(t, (int64_t)x));
     if (t == DAV_U32)
-        c = int_like(type, (int32_t)(uint32_t)int_wrap(t, (int64_t)x));
+        c = ll_int(type, (int32_t)(uint32_t)int_wrap(t, (int64_t)x));
     e->val[v] = (Lane){.v = c};
 }
 
@@ -342,9 +342,9 @@ static void emit_body(Emit *e, LLVMValueRef body, const Val *buf, int nbuf)
         if (attr_i(node_of(e->k, buf[i]), A_ROLE) != BUF_IN)
             enum_attribute(f, body, (unsigned)i + 3, "noalias"); /* attribute index 0 is the result */
     }
-    e->entry = block_new(f, "entry");
-    LLVMBasicBlockRef start = block_new(f, "start");
-    block_enter(f, start);
+    e->entry = ll_block(f, "entry");
+    LLVMBasicBlockRef start = ll_block(f, "start");
+    ll_enter(f, start);
     for (Val v = 1; v < e->k->n; v++) {
         const Node *n = node_of(e->k, v);
         if (n->op != OP_FOR || kind_of(e, v) != LOOP_PARALLEL) {
@@ -355,14 +355,14 @@ static void emit_body(Emit *e, LLVMValueRef body, const Val *buf, int nbuf)
             continue;
         }
         const int64_t *nums = attr_ints(n, A_NUMS, NULL);
-        Loop l = loop_open(f, LLVMGetParam(body, 0), LLVMGetParam(body, 1), 1);
-        LLVMValueRef iv = LLVMBuildMul(f->b, l.iv, i64_c(f, nums[2]), "");
-        body_at(e, v, LLVMBuildAdd(f->b, iv, i64_c(f, nums[0]), ""), 0);
-        loop_close(f, &l);
+        Loop l = ll_loop(f, LLVMGetParam(body, 0), LLVMGetParam(body, 1), 1);
+        LLVMValueRef iv = LLVMBuildMul(f->b, l.iv, ll_i64(f, nums[2]), "");
+        body_at(e, v, LLVMBuildAdd(f->b, iv, ll_i64(f, nums[0]), ""), 0);
+        ll_loop_end(f, &l);
         v = e->end[v];
     }
     LLVMBuildRetVoid(f->b);
-    block_enter(f, e->entry);
+    ll_enter(f, e->entry);
     LLVMBuildBr(f->b, start);
 }
 
@@ -371,7 +371,7 @@ static void emit_wrapper(Emit *e, const char *symbol, LLVMValueRef body, LLVMTyp
     Fn *f = &e->f;
     LLVMTypeRef type, param[4] = {f->ptr, f->i64, f->i64, f->ptr};
     f->fn = add_function(f, symbol, param, 4, &type);
-    block_enter(f, block_new(f, "entry"));
+    ll_enter(f, ll_block(f, "entry"));
     int64_t *offset = arena_array(e->arena, int64_t, e->k->n);
     kernel_scratch(e->k, offset);
     LLVMValueRef *arg = arena_array(e->arena, LLVMValueRef, nbuf + 2);
@@ -381,7 +381,7 @@ static void emit_wrapper(Emit *e, const char *symbol, LLVMValueRef body, LLVMTyp
         const Node *n = node_of(e->k, buf[i]);
         bool scratch = attr_i(n, A_ROLE) == BUF_SCRATCH;
         LLVMValueRef base = LLVMGetParam(f->fn, scratch ? 3 : 0);
-        LLVMValueRef at = element_ptr(f, scratch ? f->i8 : f->ptr, base, i64_c(f, scratch ? offset[buf[i]] : attr_i(n, A_INDEX)));
+        LLVMValueRef at = element_ptr(f, scratch ? f->i8 : f->ptr, base, ll_i64(f, scratch ? offset[buf[i]] : attr_i(n, A_INDEX)));
         arg[i + 2] = scratch ? at : LLVMBuildLoad2(f->b, f->ptr, at, "");
     }
     LLVMBuildCall2(f->b, body_type, body, arg, (unsigned)nbuf + 2, "");

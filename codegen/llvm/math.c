@@ -44,33 +44,33 @@ static const Precision *precision(const Fn *f, V x)
 }
 
 /* ---- short names: lanes of the same shape as x ---- */
-static V num(V x, double c) { return num_like(LLVMTypeOf(x), c); }
+static V num(V x, double c) { return ll_num(LLVMTypeOf(x), c); }
 static V add(const Fn *f, V x, V y) { return LLVMBuildFAdd(f->b, x, y, ""); }
 static V sub(const Fn *f, V x, V y) { return LLVMBuildFSub(f->b, x, y, ""); }
 static V mul(const Fn *f, V x, V y) { return LLVMBuildFMul(f->b, x, y, ""); }
 static V lt(const Fn *f, V x, double c) { return LLVMBuildFCmp(f->b, LLVMRealOLT, x, num(x, c), ""); }
 static V gt(const Fn *f, V x, double c) { return LLVMBuildFCmp(f->b, LLVMRealOGT, x, num(x, c), ""); }
-static V absolute(const Fn *f, V x) { return call1(f, "llvm.fabs", x); }
-static V with_sign(const Fn *f, V x, V sign) { return call2(f, "llvm.copysign", x, sign); }
+static V absolute(const Fn *f, V x) { return ll_call1(f, "llvm.fabs", x); }
+static V with_sign(const Fn *f, V x, V sign) { return ll_call2(f, "llvm.copysign", x, sign); }
 
 static V at_most(const Fn *f, V x, double c) /* a NaN becomes c */
 {
-    return select_(f, lt(f, x, c), x, num(x, c));
+    return ll_select(f, lt(f, x, c), x, num(x, c));
 }
 
 static V at_least(const Fn *f, V x, double c)
 {
-    return select_(f, gt(f, x, c), x, num(x, c));
+    return ll_select(f, gt(f, x, c), x, num(x, c));
 }
 
 static V keep_nan(const Fn *f, V x, V r)
 {
-    return select_(f, LLVMBuildFCmp(f->b, LLVMRealUNO, x, x, ""), x, r);
+    return ll_select(f, LLVMBuildFCmp(f->b, LLVMRealUNO, x, x, ""), x, r);
 }
 
 static LLVMTypeRef bits_type(const Fn *f, V x)
 {
-    return like(f, elem(x) == f->f64 ? f->i64 : f->i32, x);
+    return ll_like(f, elem(x) == f->f64 ? f->i64 : f->i32, x);
 }
 
 static V to_bits(const Fn *f, V x) { return LLVMBuildBitCast(f->b, x, bits_type(f, x), ""); }
@@ -79,7 +79,7 @@ static V horner(const Fn *f, V x, Poly p)
 {
     V r = num(x, p.c[p.n - 1]);
     for (int i = p.n - 2; i >= 0; i--)
-        r = fma_(f, r, x, num(x, p.c[i]));
+        r = ll_fma(f, r, x, num(x, p.c[i]));
     return r;
 }
 
@@ -103,7 +103,7 @@ static V power_of_two(const Fn *f, V n, V shape) /* n within the normal exponent
 {
     const Precision *p = precision(f, shape);
     LLVMTypeRef t = LLVMTypeOf(n);
-    V bits = LLVMBuildShl(f->b, LLVMBuildAdd(f->b, n, int_like(t, p->bias), ""), int_like(t, p->mantissa), "");
+    V bits = LLVMBuildShl(f->b, LLVMBuildAdd(f->b, n, ll_int(t, p->bias), ""), ll_int(t, p->mantissa), "");
     return LLVMBuildBitCast(f->b, bits, LLVMTypeOf(shape), "");
 }
 
@@ -114,15 +114,15 @@ static V exp_reduced(const Fn *f, V x, V *n)
     const Precision *p = precision(f, x);
     V k = nearest(f, mul(f, x, num(x, 1.44269504088896340736)), n);
     V minus = LLVMBuildFNeg(f->b, k, "");
-    V r = fma_(f, minus, num(x, p->ln2_hi), x);
-    r = fma_(f, minus, num(x, p->ln2_lo), r);
-    return fma_(f, mul(f, r, r), horner(f, r, p->exp), r);
+    V r = ll_fma(f, minus, num(x, p->ln2_hi), x);
+    r = ll_fma(f, minus, num(x, p->ln2_lo), r);
+    return ll_fma(f, mul(f, r, r), horner(f, r, p->exp), r);
 }
 
 static V exp_in_range(const Fn *f, V x)
 {
     V n, q = add(f, exp_reduced(f, x, &n), num(x, 1));
-    V half = LLVMBuildAShr(f->b, n, int_like(LLVMTypeOf(n), 1), "");
+    V half = LLVMBuildAShr(f->b, n, ll_int(LLVMTypeOf(n), 1), "");
     V rest = LLVMBuildSub(f->b, n, half, "");
     return mul(f, mul(f, q, power_of_two(f, half, x)), power_of_two(f, rest, x));
 }
@@ -138,9 +138,9 @@ LLVMValueRef math_expm1(const Fn *f, LLVMValueRef x)
 {
     const Precision *p = precision(f, x);
     V n, q = exp_reduced(f, at_least(f, at_most(f, x, p->exp_hi), p->expm1_lo), &n);
-    V t = power_of_two(f, LLVMBuildSub(f->b, n, int_like(LLVMTypeOf(n), 1), ""), x);
-    V r = mul(f, fma_(f, t, q, sub(f, t, num(x, 0.5))), num(x, 2));
-    r = select_(f, lt(f, absolute(f, x), p->tiny), x, r);
+    V t = power_of_two(f, LLVMBuildSub(f->b, n, ll_int(LLVMTypeOf(n), 1), ""), x);
+    V r = mul(f, ll_fma(f, t, q, sub(f, t, num(x, 0.5))), num(x, 2));
+    r = ll_select(f, lt(f, absolute(f, x), p->tiny), x, r);
     return keep_nan(f, x, r);
 }
 
@@ -152,29 +152,29 @@ static V log_normal(const Fn *f, V u, V lost, V extra_exponent)
     V bits = to_bits(f, u);
     LLVMTypeRef t = LLVMTypeOf(bits);
     V root = to_bits(f, num(u, 0.70710678118654752440));
-    V e = LLVMBuildAShr(f->b, LLVMBuildSub(f->b, bits, root, ""), int_like(t, p->mantissa), "");
-    bits = LLVMBuildSub(f->b, bits, LLVMBuildShl(f->b, e, int_like(t, p->mantissa), ""), "");
+    V e = LLVMBuildAShr(f->b, LLVMBuildSub(f->b, bits, root, ""), ll_int(t, p->mantissa), "");
+    bits = LLVMBuildSub(f->b, bits, LLVMBuildShl(f->b, e, ll_int(t, p->mantissa), ""), "");
     V d = sub(f, LLVMBuildBitCast(f->b, bits, LLVMTypeOf(u), ""), num(u, 1));
     if (lost) { /* at the largest exponent it is nothing */
-        V down = call2(f, "llvm.smax", LLVMBuildNeg(f->b, e, ""), int_like(t, 1 - p->bias));
+        V down = ll_call2(f, "llvm.smax", LLVMBuildNeg(f->b, e, ""), ll_int(t, 1 - p->bias));
         d = add(f, d, mul(f, lost, power_of_two(f, down, u)));
     }
     if (extra_exponent)
         e = LLVMBuildAdd(f->b, e, extra_exponent, "");
     V k = int_to_float(f, e, u), z = mul(f, d, d);
-    V y = fma_(f, k, num(u, p->ln2_lo), mul(f, mul(f, d, z), horner(f, d, p->log)));
-    y = fma_(f, num(u, -0.5), z, y);
-    return fma_(f, k, num(u, p->ln2_hi), add(f, d, y));
+    V y = ll_fma(f, k, num(u, p->ln2_lo), mul(f, mul(f, d, z), horner(f, d, p->log)));
+    y = ll_fma(f, num(u, -0.5), z, y);
+    return ll_fma(f, k, num(u, p->ln2_hi), add(f, d, y));
 }
 
 /* -inf at 0, NaN below, infinity at infinity, NaN at NaN. */
 static V log_ends(const Fn *f, V x, V r)
 {
     V zero = num(x, 0);
-    r = select_(f, LLVMBuildFCmp(f->b, LLVMRealOEQ, x, zero, ""), num(x, -__builtin_inf()), r);
-    r = select_(f, lt(f, x, 0), num(x, __builtin_nan("")), r);
+    r = ll_select(f, LLVMBuildFCmp(f->b, LLVMRealOEQ, x, zero, ""), num(x, -__builtin_inf()), r);
+    r = ll_select(f, lt(f, x, 0), num(x, __builtin_nan("")), r);
     V end = LLVMBuildFCmp(f->b, LLVMRealUEQ, x, num(x, __builtin_inf()), "");
-    return select_(f, end, x, r);
+    return ll_select(f, end, x, r);
 }
 
 LLVMValueRef math_log(const Fn *f, LLVMValueRef x)
@@ -182,8 +182,8 @@ LLVMValueRef math_log(const Fn *f, LLVMValueRef x)
     const Precision *p = precision(f, x);
     LLVMTypeRef t = bits_type(f, x);
     V small = lt(f, x, p->smallest);
-    V u = select_(f, small, mul(f, x, num(x, (double)(1ull << p->mantissa))), x);
-    V extra = select_(f, small, int_like(t, -p->mantissa), int_like(t, 0));
+    V u = ll_select(f, small, mul(f, x, num(x, (double)(1ull << p->mantissa))), x);
+    V extra = ll_select(f, small, ll_int(t, -p->mantissa), ll_int(t, 0));
     return log_ends(f, x, log_normal(f, u, NULL, extra));
 }
 
@@ -192,39 +192,39 @@ LLVMValueRef math_log1p(const Fn *f, LLVMValueRef x)
     V one = num(x, 1), u = add(f, one, x), back = sub(f, u, one);
     V lost = add(f, sub(f, one, sub(f, u, back)), sub(f, x, back));
     V r = log_ends(f, u, log_normal(f, u, lost, NULL));
-    return select_(f, LLVMBuildFCmp(f->b, LLVMRealOEQ, x, num(x, 0), ""), x, r); /* -0 stays */
+    return ll_select(f, LLVMBuildFCmp(f->b, LLVMRealOEQ, x, num(x, 0), ""), x, r); /* -0 stays */
 }
 
 /* ---- sine and cosine ---- */
 static V sin_cos(const Fn *f, V x, int quarter)
 {
     const Precision *p = precision(f, x);
-    LLVMTypeRef wide = like(f, f->f64, x);
+    LLVMTypeRef wide = ll_like(f, f->f64, x);
     V big = elem(x) == f->f64 ? x : LLVMBuildFPExt(f->b, x, wide, ""), q;
     V k = LLVMBuildFNeg(f->b, nearest(f, mul(f, big, num(big, 0.63661977236758134308)), &q), "");
-    V r = fma_(f, k, num(big, 0x1.921fb544p+0), big); /* pi/2 in parts */
-    r = fma_(f, k, num(big, 0x1.0b4611a6p-34), r);
-    r = fma_(f, k, num(big, 0x1.3198a2e037073p-69), r);
+    V r = ll_fma(f, k, num(big, 0x1.921fb544p+0), big); /* pi/2 in parts */
+    r = ll_fma(f, k, num(big, 0x1.0b4611a6p-34), r);
+    r = ll_fma(f, k, num(big, 0x1.3198a2e037073p-69), r);
     if (elem(x) != f->f64) {
         r = LLVMBuildFPTrunc(f->b, r, LLVMTypeOf(x), "");
-        q = LLVMBuildTrunc(f->b, q, like(f, f->i32, x), "");
+        q = LLVMBuildTrunc(f->b, q, ll_like(f, f->i32, x), "");
     }
     LLVMTypeRef t = LLVMTypeOf(q);
-    q = LLVMBuildAdd(f->b, q, int_like(t, quarter), "");
+    q = LLVMBuildAdd(f->b, q, ll_int(t, quarter), "");
     V z = mul(f, r, r);
-    V s = fma_(f, mul(f, r, z), horner(f, z, p->sin), r);
-    V c = add(f, fma_(f, mul(f, z, z), horner(f, z, p->cos), mul(f, z, num(x, -0.5))), num(x, 1));
-    V zero = int_like(t, 0);
-    V odd = LLVMBuildICmp(f->b, LLVMIntNE, LLVMBuildAnd(f->b, q, int_like(t, 1), ""), zero, "");
-    V minus = LLVMBuildICmp(f->b, LLVMIntNE, LLVMBuildAnd(f->b, q, int_like(t, 2), ""), zero, "");
-    V v = select_(f, odd, c, s);
-    return select_(f, minus, LLVMBuildFNeg(f->b, v, ""), v);
+    V s = ll_fma(f, mul(f, r, z), horner(f, z, p->sin), r);
+    V c = add(f, ll_fma(f, mul(f, z, z), horner(f, z, p->cos), mul(f, z, num(x, -0.5))), num(x, 1));
+    V zero = ll_int(t, 0);
+    V odd = LLVMBuildICmp(f->b, LLVMIntNE, LLVMBuildAnd(f->b, q, ll_int(t, 1), ""), zero, "");
+    V minus = LLVMBuildICmp(f->b, LLVMIntNE, LLVMBuildAnd(f->b, q, ll_int(t, 2), ""), zero, "");
+    V v = ll_select(f, odd, c, s);
+    return ll_select(f, minus, LLVMBuildFNeg(f->b, v, ""), v);
 }
 
 LLVMValueRef math_sin(const Fn *f, LLVMValueRef x)
 {
     V r = sin_cos(f, x, 0);
-    return select_(f, LLVMBuildFCmp(f->b, LLVMRealOEQ, x, num(x, 0), ""), x, r); /* -0 stays */
+    return ll_select(f, LLVMBuildFCmp(f->b, LLVMRealOEQ, x, num(x, 0), ""), x, r); /* -0 stays */
 }
 
 LLVMValueRef math_cos(const Fn *f, LLVMValueRef x)
@@ -239,8 +239,8 @@ LLVMValueRef math_tanh(const Fn *f, LLVMValueRef x)
     V a = absolute(f, x), z = mul(f, x, x);
     V e = exp_in_range(f, mul(f, at_most(f, a, p->tanh_top), num(x, 2)));
     V far = sub(f, num(x, 1), LLVMBuildFDiv(f->b, num(x, 2), add(f, e, num(x, 1)), ""));
-    V near = fma_(f, mul(f, x, z), horner(f, z, p->tanh), x);
-    V r = select_(f, lt(f, a, 0.6), near, with_sign(f, far, x));
+    V near = ll_fma(f, mul(f, x, z), horner(f, z, p->tanh), x);
+    V r = ll_select(f, lt(f, a, 0.6), near, with_sign(f, far, x));
     return keep_nan(f, x, r);
 }
 
@@ -249,11 +249,11 @@ LLVMValueRef math_erf(const Fn *f, LLVMValueRef x)
     const Precision *p = precision(f, x);
     V a = absolute(f, x);
     V t = at_least(f, at_most(f, a, p->erf_top), 1);
-    V g = fma_(f, t, t, horner(f, sub(f, t, num(x, 3)), p->erfc));
+    V g = ll_fma(f, t, t, horner(f, sub(f, t, num(x, 3)), p->erfc));
     V far = sub(f, num(x, 1), exp_in_range(f, LLVMBuildFNeg(f->b, g, "")));
     V z = mul(f, at_most(f, a, 1), at_most(f, a, 1));
-    V near = fma_(f, x, horner(f, z, p->erf), x);
-    V r = select_(f, lt(f, a, 1), near, with_sign(f, far, x));
+    V near = ll_fma(f, x, horner(f, z, p->erf), x);
+    V r = ll_select(f, lt(f, a, 1), near, with_sign(f, far, x));
     return keep_nan(f, x, r);
 }
 
@@ -266,25 +266,25 @@ static bool has_rounding(const Fn *f)
 LLVMValueRef math_round(const Fn *f, LLVMValueRef x)
 {
     if (has_rounding(f))
-        return call1(f, "llvm.roundeven", x);
+        return ll_call1(f, "llvm.roundeven", x);
     double whole = elem(x) == f->f64 ? 0x1p52 : 0x1p23; /* every float from here on is an integer */
     V a = absolute(f, x), r = sub(f, add(f, a, num(x, whole)), num(x, whole));
-    return select_(f, lt(f, a, whole), with_sign(f, r, x), x);
+    return ll_select(f, lt(f, a, whole), with_sign(f, r, x), x);
 }
 
 LLVMValueRef math_floor(const Fn *f, LLVMValueRef x)
 {
     if (has_rounding(f))
-        return call1(f, "llvm.floor", x);
+        return ll_call1(f, "llvm.floor", x);
     V r = math_round(f, x);
-    return select_(f, LLVMBuildFCmp(f->b, LLVMRealOGT, r, x, ""), sub(f, r, num(x, 1)), r);
+    return ll_select(f, LLVMBuildFCmp(f->b, LLVMRealOGT, r, x, ""), sub(f, r, num(x, 1)), r);
 }
 
 LLVMValueRef math_ceil(const Fn *f, LLVMValueRef x)
 {
     if (has_rounding(f))
-        return call1(f, "llvm.ceil", x);
+        return ll_call1(f, "llvm.ceil", x);
     V r = math_round(f, x);
-    V up = select_(f, LLVMBuildFCmp(f->b, LLVMRealOLT, r, x, ""), add(f, r, num(x, 1)), r);
+    V up = ll_select(f, LLVMBuildFCmp(f->b, LLVMRealOLT, r, x, ""), add(f, r, num(x, 1)), r);
     return with_sign(f, up, x);
 }

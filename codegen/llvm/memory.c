@@ -23,34 +23,34 @@ LLVMTypeRef memory_type(const Fn *f, DavDtype t)
 /* ---- 16-bit floats; the same arithmetic as ir/dtype.h, on lanes ---- */
 static LLVMValueRef bits_of(const Fn *f, LLVMValueRef x)
 {
-    return LLVMBuildBitCast(f->b, x, like(f, f->i32, x), "");
+    return LLVMBuildBitCast(f->b, x, ll_like(f, f->i32, x), "");
 }
 
 static LLVMValueRef float_of(const Fn *f, LLVMValueRef bits)
 {
-    return LLVMBuildBitCast(f->b, bits, like(f, f->f32, bits), "");
+    return LLVMBuildBitCast(f->b, bits, ll_like(f, f->f32, bits), "");
 }
 
 static LLVMValueRef and_c(const Fn *f, LLVMValueRef x, int64_t c)
 {
-    return LLVMBuildAnd(f->b, x, int_like(LLVMTypeOf(x), c), "");
+    return LLVMBuildAnd(f->b, x, ll_int(LLVMTypeOf(x), c), "");
 }
 
 static LLVMValueRef f16_to_lanes(const Fn *f, LLVMValueRef h)
 {
     LLVMBuilderRef b = f->b;
-    LLVMValueRef u = LLVMBuildZExt(b, h, like(f, f->i32, h), "");
+    LLVMValueRef u = LLVMBuildZExt(b, h, ll_like(f, f->i32, h), "");
     LLVMTypeRef t = LLVMTypeOf(u);
-    LLVMValueRef sign = LLVMBuildShl(b, and_c(f, u, 0x8000), int_like(t, 16), ""), mag = and_c(f, u, 0x7fff);
-    LLVMValueRef shifted = LLVMBuildShl(b, mag, int_like(t, 13), "");
-    LLVMValueRef normal = LLVMBuildAdd(b, shifted, int_like(t, 0x38000000), "");
-    LLVMValueRef quiet = select_(f, LLVMBuildICmp(b, LLVMIntUGT, mag, int_like(t, 0x7c00), ""), int_like(t, 0x7fc00000),
-                                 int_like(t, 0x7f800000));
-    LLVMValueRef huge = LLVMBuildOr(b, LLVMBuildAnd(b, shifted, int_like(t, 0x7fe000), ""), quiet, "");
-    LLVMValueRef tiny = LLVMBuildSIToFP(b, mag, like(f, f->f32, mag), "");
-    tiny = bits_of(f, LLVMBuildFMul(b, tiny, num_like(LLVMTypeOf(tiny), 0x1p-24), ""));
-    LLVMValueRef r = select_(f, LLVMBuildICmp(b, LLVMIntUGE, mag, int_like(t, 0x400), ""), normal, tiny);
-    r = select_(f, LLVMBuildICmp(b, LLVMIntUGE, mag, int_like(t, 0x7c00), ""), huge, r);
+    LLVMValueRef sign = LLVMBuildShl(b, and_c(f, u, 0x8000), ll_int(t, 16), ""), mag = and_c(f, u, 0x7fff);
+    LLVMValueRef shifted = LLVMBuildShl(b, mag, ll_int(t, 13), "");
+    LLVMValueRef normal = LLVMBuildAdd(b, shifted, ll_int(t, 0x38000000), "");
+    LLVMValueRef quiet = ll_select(f, LLVMBuildICmp(b, LLVMIntUGT, mag, ll_int(t, 0x7c00), ""), ll_int(t, 0x7fc00000),
+                                 ll_int(t, 0x7f800000));
+    LLVMValueRef huge = LLVMBuildOr(b, LLVMBuildAnd(b, shifted, ll_int(t, 0x7fe000), ""), quiet, "");
+    LLVMValueRef tiny = LLVMBuildSIToFP(b, mag, ll_like(f, f->f32, mag), "");
+    tiny = bits_of(f, LLVMBuildFMul(b, tiny, ll_num(LLVMTypeOf(tiny), 0x1p-24), ""));
+    LLVMValueRef r = ll_select(f, LLVMBuildICmp(b, LLVMIntUGE, mag, ll_int(t, 0x400), ""), normal, tiny);
+    r = ll_select(f, LLVMBuildICmp(b, LLVMIntUGE, mag, ll_int(t, 0x7c00), ""), huge, r);
     return float_of(f, LLVMBuildOr(b, sign, r, ""));
 }
 
@@ -59,18 +59,18 @@ static LLVMValueRef f16_from_lanes(const Fn *f, LLVMValueRef x)
     LLVMBuilderRef b = f->b;
     LLVMValueRef u = bits_of(f, x);
     LLVMTypeRef t = LLVMTypeOf(u);
-    LLVMValueRef mag = and_c(f, u, 0x7fffffff), sign = and_c(f, LLVMBuildLShr(b, u, int_like(t, 16), ""), 0x8000);
-    LLVMValueRef odd = and_c(f, LLVMBuildLShr(b, mag, int_like(t, 13), ""), 1);
-    LLVMValueRef normal = LLVMBuildAdd(b, LLVMBuildAdd(b, mag, int_like(t, 0xfff - 0x38000000), ""), odd, "");
-    normal = LLVMBuildLShr(b, normal, int_like(t, 13), "");
+    LLVMValueRef mag = and_c(f, u, 0x7fffffff), sign = and_c(f, LLVMBuildLShr(b, u, ll_int(t, 16), ""), 0x8000);
+    LLVMValueRef odd = and_c(f, LLVMBuildLShr(b, mag, ll_int(t, 13), ""), 1);
+    LLVMValueRef normal = LLVMBuildAdd(b, LLVMBuildAdd(b, mag, ll_int(t, 0xfff - 0x38000000), ""), odd, "");
+    normal = LLVMBuildLShr(b, normal, ll_int(t, 13), "");
     LLVMValueRef small = float_of(f, mag);
-    small = LLVMBuildFAdd(b, small, num_like(LLVMTypeOf(small), 0.5), "");
-    LLVMValueRef tiny = LLVMBuildSub(b, bits_of(f, small), int_like(t, 0x3f000000), "");
-    LLVMValueRef nan = LLVMBuildOr(b, and_c(f, LLVMBuildLShr(b, mag, int_like(t, 13), ""), 0x3ff), int_like(t, 0x7e00), "");
-    LLVMValueRef r = select_(f, LLVMBuildICmp(b, LLVMIntULT, mag, int_like(t, 0x38800000), ""), tiny, normal);
-    r = select_(f, LLVMBuildICmp(b, LLVMIntUGE, mag, int_like(t, 0x477ff000), ""), int_like(t, 0x7c00), r);
-    r = select_(f, LLVMBuildICmp(b, LLVMIntUGT, mag, int_like(t, 0x7f800000), ""), nan, r);
-    return LLVMBuildTrunc(b, LLVMBuildOr(b, sign, r, ""), like(f, f->i16, x), "");
+    small = LLVMBuildFAdd(b, small, ll_num(LLVMTypeOf(small), 0.5), "");
+    LLVMValueRef tiny = LLVMBuildSub(b, bits_of(f, small), ll_int(t, 0x3f000000), "");
+    LLVMValueRef nan = LLVMBuildOr(b, and_c(f, LLVMBuildLShr(b, mag, ll_int(t, 13), ""), 0x3ff), ll_int(t, 0x7e00), "");
+    LLVMValueRef r = ll_select(f, LLVMBuildICmp(b, LLVMIntULT, mag, ll_int(t, 0x38800000), ""), tiny, normal);
+    r = ll_select(f, LLVMBuildICmp(b, LLVMIntUGE, mag, ll_int(t, 0x477ff000), ""), ll_int(t, 0x7c00), r);
+    r = ll_select(f, LLVMBuildICmp(b, LLVMIntUGT, mag, ll_int(t, 0x7f800000), ""), nan, r);
+    return LLVMBuildTrunc(b, LLVMBuildOr(b, sign, r, ""), ll_like(f, f->i16, x), "");
 }
 
 static LLVMValueRef bf16_round(const Fn *f, LLVMValueRef x)
@@ -78,9 +78,9 @@ static LLVMValueRef bf16_round(const Fn *f, LLVMValueRef x)
     LLVMBuilderRef b = f->b;
     LLVMValueRef u = bits_of(f, x);
     LLVMTypeRef t = LLVMTypeOf(u);
-    LLVMValueRef odd = and_c(f, LLVMBuildLShr(b, u, int_like(t, 16), ""), 1);
-    LLVMValueRef r = LLVMBuildAdd(b, LLVMBuildAdd(b, u, int_like(t, 0x7fff), ""), odd, "");
-    r = select_(f, LLVMBuildFCmp(b, LLVMRealUNO, x, x, ""), LLVMBuildOr(b, u, int_like(t, 0x400000), ""), r);
+    LLVMValueRef odd = and_c(f, LLVMBuildLShr(b, u, ll_int(t, 16), ""), 1);
+    LLVMValueRef r = LLVMBuildAdd(b, LLVMBuildAdd(b, u, ll_int(t, 0x7fff), ""), odd, "");
+    r = ll_select(f, LLVMBuildFCmp(b, LLVMRealUNO, x, x, ""), LLVMBuildOr(b, u, ll_int(t, 0x400000), ""), r);
     return float_of(f, and_c(f, r, -0x10000));
 }
 
@@ -94,25 +94,25 @@ LLVMValueRef round_to(const Fn *f, DavDtype t, LLVMValueRef x)
 LLVMValueRef widen_memory(const Fn *f, DavDtype t, LLVMValueRef v)
 {
     if (t == DAV_BOOL)
-        return LLVMBuildICmp(f->b, LLVMIntNE, v, int_like(LLVMTypeOf(v), 0), "");
+        return LLVMBuildICmp(f->b, LLVMIntNE, v, ll_int(LLVMTypeOf(v), 0), "");
     if (t == DAV_F16)
         return f16_to_lanes(f, v);
     if (t != DAV_BF16)
         return v;
-    LLVMValueRef u = LLVMBuildZExt(f->b, v, like(f, f->i32, v), "");
-    return float_of(f, LLVMBuildShl(f->b, u, int_like(LLVMTypeOf(u), 16), ""));
+    LLVMValueRef u = LLVMBuildZExt(f->b, v, ll_like(f, f->i32, v), "");
+    return float_of(f, LLVMBuildShl(f->b, u, ll_int(LLVMTypeOf(u), 16), ""));
 }
 
 LLVMValueRef narrow_memory(const Fn *f, DavDtype t, LLVMValueRef v)
 {
     if (t == DAV_BOOL)
-        return LLVMBuildZExt(f->b, v, like(f, f->i8, v), "");
+        return LLVMBuildZExt(f->b, v, ll_like(f, f->i8, v), "");
     if (t == DAV_F16)
         return f16_from_lanes(f, v);
     if (t != DAV_BF16)
         return v;
     LLVMValueRef u = bits_of(f, v);
-    return LLVMBuildTrunc(f->b, LLVMBuildLShr(f->b, u, int_like(LLVMTypeOf(u), 16), ""), like(f, f->i16, v), "");
+    return LLVMBuildTrunc(f->b, LLVMBuildLShr(f->b, u, ll_int(LLVMTypeOf(u), 16), ""), ll_like(f, f->i16, v), "");
 }
 
 /* ---- access ---- */
@@ -140,7 +140,7 @@ LLVMValueRef load_masked(const Fn *f, LLVMTypeRef t, LLVMValueRef p, LLVMValueRe
         return v;
     }
     LLVMTypeRef over[2] = {t, f->ptr};
-    LLVMValueRef call = intrinsic(f, "llvm.masked.load", over, 2, (LLVMValueRef[]){p, mask, LLVMConstNull(t)}, 3);
+    LLVMValueRef call = ll_intrinsic(f, "llvm.masked.load", over, 2, (LLVMValueRef[]){p, mask, LLVMConstNull(t)}, 3);
     set_align(f, call, 1, align);
     return call;
 }
@@ -152,7 +152,7 @@ static void store_masked(const Fn *f, LLVMValueRef v, LLVMValueRef p, LLVMValueR
         return;
     }
     LLVMTypeRef over[2] = {LLVMTypeOf(v), f->ptr};
-    set_align(f, intrinsic(f, "llvm.masked.store", over, 2, (LLVMValueRef[]){v, p, mask}, 3), 2, align);
+    set_align(f, ll_intrinsic(f, "llvm.masked.store", over, 2, (LLVMValueRef[]){v, p, mask}, 3), 2, align);
 }
 
 static LLVMValueRef both_masks(Emit *e, Val mask)
@@ -193,7 +193,7 @@ void emit_load(Emit *e, Val v)
     if (one_for_all(e, off, mask)) {
         LLVMValueRef p = element_ptr(f, elem, base, as_scalar(e, off));
         if (mask)
-            p = select_(f, as_scalar(e, mask), p, zero_word(f));
+            p = ll_select(f, as_scalar(e, mask), p, zero_word(f));
         e->val[v] = (Lane){.v = widen_memory(f, t, load_masked(f, elem, p, NULL, align))};
         return;
     }
@@ -204,7 +204,7 @@ void emit_load(Emit *e, Val v)
     } else {
         LLVMValueRef p = element_ptr(f, elem, base, as_lanes(e, off));
         LLVMTypeRef over[2] = {vec, LLVMTypeOf(p)};
-        r = intrinsic(f, "llvm.masked.gather", over, 2,
+        r = ll_intrinsic(f, "llvm.masked.gather", over, 2,
                       (LLVMValueRef[]){p, lanes ? lanes : ones(f), LLVMConstNull(vec)}, 3);
         set_align(f, r, 1, align);
     }
@@ -219,15 +219,15 @@ static void store_one(Emit *e, LLVMValueRef v, LLVMValueRef p, LLVMValueRef cond
     const Fn *f = &e->f;
     LLVMBasicBlockRef done = NULL;
     if (cond) {
-        LLVMBasicBlockRef then = block_new(f, "store");
-        done = block_new(f, "stored");
+        LLVMBasicBlockRef then = ll_block(f, "store");
+        done = ll_block(f, "stored");
         LLVMBuildCondBr(f->b, cond, then, done);
-        block_enter(f, then);
+        ll_enter(f, then);
     }
     store_masked(f, v, p, NULL, align);
     if (cond) {
         LLVMBuildBr(f->b, done);
-        block_enter(f, done);
+        ll_enter(f, done);
     }
 }
 
@@ -253,5 +253,5 @@ void emit_store(Emit *e, Val v)
     }
     LLVMValueRef p = element_ptr(f, elem, base, as_lanes(e, off));
     LLVMTypeRef over[2] = {LLVMTypeOf(value), LLVMTypeOf(p)};
-    set_align(f, intrinsic(f, "llvm.masked.scatter", over, 2, (LLVMValueRef[]){value, p, lanes ? lanes : ones(f)}, 3), 2, align);
+    set_align(f, ll_intrinsic(f, "llvm.masked.scatter", over, 2, (LLVMValueRef[]){value, p, lanes ? lanes : ones(f)}, 3), 2, align);
 }

@@ -36,7 +36,7 @@ void emit_tile(Emit *e, Val v)
             die("kernel %s: tile %dx%d", e->k->name, t->mr, t->nr);
         for (int r = 0; r < t->mr; r++)
             for (int c = 0; c < t->vecs; c++)
-                t->acc[r][c] = variable(e, LLVMVectorType(e->f.f32, (unsigned)t->lanes), "tile");
+                t->acc[r][c] = emit_variable(e, LLVMVectorType(e->f.f32, (unsigned)t->lanes), "tile");
     }
     LLVMTypeRef vec = LLVMVectorType(e->f.f32, (unsigned)t->lanes);
     for (int r = 0; r < t->mr; r++)
@@ -67,10 +67,10 @@ static LLVMValueRef a_ptr(const Panel *p, int r, LLVMValueRef k)
 {
     const Fn *f = p->f;
     LLVMTypeRef elem = memory_type(f, p->a_type);
-    LLVMValueRef off = LLVMBuildMul(f->b, k, i64_c(f, p->c.a_k_stride), "");
+    LLVMValueRef off = LLVMBuildMul(f->b, k, ll_i64(f, p->c.a_k_stride), "");
     if (p->apart) {
         LLVMValueRef at = element_ptr(f, elem, p->row[0], off);
-        return element_ptr(f, elem, at, i64_c(f, r * p->c.a_row_step * p->c.a_row_stride));
+        return element_ptr(f, elem, at, ll_i64(f, r * p->c.a_row_step * p->c.a_row_stride));
     }
     if (p->step[r])
         off = LLVMBuildAnd(f->b, off, p->step[r], "");
@@ -81,16 +81,16 @@ static LLVMValueRef a_element(const Panel *p, int r, LLVMValueRef k)
 {
     unsigned align = (unsigned)dav_dtype_size(p->a_type);
     LLVMValueRef x = load_masked(p->f, memory_type(p->f, p->a_type), a_ptr(p, r, k), NULL, align);
-    return splat(p->f, widen_memory(p->f, p->a_type, x), p->t->lanes);
+    return ll_splat(p->f, widen_memory(p->f, p->a_type, x), p->t->lanes);
 }
 
 static LLVMValueRef b_load(const Panel *p, int c, LLVMValueRef k)
 {
     const Fn *f = p->f;
     LLVMTypeRef elem = memory_type(f, p->b_type);
-    LLVMValueRef off = LLVMBuildMul(f->b, k, i64_c(f, p->c.b_packed ? p->t->nr : p->c.b_k_stride), "");
+    LLVMValueRef off = LLVMBuildMul(f->b, k, ll_i64(f, p->c.b_packed ? p->t->nr : p->c.b_k_stride), "");
     LLVMValueRef at = element_ptr(f, elem, p->b, off);
-    at = element_ptr(f, elem, at, i64_c(f, (int64_t)c * p->t->lanes));
+    at = element_ptr(f, elem, at, ll_i64(f, (int64_t)c * p->t->lanes));
     return load_masked(f, lanes_of_type(p, elem, 1), at, p->col_on[c], (unsigned)dav_dtype_size(p->b_type));
 }
 
@@ -98,8 +98,8 @@ static LLVMValueRef b_load(const Panel *p, int c, LLVMValueRef k)
 static LLVMValueRef b_pair(const Panel *p, int c, LLVMValueRef pair)
 {
     const Fn *f = p->f;
-    LLVMValueRef off = LLVMBuildMul(f->b, pair, i64_c(f, p->t->nr), "");
-    LLVMValueRef at = element_ptr(f, f->i32, element_ptr(f, f->i32, p->b, off), i64_c(f, (int64_t)c * p->t->lanes));
+    LLVMValueRef off = LLVMBuildMul(f->b, pair, ll_i64(f, p->t->nr), "");
+    LLVMValueRef at = element_ptr(f, f->i32, element_ptr(f, f->i32, p->b, off), ll_i64(f, (int64_t)c * p->t->lanes));
     return load_masked(f, lanes_of_type(p, f->i32, 1), at, NULL, 2);
 }
 
@@ -112,7 +112,7 @@ static void accumulate(const Panel *p, int r, int c, LLVMValueRef a, LLVMValueRe
 {
     const Fn *f = p->f;
     LLVMValueRef old = LLVMBuildLoad2(f->b, lanes_of_type(p, f->f32, 1), p->t->acc[r][c], "");
-    LLVMBuildStore(f->b, fma_(f, a, b, old), p->t->acc[r][c]);
+    LLVMBuildStore(f->b, ll_fma(f, a, b, old), p->t->acc[r][c]);
 }
 
 static void step_rows(const Panel *p, LLVMValueRef k, const LLVMValueRef *b)
@@ -140,10 +140,10 @@ static void step_half(const Panel *p, LLVMValueRef pair, int half)
     for (int c = 0; c < p->t->vecs; c++) {
         LLVMValueRef w = b_pair(p, c, pair);
         LLVMTypeRef t = LLVMTypeOf(w);
-        w = half ? LLVMBuildAnd(f->b, w, int_like(t, -0x10000), "") : LLVMBuildShl(f->b, w, int_like(t, 16), "");
+        w = half ? LLVMBuildAnd(f->b, w, ll_int(t, -0x10000), "") : LLVMBuildShl(f->b, w, ll_int(t, 16), "");
         b[c] = LLVMBuildBitCast(f->b, w, lanes_of_type(p, f->f32, 1), "");
     }
-    LLVMValueRef k = LLVMBuildAdd(f->b, LLVMBuildMul(f->b, pair, i64_c(f, 2), ""), i64_c(f, half), "");
+    LLVMValueRef k = LLVMBuildAdd(f->b, LLVMBuildMul(f->b, pair, ll_i64(f, 2), ""), ll_i64(f, half), "");
     step_rows(p, k, b);
 }
 
@@ -157,12 +157,12 @@ static LLVMValueRef a_word(const Panel *p, int r, LLVMValueRef k, bool last)
     } else {
         w = LLVMBuildZExt(f->b, load_masked(f, f->i16, a_ptr(p, r, k), NULL, 2), f->i32, "");
         if (!last) {
-            LLVMValueRef next = a_ptr(p, r, LLVMBuildAdd(f->b, k, i64_c(f, 1), ""));
+            LLVMValueRef next = a_ptr(p, r, LLVMBuildAdd(f->b, k, ll_i64(f, 1), ""));
             next = LLVMBuildZExt(f->b, load_masked(f, f->i16, next, NULL, 2), f->i32, "");
             w = LLVMBuildOr(f->b, w, LLVMBuildShl(f->b, next, LLVMConstInt(f->i32, 16, false), ""), "");
         }
     }
-    return splat(f, w, p->t->lanes);
+    return ll_splat(f, w, p->t->lanes);
 }
 
 static LLVMValueRef interleave(const Panel *p, LLVMValueRef even, LLVMValueRef odd)
@@ -170,20 +170,20 @@ static LLVMValueRef interleave(const Panel *p, LLVMValueRef even, LLVMValueRef o
     int index[128], n = p->t->lanes;
     for (int i = 0; i < n; i++)
         index[2 * i] = i, index[2 * i + 1] = n + i;
-    return shuffle(p->f, even, odd, index, 2 * n);
+    return ll_shuffle(p->f, even, odd, index, 2 * n);
 }
 
 static void step_dot(const Panel *p, LLVMValueRef pair, bool last)
 {
     const Fn *f = p->f;
     LLVMTypeRef halves = lanes_of_type(p, LLVMBFloatTypeInContext(f->cx), 2);
-    LLVMValueRef b[MAX_TILE_VECS], k = LLVMBuildMul(f->b, pair, i64_c(f, 2), "");
+    LLVMValueRef b[MAX_TILE_VECS], k = LLVMBuildMul(f->b, pair, ll_i64(f, 2), "");
     for (int c = 0; c < p->t->vecs; c++) {
         if (p->c.b_packed) {
             b[c] = b_pair(p, c, pair);
         } else {
             LLVMValueRef even = b_load(p, c, k);
-            LLVMValueRef odd = last ? LLVMConstNull(LLVMTypeOf(even)) : b_load(p, c, LLVMBuildAdd(f->b, k, i64_c(f, 1), ""));
+            LLVMValueRef odd = last ? LLVMConstNull(LLVMTypeOf(even)) : b_load(p, c, LLVMBuildAdd(f->b, k, ll_i64(f, 1), ""));
             b[c] = interleave(p, even, odd);
         }
         b[c] = LLVMBuildBitCast(f->b, b[c], halves, "");
@@ -194,7 +194,7 @@ static void step_dot(const Panel *p, LLVMValueRef pair, bool last)
         LLVMValueRef a = LLVMBuildBitCast(f->b, a_word(p, r, k, last), halves, "");
         for (int c = 0; c < p->t->vecs; c++) {
             LLVMValueRef old = LLVMBuildLoad2(f->b, lanes_of_type(p, f->f32, 1), p->t->acc[r][c], "");
-            LLVMBuildStore(f->b, intrinsic(f, name, NULL, 0, (LLVMValueRef[]){old, a, b[c]}, 3), p->t->acc[r][c]);
+            LLVMBuildStore(f->b, ll_intrinsic(f, name, NULL, 0, (LLVMValueRef[]){old, a, b[c]}, 3), p->t->acc[r][c]);
         }
     }
 }
@@ -221,21 +221,21 @@ static void last_half(const Panel *p, LLVMValueRef pair, bool dot)
 static void loop_pairs(const Panel *p, LLVMValueRef k, bool dot)
 {
     const Fn *f = p->f;
-    LLVMValueRef pairs = LLVMBuildLShr(f->b, k, i64_c(f, 1), ""), odd = LLVMBuildAnd(f->b, k, i64_c(f, 1), "");
-    Loop l = loop_open(f, i64_c(f, 0), pairs, 1);
+    LLVMValueRef pairs = LLVMBuildLShr(f->b, k, ll_i64(f, 1), ""), odd = LLVMBuildAnd(f->b, k, ll_i64(f, 1), "");
+    Loop l = ll_loop(f, ll_i64(f, 0), pairs, 1);
     step_pair(p, l.iv, dot);
-    loop_close(f, &l);
+    ll_loop_end(f, &l);
     if (LLVMIsAConstantInt(odd)) {
         if (LLVMConstIntGetZExtValue(odd))
             last_half(p, pairs, dot);
         return;
     }
-    LLVMBasicBlockRef then = block_new(f, "odd"), done = block_new(f, "even");
-    LLVMBuildCondBr(f->b, LLVMBuildICmp(f->b, LLVMIntNE, odd, i64_c(f, 0), ""), then, done);
-    block_enter(f, then);
+    LLVMBasicBlockRef then = ll_block(f, "odd"), done = ll_block(f, "even");
+    LLVMBuildCondBr(f->b, LLVMBuildICmp(f->b, LLVMIntNE, odd, ll_i64(f, 0), ""), then, done);
+    ll_enter(f, then);
     last_half(p, pairs, dot);
     LLVMBuildBr(f->b, done);
-    block_enter(f, done);
+    ll_enter(f, done);
 }
 
 static void loop_k(const Panel *p)
@@ -247,9 +247,9 @@ static void loop_k(const Panel *p)
         loop_pairs(p, k, dot);
         return;
     }
-    Loop l = loop_open(f, i64_c(f, 0), k, 1);
+    Loop l = ll_loop(f, ll_i64(f, 0), k, 1);
     step_one(p, l.iv);
-    loop_close(f, &l);
+    ll_loop_end(f, &l);
 }
 
 /* ---- where rows start ---- */
@@ -267,15 +267,15 @@ static LLVMValueRef zero_row(const Fn *f, int64_t elements)
 static LLVMValueRef row_index(const Panel *p, int r, LLVMValueRef *inside)
 {
     const Fn *f = p->f;
-    LLVMValueRef num = LLVMBuildAdd(f->b, as_scalar(p->e, p->c.row0), i64_c(f, r * p->c.a_row_step), "");
+    LLVMValueRef num = LLVMBuildAdd(f->b, as_scalar(p->e, p->c.row0), ll_i64(f, r * p->c.a_row_step), "");
     LLVMValueRef i = num, on = NULL;
     if (p->c.a_div > 1) {
-        i = LLVMBuildSDiv(f->b, num, i64_c(f, p->c.a_div), "");
-        LLVMValueRef back = LLVMBuildMul(f->b, i, i64_c(f, p->c.a_div), "");
+        i = LLVMBuildSDiv(f->b, num, ll_i64(f, p->c.a_div), "");
+        LLVMValueRef back = LLVMBuildMul(f->b, i, ll_i64(f, p->c.a_div), "");
         on = LLVMBuildICmp(f->b, LLVMIntEQ, back, num, "");
     }
     if (p->c.a_ext > 0) { /* unsigned: below 0 is above, too */
-        LLVMValueRef in = LLVMBuildICmp(f->b, LLVMIntULT, i, i64_c(f, p->c.a_ext), "");
+        LLVMValueRef in = LLVMBuildICmp(f->b, LLVMIntULT, i, ll_i64(f, p->c.a_ext), "");
         on = on ? LLVMBuildAnd(f->b, on, in, "") : in;
     }
     *inside = on;
@@ -285,7 +285,7 @@ static LLVMValueRef row_index(const Panel *p, int r, LLVMValueRef *inside)
 static LLVMValueRef row_start(const Panel *p, LLVMValueRef i)
 {
     const Fn *f = p->f;
-    LLVMValueRef off = LLVMBuildAdd(f->b, as_scalar(p->e, p->c.a_off), LLVMBuildMul(f->b, i, i64_c(f, p->c.a_row_stride), ""), "");
+    LLVMValueRef off = LLVMBuildAdd(f->b, as_scalar(p->e, p->c.a_off), LLVMBuildMul(f->b, i, ll_i64(f, p->c.a_row_stride), ""), "");
     return element_ptr(f, memory_type(f, p->a_type), p->e->buf[p->c.a], off);
 }
 
@@ -300,11 +300,11 @@ static void rows_apart(Panel *p)
 static void rows_clamped(Panel *p, LLVMValueRef rows)
 {
     const Fn *f = p->f;
-    LLVMValueRef on, first = row_start(p, row_index(p, 0, &on)), last = LLVMBuildSub(f->b, rows, i64_c(f, 1), "");
+    LLVMValueRef on, first = row_start(p, row_index(p, 0, &on)), last = LLVMBuildSub(f->b, rows, ll_i64(f, 1), "");
     p->apart = false;
     for (int r = 0; r < p->rows; r++) {
-        LLVMValueRef i = call2(f, "llvm.smin", i64_c(f, r), last);
-        i = LLVMBuildMul(f->b, i, i64_c(f, p->c.a_row_step * p->c.a_row_stride), "");
+        LLVMValueRef i = ll_call2(f, "llvm.smin", ll_i64(f, r), last);
+        i = LLVMBuildMul(f->b, i, ll_i64(f, p->c.a_row_step * p->c.a_row_stride), "");
         p->row[r] = element_ptr(f, memory_type(f, p->a_type), first, i);
     }
 }
@@ -314,7 +314,7 @@ static LLVMValueRef rows_checked(Panel *p, LLVMValueRef rows)
 {
     const Fn *f = p->f;
     int64_t k, reach = -1;
-    if (const_i64(p->e->k, p->c.k, &k) && k < MAX_ZERO_ROW)
+    if (emit_const_i64(p->e->k, p->c.k, &k) && k < MAX_ZERO_ROW)
         reach = (k - 1) * p->c.a_k_stride + 1;
     bool long_zero = reach > 0 && reach <= MAX_ZERO_ROW;
     LLVMValueRef zero = zero_row(f, long_zero ? reach + 1 : 1), any = LLVMConstInt(f->i1, 0, false);
@@ -322,8 +322,8 @@ static LLVMValueRef rows_checked(Panel *p, LLVMValueRef rows)
     for (int r = 0; r < p->rows; r++) {
         LLVMValueRef on, start = row_start(p, row_index(p, r, &on));
         if (!LLVMIsAConstantInt(rows))
-            on = LLVMBuildAnd(f->b, on, LLVMBuildICmp(f->b, LLVMIntSGT, rows, i64_c(f, r), ""), "");
-        p->row[r] = select_(f, on, start, zero);
+            on = LLVMBuildAnd(f->b, on, LLVMBuildICmp(f->b, LLVMIntSGT, rows, ll_i64(f, r), ""), "");
+        p->row[r] = ll_select(f, on, start, zero);
         p->step[r] = long_zero ? NULL : LLVMBuildSExt(f->b, on, f->i64, "");
         any = LLVMBuildOr(f->b, any, on, "");
     }
@@ -332,10 +332,10 @@ static LLVMValueRef rows_checked(Panel *p, LLVMValueRef rows)
 
 static void when(const Panel *p, LLVMValueRef cond, LLVMBasicBlockRef *then, LLVMBasicBlockRef *other)
 {
-    *then = block_new(p->f, "then");
-    *other = block_new(p->f, "else");
+    *then = ll_block(p->f, "then");
+    *other = ll_block(p->f, "else");
     LLVMBuildCondBr(p->f->b, cond, *then, *other);
-    block_enter(p->f, *then);
+    ll_enter(p->f, *then);
 }
 
 static void contract_unchecked(Panel *p, LLVMValueRef rows)
@@ -346,19 +346,19 @@ static void contract_unchecked(Panel *p, LLVMValueRef rows)
         loop_k(p);
         return;
     }
-    LLVMBasicBlockRef then, other, some, done = block_new(f, "contracted");
-    when(p, LLVMBuildICmp(f->b, LLVMIntSGE, rows, i64_c(f, p->rows), ""), &then, &other);
+    LLVMBasicBlockRef then, other, some, done = ll_block(f, "contracted");
+    when(p, LLVMBuildICmp(f->b, LLVMIntSGE, rows, ll_i64(f, p->rows), ""), &then, &other);
     rows_apart(p);
     loop_k(p);
     LLVMBuildBr(f->b, done);
-    block_enter(f, other);
-    some = block_new(f, "some");
-    LLVMBuildCondBr(f->b, LLVMBuildICmp(f->b, LLVMIntSGT, rows, i64_c(f, 0), ""), some, done);
-    block_enter(f, some);
+    ll_enter(f, other);
+    some = ll_block(f, "some");
+    LLVMBuildCondBr(f->b, LLVMBuildICmp(f->b, LLVMIntSGT, rows, ll_i64(f, 0), ""), some, done);
+    ll_enter(f, some);
     rows_clamped(p, rows);
     loop_k(p);
     LLVMBuildBr(f->b, done);
-    block_enter(f, done);
+    ll_enter(f, done);
 }
 
 static void contract_checked(Panel *p, LLVMValueRef rows)
@@ -367,21 +367,21 @@ static void contract_checked(Panel *p, LLVMValueRef rows)
     when(p, rows_checked(p, rows), &then, &done);
     loop_k(p);
     LLVMBuildBr(p->f->b, done);
-    block_enter(p->f, done);
+    ll_enter(p->f, done);
 }
 
 static void find_columns(Panel *p)
 {
     const Fn *f = p->f;
     int64_t known;
-    if (!p->c.cols || p->c.b_packed || (const_i64(p->e->k, p->c.cols, &known) && known >= p->t->nr))
+    if (!p->c.cols || p->c.b_packed || (emit_const_i64(p->e->k, p->c.cols, &known) && known >= p->t->nr))
         return;
     LLVMValueRef id[64], cols = LLVMBuildTrunc(f->b, as_scalar(p->e, p->c.cols), f->i32, "");
     for (int c = 0; c < p->t->vecs; c++) {
         for (int i = 0; i < p->t->lanes; i++)
             id[i] = LLVMConstInt(f->i32, (unsigned)(c * p->t->lanes + i), false);
         LLVMValueRef lane = LLVMConstVector(id, (unsigned)p->t->lanes);
-        p->col_on[c] = LLVMBuildICmp(f->b, LLVMIntSLT, lane, splat(f, cols, p->t->lanes), "");
+        p->col_on[c] = LLVMBuildICmp(f->b, LLVMIntSLT, lane, ll_splat(f, cols, p->t->lanes), "");
     }
 }
 

@@ -1,7 +1,7 @@
 /* Values by lane: representations, ranges of indices, variables. */
 #include "codegen/llvm/emit.h"
 
-bool const_i64(const Graph *k, Val v, int64_t *value)
+bool emit_const_i64(const Graph *k, Val v, int64_t *value)
 {
     const Node *n = node_of(k, v);
     if (n->op != OP_CONST || n->dtype != DAV_I64)
@@ -10,7 +10,7 @@ bool const_i64(const Graph *k, Val v, int64_t *value)
     return true;
 }
 
-LLVMValueRef variable(Emit *e, LLVMTypeRef t, const char *name)
+LLVMValueRef emit_variable(Emit *e, LLVMTypeRef t, const char *name)
 {
     LLVMBasicBlockRef at = LLVMGetInsertBlock(e->f.b);
     LLVMValueRef first = LLVMGetFirstInstruction(e->entry);
@@ -91,7 +91,7 @@ static Range range_of(const Emit *e, Val v)
         return n->dtype == DAV_I32 ? (Range){INT32_MIN, INT32_MAX} : (Range){0, UINT32_MAX};
     if (n->dtype != DAV_I64)
         return unknown;
-    if (const_i64(e->k, v, &c))
+    if (emit_const_i64(e->k, v, &c))
         return (Range){c, c};
     if (n->op == OP_CAST) {
         DavDtype from = (DavDtype)node_of(e->k, n->arg[0])->dtype;
@@ -163,8 +163,8 @@ LLVMValueRef as_index(Emit *e, Val v, bool narrow)
     LLVMValueRef base = narrow ? LLVMBuildTrunc(f->b, l.v, f->i32, "") : l.v;
     if (!e->vector_loop)
         return base;
-    LLVMValueRef all = splat(f, base, f->width);
-    return l.stride ? LLVMBuildAdd(f->b, all, lane_ids(f, elem, l.stride), "") : all;
+    LLVMValueRef all = ll_splat(f, base, f->width);
+    return l.stride ? LLVMBuildAdd(f->b, all, ll_lane_ids(f, elem, l.stride), "") : all;
 }
 
 LLVMValueRef as_lanes(Emit *e, Val v)
@@ -172,5 +172,5 @@ LLVMValueRef as_lanes(Emit *e, Val v)
     if (node_of(e->k, v)->dtype == DAV_I64)
         return as_index(e, v, e->vector_loop && fits_i32(e, v));
     Lane l = e->val[v];
-    return l.varying || !e->vector_loop ? l.v : splat(&e->f, l.v, e->f.width);
+    return l.varying || !e->vector_loop ? l.v : ll_splat(&e->f, l.v, e->f.width);
 }
