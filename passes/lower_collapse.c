@@ -49,20 +49,19 @@ static bool align_types(Collapse *c)
     return true;
 }
 
-static bool may_join(const Collapse *c, int axis, unsigned reduced)
+/* Axes a and b, longer than 1 with nothing but units between them. */
+static bool may_join(const Collapse *c, int a, int b, unsigned reduced)
 {
-    if (c->domain.dim[axis] == 1 || c->domain.dim[axis + 1] == 1)
-        return true;
-    if ((reduced >> axis & 1) != (reduced >> (axis + 1) & 1))
+    if ((reduced >> a & 1) != (reduced >> b & 1))
         return false;
     for (Val v = 1; v < c->body->n; v++) {
         const Type *t = &c->type[v];
         if (t->rank < 0)
             continue;
-        if (t->rank != c->domain.rank || (t->dim[axis] == 1) != (t->dim[axis + 1] == 1))
+        if (t->rank != c->domain.rank || (t->dim[a] == 1) != (t->dim[b] == 1))
             return false;
         const Node *n = node_of(c->body, v);
-        if (n->op == OP_IOTA && (attr_i(n, A_AXIS) == axis || attr_i(n, A_AXIS) == axis + 1))
+        if (n->op == OP_IOTA && (attr_i(n, A_AXIS) == a || attr_i(n, A_AXIS) == b))
             return false;
     }
     return true;
@@ -84,8 +83,10 @@ static Val rebuild(const Collapse *c, Graph *out, Val v, const Val *map)
     if (n->op == OP_RESHAPE)
         return map[n->arg[0]];
     Type t = c->type[v].rank < 0 ? type_of(c->body, v) : joined(c, &c->type[v]);
-    if (n->op == OP_IOTA)
-        return g_iota(out, t, c->join[attr_i(n, A_AXIS)]);
+    if (n->op == OP_IOTA) {
+        int axis = (int)attr_i(n, A_AXIS);
+        return n->dim[axis] == 1 ? g_const(out, t, 0) : g_iota(out, t, c->join[axis]);
+    }
     if (n->op == OP_BROADCAST)
         return g_broadcast(out, map[n->arg[0]], t.dim);
     if (reduced_axes(c->body, v)) {
@@ -111,10 +112,12 @@ const Graph *collapse_axes(PassCx *cx, const Graph *body, unsigned reduced)
             c.domain = type_of(body, node_of(body, v)->arg[0]);
     if (c.domain.rank < 2 || !align_types(&c))
         return body;
-    for (int d = 0; d < c.domain.rank; d++) {
-        if (d == 0 || !may_join(&c, d - 1, reduced))
+    for (int d = 0, last = -1; d < c.domain.rank; d++) { /* last: the newest axis longer than 1 of the open group */
+        bool unit = c.domain.dim[d] == 1;
+        if (d == 0 || (!unit && last >= 0 && !may_join(&c, last, d, reduced)))
             c.rank++;
         c.join[d] = c.rank - 1;
+        last = unit ? last : d;
     }
     Graph *out = graph_new(cx->arena, cx->err, body->name);
     out->no_fold = true;

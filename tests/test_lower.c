@@ -1,0 +1,126 @@
+/* Lowered graphs against the reference interpreter: random graphs through the whole pipeline, kernels interpreted and compiled. */
+#include "runtime/program.h"
+#include "ir/print.h"
+#include "support/random_graph.h"
+#include <math.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <cmocka.h>
+
+enum { MAX_BUFS = 16 };
+
+typedef struct Tensors { void *in[MAX_BUFS], *out[MAX_BUFS]; } Tensors;
+
+static void *tensor_alloc(const Type *t)
+{
+    size_t bytes = (size_t)type_count(t) * dav_dtype_size(t->dtype);
+    void *p = aligned_alloc(64, (bytes + 127) / 64 * 64);
+    memset(p, 0xa5, bytes);
+    return p;
+}
+
+static void run_on(const char *device, const Graph *g, Tensors *t, int threads)
+{
+    Err err = {0};
+    ProgramOptions o = {.device = device, .compile = {.dump = getenv("DUMP")}};
+    Program *p = program_compile(&err, g, &o);
+    if (!p)
+        fail_msg("%s: %s", device, err.text);
+    for (int i = 0; i < program_output_count(p); i++) {
+        Type type = program_output_type(p, i);
+        t->out[i] = tensor_alloc(&type);
+    }
+    if (!program_run(p, &err, t->in, t->out, 1, threads))
+        fail_msg("%s: %s", device, err.text);
+    program_free(p);
+}
+
+static double at(const Type *t, const void *data, int64_t i)
+{
+    return t->dtype == DAV_F32 ? (double)((const float *)data)[i] : (double)((const int32_t *)data)[i];
+}
+
+static void compare(const Graph *g, const char *device, uint64_t seed, const Tensors *want, const Tensors *have)
+{
+    for (int o = 0; o < g->nout; o++) {
+        Type t = type_of(g, g->out[o].val);
+        double largest = 1;
+        for (int64_t i = 0; i < type_count(&t); i++)
+            largest = fabs(at(&t, want->out[o], i)) > largest ? fabs(at(&t, want->out[o], i)) : largest;
+        for (int64_t i = 0; i < type_count(&t); i++) {
+            double a = at(&t, want->out[o], i), b = at(&t, have->out[o], i);
+            if (fabs(a - b) <= 2e-4 * largest || (a != a && b != b) || a == b)
+                continue;
+            Buf text = {0};
+            graph_print(&text, g);
+            fprintf(stderr, "%s", text.at);
+            fail_msg("%s, seed %llu, output %d, element %lld: expected %g, found %g", device, (unsigned long long)seed, o,
+                     (long long)i, a, b);
+        }
+    }
+}
+
+static void free_tensors(Tensors *t, int nin, int nout)
+{
+    for (int i = 0; i < nin; i++)
+        free(t->in[i]);
+    for (int i = 0; i < nout; i++)
+        free(t->out[i]);
+}
+
+static void check_seed(uint64_t seed, int ops)
+{
+    Rng r = {seed};
+    Err err = {0};
+    Arena *arena = arena_new();
+    Graph *g = random_graph(arena, &err, &r, ops);
+    if (err.kind)
+        fail_msg("seed %llu: %s", (unsigned long long)seed, err.text);
+    int nin;
+    Val *in = graph_inputs(g, arena, &nin);
+    Tensors want = {0}, have = {0};
+    for (int i = 0; i < nin; i++) {
+        Type t = type_of(g, in[i]);
+        want.in[i] = have.in[i] = tensor_alloc(&t);
+        random_fill(&r, &t, want.in[i]);
+    }
+    run_on("interp", g, &want, 1);
+    static const char *const devices[] = {"kernels", "cpu"};
+    for (int d = 0; d < 2; d++) {
+        run_on(devices[d], g, &have, 1);
+        compare(g, devices[d], seed, &want, &have);
+        if (d == 1) { /* the same bits from two threads */
+            Tensors two = have;
+            run_on("cpu", g, &two, 2);
+            for (int o = 0; o < g->nout; o++) {
+                Type t = type_of(g, g->out[o].val);
+                assert_memory_equal(two.out[o], have.out[o], (size_t)type_count(&t) * dav_dtype_size(t.dtype));
+            }
+            free_tensors(&two, 0, g->nout);
+        }
+        free_tensors(&have, 0, g->nout);
+    }
+    free_tensors(&want, nin, g->nout);
+    arena_free(arena);
+}
+
+static void test_random_graphs(void **state)
+{
+    (void)state;
+    const char *from = getenv("SEED"), *count = getenv("SEEDS");
+    uint64_t first = from ? strtoull(from, NULL, 10) : 1, n = count ? strtoull(count, NULL, 10) : 120;
+    for (uint64_t s = first; s < first + n; s++)
+        check_seed(s, 3 + (int)(s % 28));
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_random_graphs),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
