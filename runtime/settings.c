@@ -67,6 +67,19 @@ const char *settings_get(const Settings *s, const char *name)
     return NULL;
 }
 
+int settings_count(const Settings *s)
+{
+    return s->n;
+}
+
+const char *settings_item(const Settings *s, int i, const char **text, const char **place)
+{
+    must(i >= 0 && i < s->n);
+    *text = s->item[i].value.text;
+    *place = s->item[i].place;
+    return s->item[i].name;
+}
+
 bool settings_apply(const Settings *s, Err *err, DavConfig *c)
 {
     bool ok = true;

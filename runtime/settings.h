@@ -20,6 +20,10 @@ bool settings_set(Settings *s, Err *err, const char *assignment); /* "a.b=v", as
 /* The last value given to a name, as text; NULL: none. */
 const char *settings_get(const Settings *s, const char *name);
 
+/* All of them in order, with their places. */
+int settings_count(const Settings *s);
+const char *settings_item(const Settings *s, int i, const char **text, const char **place); /* the name */
+
 /* Sets everything in order, later over earlier; does not finish the config. */
 bool settings_apply(const Settings *s, Err *err, DavConfig *c);
 
