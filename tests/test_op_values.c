@@ -1,4 +1,4 @@
-/* Every op against NumPy and PyTorch (tests/reference/ops.py): the graphs of tests/data/ops.ir on every device.  Floats may differ by
+/* Every op against NumPy and PyTorch (tests/reference/op_values.py): the graphs of tests/data/op_values.ir on every device.  Floats may differ by
  * rounding, everything else must be equal. */
 #include "ir/parse.h"
 #include "runtime/program.h"
@@ -137,7 +137,7 @@ static void agrees(void **state)
         end += 3;
         Arena *arena = arena_new();
         Err err = {0};
-        Graph *g = graph_parse(arena, &err, "ops.ir", at, (size_t)(end - at));
+        Graph *g = graph_parse(arena, &err, "op_values.ir", at, (size_t)(end - at));
         if (!g)
             fail_msg("%s\n%.*s", err.text, (int)(end - at), at);
         if (applies(device, g->name))
@@ -163,7 +163,7 @@ static void every_op_has_a_case(void **state)
         char word[64];
         snprintf(word, sizeof word, " = %s ", op_info[op].text);
         if (!op_is_internal((Op)op) && !strstr(text, word))
-            fail_msg("ops.ir has no case of %s", op_info[op].text);
+            fail_msg("op_values.ir has no case of %s", op_info[op].text);
     }
 }
 
@@ -172,8 +172,8 @@ static int load(void **state)
     (void)state;
     Err err = {0};
     size_t len;
-    values = safetensors_open(&err, DAV_SOURCE_DIR "/tests/data/ops.safetensors");
-    return values && file_read(&err, DAV_SOURCE_DIR "/tests/data/ops.ir", 1 << 24, &text, &len) ? 0 : -1;
+    values = safetensors_open(&err, DAV_SOURCE_DIR "/tests/data/op_values.safetensors");
+    return values && file_read(&err, DAV_SOURCE_DIR "/tests/data/op_values.ir", 1 << 24, &text, &len) ? 0 : -1;
 }
 
 static int unload(void **state)
