@@ -1,391 +1,613 @@
-#!/usr/bin/env python3
-"""Writes tests/data/ops.ir and tests/data/ops.safetensors: small graphs in IR text, at least one for every op of ir/ops.def,
-with inputs and expected outputs from NumPy and PyTorch in f64 (tensors CASE/INPUT and CASE/OUTPUT).  Where a float output is
-expected its tensor is F64 and the program's answer may differ by rounding; everything else must be equal."""
-import os
+"""Writes tests/data/ops.txt: every op of the table on small inputs, with results from NumPy and PyTorch in float64.
+
+    python3 tests/reference/ops.py
+
+A case: "case NAME", the text of a graph, a line "in NAME values..." an input, a line "out NAME values..." an output.
+"""
+import math
+import pathlib
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from safetensors.numpy import save_file
+from numpy.lib.stride_tricks import sliding_window_view
 
-OUT = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "data")
-NAMES = {"float64": "f64", "float32": "f32", "int64": "i64", "int32": "i32", "uint32": "u32", "bool": "bool"}
-rng = np.random.default_rng(20)
-texts, tensors = [], {}
-
-
-class Case:
-    """One graph, built line by line; values are numbers of lines."""
-
-    def __init__(self, name):
-        self.name, self.lines, self.outs = name, [], []
-
-    def line(self, text, shape, dtype):
-        self.lines.append(f"  %{len(self.lines) + 1} = {text} : {dtype}[{','.join(map(str, shape))}]")
-        return len(self.lines)
-
-    def input(self, name, value):
-        tensors[f"{self.name}/{name}"] = value
-        return self.line(f'input {{name="{name}" role=data}}', value.shape, NAMES[value.dtype.name])
-
-    def op(self, op, args, shape, dtype="f32", attrs=""):
-        operands = ", ".join(f"%{a}" for a in args)
-        return self.line(f"{op} {operands}" + (f" {{{attrs}}}" if attrs else ""), shape, dtype)
-
-    def out(self, name, value, expected):
-        expected = np.asarray(expected)
-        if expected.dtype.kind == "f":
-            expected = expected.astype(np.float64)
-        tensors[f"{self.name}/{name}"] = expected
-        self.outs.append(f"{name}=%{value}")
-
-    def done(self):
-        texts.append(f'graph "{self.name}" {{\n' + "\n".join(self.lines) + "\n  return " + ", ".join(self.outs) + "\n}\n")
+rng = np.random.default_rng(7)
+lines = []
+DTYPES = {"float64": "f64", "float32": "f32", "int64": "i64", "int32": "i32", "uint32": "u32", "bool": "bool"}
+NAN, INF = math.nan, math.inf
 
 
-def f32(lo, hi, *shape):
+class BF16:
+    """A value stored as bf16: the array holds representable float64 numbers."""
+
+    def __init__(self, array):
+        self.array = torch.tensor(array).to(torch.bfloat16).to(torch.float64).numpy()
+
+
+class F32:
+    """float64 numbers that stand for an f32 result: the file keeps all their digits."""
+
+    def __init__(self, array):
+        self.array = np.asarray(array, np.float64)
+
+
+def array_of(x):
+    return x.array if isinstance(x, (BF16, F32)) else np.asarray(x)
+
+
+def type_of(x):
+    dtype = {BF16: "bf16", F32: "f32"}.get(type(x)) or DTYPES[array_of(x).dtype.name]
+    return f"{dtype}[{','.join(map(str, array_of(x).shape))}]"
+
+
+def number(v):
+    if isinstance(v, (np.bool_, bool)):
+        return str(int(v))
+    if isinstance(v, np.integer):
+        return str(int(v))
+    text = repr(float(v))
+    return text[:-2] if text.endswith(".0") else text
+
+
+def values(x):
+    return " ".join(number(v) for v in array_of(x).reshape(-1))
+
+
+def raw(name, text, inputs, outputs):
+    lines.append(f"case {name}")
+    lines.append(text.strip("\n"))
+    for kind, table in (("in", inputs), ("out", outputs)):
+        for key, x in table.items():
+            lines.append(f"{kind} {key} {values(x)}".rstrip())
+    lines.append("")
+
+
+def case(name, op, args, expect, attrs=""):
+    """One node over inputs.  expect: an array whose dtype is that of the result."""
+    text = [f'graph "{name}" {{']
+    for i, x in enumerate(args):
+        text.append(f'  %{i + 1} = input {{name="x{i}" role=data}} : {type_of(x)}')
+    operands = ", ".join(f"%{i + 1}" for i in range(len(args)))
+    text.append(f"  %{len(args) + 1} = {op} {operands}{' {' + attrs + '}' if attrs else ''} : {type_of(expect)}")
+    text.append(f"  return y=%{len(args) + 1}\n}}")
+    raw(f"{op}.{name}", "\n".join(text), {f"x{i}": x for i, x in enumerate(args)}, {"y": expect})
+
+
+def f32(*shape, lo=-3.0, hi=3.0):
     return rng.uniform(lo, hi, shape).astype(np.float32)
 
 
-def simple(name, op, inputs, expected, attrs="", dtype=None):
-    """One op on inputs a, b, c."""
-    case = Case(name)
-    args = [case.input("abc"[i], np.asarray(x)) for i, x in enumerate(inputs)]
-    expected = np.asarray(expected)
-    inferred = "f32" if expected.dtype.kind == "f" else NAMES[expected.dtype.name]
-    case.out("out", case.op(op, args, expected.shape, dtype or inferred, attrs), expected)
-    case.done()
+def wide(x):
+    return array_of(x).astype(np.float64)
 
 
-def d(x):
-    return np.asarray(x, dtype=np.float64)
+def ints(*shape, lo=-9, hi=10, dtype=np.int32):
+    return rng.integers(lo, hi, shape).astype(dtype)
+
+
+def ilist(v):
+    return "[" + ",".join(str(int(i)) for i in v) + "]"
+
+
+SHAPES = [(1,), (3, 5), (2, 1, 7)]
+SPECIAL = np.array([NAN, INF, -INF, -0.0, 0.0, 1.5, -2.5, 0.5], np.float32)
 
 
 # ---- elementwise ----
-def half_even(x):
-    return torch.round(torch.from_numpy(x)).numpy()
+UNARY = {
+    "neg": (np.negative, -3, 3), "abs": (np.abs, -3, 3), "sign": (np.sign, -3, 3), "floor": (np.floor, -3, 3),
+    "ceil": (np.ceil, -3, 3), "round": (np.round, -3, 3), "sqrt": (np.sqrt, 0.1, 4),
+    "rsqrt": (lambda x: 1 / np.sqrt(x), 0.1, 4), "exp": (np.exp, -4, 4), "expm1": (np.expm1, -3, 3),
+    "log": (np.log, 0.1, 5), "log1p": (np.log1p, -0.9, 4), "sin": (np.sin, -6, 6), "cos": (np.cos, -6, 6),
+    "tanh": (np.tanh, -4, 4), "erf": (lambda x: torch.erf(torch.tensor(x)).numpy(), -3, 3), "stop": (lambda x: x, -3, 3),
+}
 
 
 def elementwise():
-    special = np.array([np.nan, np.inf, -np.inf, 0.0, -0.0, 0.5, 1.5, 2.5, -0.5, -2.5, 1e-30, -1e-30, 1e30, 88.0, -88.0, 100.0, -104.0],
-                       np.float32)
-    erf = lambda x: torch.erf(torch.from_numpy(x)).numpy()
-    unary = {"neg": (np.negative, -3, 3), "abs": (np.abs, -3, 3), "sign": (np.sign, -3, 3), "floor": (np.floor, -3, 3),
-             "ceil": (np.ceil, -3, 3), "round": (half_even, -3, 3), "sqrt": (np.sqrt, 0.1, 4),
-             "rsqrt": (lambda x: 1 / np.sqrt(x), 0.1, 4), "exp": (np.exp, -4, 4), "expm1": (np.expm1, -3, 3), "log": (np.log, 0.1, 5),
-             "log1p": (np.log1p, -0.9, 4), "sin": (np.sin, -6, 6), "cos": (np.cos, -6, 6), "tanh": (np.tanh, -4, 4),
-             "erf": (erf, -3, 3), "stop": (lambda x: x, -3, 3)}
-    with np.errstate(all="ignore"):
-        for op, (f, lo, hi) in unary.items():
-            x = f32(lo, hi, 3, 7)
-            simple(op, op, [x], f(d(x)))
-            x = special[np.abs(special) != np.float32(1e30)] if op in ("sin", "cos") else special
-            simple(op + "_special", op, [x], f(d(x)))
-        x, y = f32(-3, 3, 5, 3), f32(-3, 3, 5, 3)
-        y[1] = x[1]
-        x[2], y[2] = [np.nan, 1, np.nan], [1, np.nan, np.nan]
-        x[3], y[3] = [np.inf, -np.inf, np.inf], [-np.inf, np.inf, np.inf]
-        binary = {"add": np.add, "sub": np.subtract, "mul": np.multiply, "div": np.divide, "max": np.maximum, "min": np.minimum,
-                  "eq": np.equal, "ne": np.not_equal, "lt": np.less, "le": np.less_equal, "gt": np.greater, "ge": np.greater_equal}
-        for op, f in binary.items():
-            simple(op, op, [x, y], f(d(x), d(y)))
-        z = f32(-3, 3, 5, 3)
-        simple("fma", "fma", [x, y, z], d(x) * d(y) + d(z))
-        simple("select", "select", [x > 0, y, z], np.where(x > 0, d(y), d(z)))
-        simple("select_i32", "select", [np.array([True, False]), np.array([1, 2], np.int32), np.array([3, 4], np.int32)],
-               np.array([1, 4], np.int32))
-    wide = np.linspace(-1e5, 1e5, 41).astype(np.float32)
-    for op, f in (("sin", np.sin), ("cos", np.cos)):
-        simple(op + "_wide", op, [wide], f(d(wide)))
+    for op, (fn, lo, hi) in UNARY.items():
+        for shape in SHAPES:
+            x = f32(*shape, lo=lo, hi=hi)
+            case("x".join(map(str, shape)), op, [x], F32(fn(wide(x))))
+        case("special", op, [SPECIAL], F32(fn(wide(SPECIAL))))
+        x = f32(4, lo=lo, hi=hi).astype(np.float64)
+        case("f64", op, [x], fn(x))
+    edge32 = np.array([-(2**31), -1, 0, 1, 2**31 - 1], np.int32)
+    edge64 = np.array([-(2**63), -1, 0, 1, 2**63 - 1], np.int64)
+    for edge in (edge32, edge64):
+        kind = DTYPES[edge.dtype.name]
+        case(f"wrap_{kind}", "neg", [edge], np.negative(edge))
+        case(f"wrap_{kind}", "abs", [edge], np.abs(edge))
+        case(kind, "sign", [edge], np.sign(edge))
+    case("bool", "not", [np.array([True, False, True])], np.array([False, True, False]))
+    case("i32", "not", [edge32], ~edge32)
+    case("u32", "not", [np.array([[0, 5, 2**32 - 1]], np.uint32)], np.array([[2**32 - 1, 2**32 - 6, 0]], np.uint32))
+    for op, fn in {"add": np.add, "sub": np.subtract, "mul": np.multiply, "div": np.divide, "max": np.maximum,
+                   "min": np.minimum}.items():
+        for shape in SHAPES:
+            x, y = f32(*shape), f32(*shape, lo=0.2)
+            case("x".join(map(str, shape)), op, [x, y], F32(fn(wide(x), wide(y))))
+        a, b = (g.reshape(-1).astype(np.float32) for g in np.meshgrid(SPECIAL, SPECIAL))
+        case("special", op, [a, b], F32(fn(wide(a), wide(b))))
+        if op == "div":
+            continue
+        for edge in (edge32, edge64, np.array([0, 1, 7, 2**31, 2**32 - 1], np.uint32)):
+            a, b = (g.reshape(-1) for g in np.meshgrid(edge, edge))
+            case(f"wrap_{DTYPES[edge.dtype.name]}", op, [a, b], fn(a, b))
+    a = np.array([7, -7, 7, -7, 5, -(2**31), -(2**31)], np.int32)
+    b = np.array([2, 2, -2, -2, 0, -1, 0], np.int32)
+    case("towards_zero", "div", [a, b], np.array([3, -3, -3, 3, 0, -(2**31), 0], np.int32))
+    case("i32", "rem", [a, b], np.array([1, -1, 1, -1, 0, 0, 0], np.int32))
+    case("i64", "rem", [a.astype(np.int64), b.astype(np.int64)], np.array([1, -1, 1, -1, 0, 0, 0], np.int64))
+    u = np.array([2**32 - 1, 10, 3], np.uint32)
+    case("u32", "rem", [u, np.array([16, 3, 0], np.uint32)], np.array([15, 1, 0], np.uint32))
+    case("u32", "div", [u, np.array([2, 3, 0], np.uint32)], np.array([2**31 - 1, 3, 0], np.uint32))
+    t = np.array([0, 0, 1, 1], bool)
+    s = np.array([0, 1, 0, 1], bool)
+    for op, fn in {"and": np.bitwise_and, "or": np.bitwise_or, "xor": np.bitwise_xor}.items():
+        case("bool", op, [t, s], fn(t, s))
+        a, b = ints(3, 5, lo=-99, hi=99), ints(3, 5, lo=-99, hi=99)
+        case("i32", op, [a, b], fn(a, b))
+        case("u32", op, [a.astype(np.uint32), b.astype(np.uint32)], fn(a.astype(np.uint32), b.astype(np.uint32)))
+    a = np.array([1, -5, 3, 2**31 - 1, -1, -8, 6], np.int32)
+    b = np.array([31, 2, 32, 1, 40, -1, 0], np.int32)
+    wrapped = lambda v: np.array([int(i) & 0xFFFFFFFF for i in v], np.uint32).view(np.int32)
+    past = lambda y: y < 0 or y >= 32
+    case("i32", "shl", [a, b], wrapped([0 if past(y) else int(x) << int(y) for x, y in zip(a, b)]))
+    case("i32", "shr", [a, b], np.array([(-1 if x < 0 else 0) if past(y) else int(x) >> int(y) for x, y in zip(a, b)], np.int32))
+    ua, ub = a.view(np.uint32), np.array([31, 2, 32, 1, 40, 7, 0], np.uint32)
+    case("u32", "shl", [ua, ub], np.array([(0 if y >= 32 else int(x) << int(y)) & 0xFFFFFFFF for x, y in zip(ua, ub)], np.uint32))
+    case("u32", "shr", [ua, ub], np.array([0 if y >= 32 else int(x) >> int(y) for x, y in zip(ua, ub)], np.uint32))
+    la, lb = a.astype(np.int64) * 2**31, b.astype(np.int64) + 1
+    case("i64", "shl", [la, lb], np.array([0 if y < 0 or y >= 64 else np.int64(x) << np.int64(y) for x, y in zip(la, lb)], np.int64))
+    case("i64", "shr", [la, lb], np.array([(-1 if x < 0 else 0) if y < 0 or y >= 64 else int(x) >> int(y) for x, y in zip(la, lb)], np.int64))
+    for op, fn in {"eq": np.equal, "ne": np.not_equal, "lt": np.less, "le": np.less_equal, "gt": np.greater,
+                   "ge": np.greater_equal}.items():
+        a, b = (g.reshape(-1).astype(np.float32) for g in np.meshgrid(SPECIAL, SPECIAL))
+        case("special", op, [a, b], fn(a, b))
+        a, b = ints(2, 1, 7, lo=-2, hi=3), ints(2, 1, 7, lo=-2, hi=3)
+        case("i32", op, [a, b], fn(a, b))
+        a, b = np.array([2**53, 2**53 + 1], np.int64), np.array([2**53 + 1, 2**53], np.int64)
+        case("i64", op, [a, b], fn(a, b))
+        u, v = np.array([0, 2**31, 2**32 - 1], np.uint32), np.array([1, 2**31, 5], np.uint32)
+        case("u32", op, [u, v], fn(u, v))
+    for shape in SHAPES:
+        c, x, y = rng.random(shape) < 0.5, f32(*shape), f32(*shape)
+        case("x".join(map(str, shape)), "select", [c, x, y], np.where(c, x, y))
+        x, y, z = f32(*shape), f32(*shape), f32(*shape)
+        case("x".join(map(str, shape)), "fma", [x, y, z], F32(wide(x) * wide(y) + wide(z)))
+    c = np.array([1, 0, 1], bool)
+    case("nan_not_taken", "select", [c, np.array([1, NAN, 3], np.float32), np.array([NAN, 5, NAN], np.float32)], np.array([1, 5, 3], np.float32))
+    case("i64", "select", [c, np.array([1, 2, 3]), np.array([4, 5, 6])], np.array([1, 5, 3]))
+    case("bool", "select", [c, c, ~c], np.array([1, 1, 1], bool))
 
 
-def divide(x, y):
-    """Towards zero, 0 where y is 0, wrapping."""
-    out = [0 if b == 0 else abs(a) // abs(b) * (1 if (a < 0) == (b < 0) else -1) for a, b in zip(x.tolist(), y.tolist())]
-    return wrapped(out, x.dtype)
-
-
-def remainder(x, y):
-    return wrapped([0 if b == 0 else (abs(a) % abs(b)) * (-1 if a < 0 else 1) for a, b in zip(x.tolist(), y.tolist())], x.dtype)
-
-
-def wrapped(values, dtype):
-    bits = dtype.itemsize * 8
-    values = [v % 2**bits for v in values]
-    return np.array([v - 2**bits if dtype.kind == "i" and v >= 2**(bits - 1) else v for v in values], dtype)
-
-
-def shifted(x, y, left):
-    bits = x.dtype.itemsize * 8
-    out = []
-    for a, b in zip(x.tolist(), y.tolist()):
-        inside = 0 <= b < bits
-        out.append((a << b if inside else 0) if left else (a >> b if inside else -(a < 0)))
-    return wrapped(out, x.dtype)
-
-
-def integers():
-    edge = {np.int32: [0, 1, -1, 7, -7, 2**31 - 1, -2**31, 1000003], np.int64: [0, 1, -1, 7, -7, 2**63 - 1, -2**63, 10**12 + 39],
-            np.uint32: [0, 1, 2, 7, 2**32 - 1, 2**31, 2**31 - 1, 1000003]}
-    for dtype, values in edge.items():
-        pairs = [(a, b) for a in values for b in values]
-        x, y = (np.array([p[i] for p in pairs], dtype) for i in (0, 1))
-        exact = {"add": lambda a, b: a + b, "sub": lambda a, b: a - b, "mul": lambda a, b: a * b,
-                 "max": max, "min": min, "and": lambda a, b: a & b, "or": lambda a, b: a | b, "xor": lambda a, b: a ^ b}
-        kind = NAMES[np.dtype(dtype).name]
-        for op, f in exact.items():
-            simple(f"{op}_{kind}", op, [x, y], wrapped([f(a, b) for a, b in zip(x.tolist(), y.tolist())], np.dtype(dtype)))
-        simple(f"div_{kind}", "div", [x, y], divide(x, y))
-        simple(f"rem_{kind}", "rem", [x, y], remainder(x, y))
-        small = wrapped([-1, 0, 1, 5, 31, 32, 63, 64] * len(values), np.dtype(dtype))
-        simple(f"shl_{kind}", "shl", [x, small], shifted(x, small, True))
-        simple(f"shr_{kind}", "shr", [x, small], shifted(x, small, False))
-        simple(f"not_{kind}", "not", [np.array(values, dtype)], ~np.array(values, dtype))
-        for op, f in (("eq", np.equal), ("lt", np.less), ("ge", np.greater_equal)):
-            simple(f"{op}_{kind}", op, [x, y], f(x, y))
-    a, b = np.array([False, False, True, True]), np.array([False, True, False, True])
-    for op, f in (("and", a & b), ("or", a | b), ("xor", a ^ b), ("eq", a == b), ("ne", a != b)):
-        simple(f"{op}_bool", op, [a, b], f)
-    simple("not_bool", "not", [a], ~a)
+# ---- casts ----
+def saturate(x, dtype):
+    info = np.iinfo(dtype)
+    return np.array([0 if math.isnan(v) else info.max if v >= info.max else info.min if v <= info.min else int(v) for v in x], dtype)
 
 
 def casts():
-    x = np.array([np.nan, np.inf, -np.inf, 0.0, -0.0, 0.9, -0.9, 1.5, -1.5, 3e9, -3e9, 5e9, 1e20, -1e20, 2147483520.0, 7.0], np.float32)
-    def saturate(lo, hi, dtype):
-        return np.array([0 if np.isnan(v) else int(min(max(np.trunc(v) if np.isfinite(v) else v, lo), hi)) for v in d(x).tolist()], dtype)
-    simple("cast_f32_i32", "cast", [x], saturate(-2**31, 2**31 - 1, np.int32), "to=i32")
-    simple("cast_f32_i64", "cast", [x], saturate(-2**63, 2**63 - 1, np.int64), "to=i64")
-    simple("cast_f32_u32", "cast", [x], saturate(0, 2**32 - 1, np.uint32), "to=u32")
-    simple("cast_f32_bool", "cast", [x], x != 0, "to=bool")
-    i = np.array([0, 1, -1, 16777217, 2**31 - 1, -2**31], np.int32)
-    simple("cast_i32_f32", "cast", [i], d(i.astype(np.float32)), "to=f32")
-    w = np.array([0, -1, 2**53 + 1, 2**63 - 1, -2**63, 16777219], np.int64)
-    simple("cast_i64_f32", "cast", [w], d(w.astype(np.float32)), "to=f32")
-    simple("cast_u32_f32", "cast", [np.array([0, 2**32 - 1, 16777217], np.uint32)], d(np.array([0, 2**32 - 1, 16777217], np.uint32).astype(np.float32)), "to=f32")
-    simple("cast_bool_f32", "cast", [np.array([True, False])], d([1, 0]), "to=f32")
-    # narrow floats have no NumPy type: they come back as f32
-    y = np.concatenate([f32(-3, 3, 40), np.array([np.nan, np.inf, 65519.0, 65520.0, 1e-7, 6e-8, 2.98e-8, 1.00390625, 1.01171875, 3.4e38], np.float32)])
-    for narrow, dtype in (("bf16", torch.bfloat16), ("f16", torch.float16)):
-        case = Case(f"cast_f32_{narrow}_f32")
-        v = case.op("cast", [case.input("a", y)], y.shape, narrow, f"to={narrow}")
-        case.out("out", case.op("cast", [v], y.shape, "f32", "to=f32"), torch.from_numpy(y).to(dtype).double().numpy())
-        case.done()
-    simple("bitcast_f32_u32", "bitcast", [y], y.view(np.uint32), "to=u32")
-    simple("bitcast_i32_f32", "bitcast", [np.array([0x3f800000, 0x40490fdb, 1], np.int32)], d(np.array([0x3f800000, 0x40490fdb, 1], np.int32).view(np.float32)), "to=f32")
+    x = np.array([NAN, INF, -INF, 1.9, -1.9, 3e9, -3e9, 5e18, 1e19, -1e19, -0.0, 4294967040.0, 2147483520.0], np.float32)
+    for dtype in (np.int32, np.int64, np.uint32):
+        kind = DTYPES[np.dtype(dtype).name]
+        case(f"f32_to_{kind}", "cast", [x], saturate(x, dtype), f"to={kind}")
+        case(f"f64_to_{kind}", "cast", [x.astype(np.float64)], saturate(x, dtype), f"to={kind}")
+    case("f32_to_bool", "cast", [x], x != 0, "to=bool")
+    x = f32(3, 5) * 1e3
+    case("f32_to_bf16", "cast", [x], BF16(x), "to=bf16")
+    ties = np.array([1 + 2**-8, 1 + 3 * 2**-8, 3.4e38, 1e-40, 257, 259, NAN, INF], np.float32)
+    case("ties_to_bf16", "cast", [ties], BF16(ties), "to=bf16")
+    case("f64_to_f32", "cast", [np.array([1 / 3, 1e300, -1e-300, 16777217])],
+         np.array([1 / 3, 1e300, -1e-300, 16777217]).astype(np.float32), "to=f32")
+    big = np.array([2**53 + 1, 2**24 + 1, -(2**24) - 3, 2**62 + 2**38 + 1, 2**63 - 1], np.int64)
+    case("i64_to_f32", "cast", [big], big.astype(np.float32), "to=f32")
+    case("i64_to_f64", "cast", [big], big.astype(np.float64), "to=f64")
+    case("i64_to_i32", "cast", [big], big.astype(np.int32), "to=i32")
+    case("i64_to_bool", "cast", [np.array([0, 2, -256])], np.array([0, 1, 1], bool), "to=bool")
+    case("i32_to_u32", "cast", [np.array([-1, 5], np.int32)], np.array([2**32 - 1, 5], np.uint32), "to=u32")
+    case("u32_to_i64", "cast", [np.array([2**32 - 1, 5], np.uint32)], np.array([2**32 - 1, 5]), "to=i64")
+    case("bool_to_f32", "cast", [np.array([[True], [False]])], np.array([[1], [0]], np.float32), "to=f32")
+    x = f32(2, 3)
+    case("f32_to_i32", "bitcast", [x], x.view(np.int32), "to=i32")
+    case("i32_to_f32", "bitcast", [x.view(np.int32)], x, "to=f32")
+    case("f32_to_u32", "bitcast", [x[:1, :1]], x[:1, :1].view(np.uint32), "to=u32")
+    case("f64_to_i64", "bitcast", [wide(x)], wide(x).view(np.int64), "to=i64")
 
 
-# ---- reductions and shapes ----
-def ints(values):
-    return "[" + ",".join(str(int(v)) for v in values) + "]"
-
-
+# ---- reductions, orders ----
 def reductions():
-    x = f32(-3, 3, 3, 1, 5, 4)
-    x[1, 0, 2] = x[1, 0, 3]
-    for axes in ((0,), (3,), (1, 2), (0, 1, 2, 3), (0, 3)):
-        tag = "".join(map(str, axes))
-        for op, f in (("sum", np.sum), ("reduce_max", np.max), ("reduce_min", np.min)):
-            simple(f"{op}_{tag}", op, [x], f(d(x), axis=axes, keepdims=True), f"axes={ints(axes)}")
-    long = f32(-1, 1, 2, 1003)
-    simple("sum_long", "sum", [long], d(long).sum(1, keepdims=True), "axes=[1]")
-    holes = x.copy()
-    holes[2, 0, 1, 3] = np.nan
-    simple("reduce_max_nan", "reduce_max", [holes], np.max(d(holes), axis=3, keepdims=True), "axes=[3]")
-    i = rng.integers(-9, 9, (4, 6)).astype(np.int32)
-    simple("sum_i32", "sum", [i], i.sum(1, keepdims=True).astype(np.int32), "axes=[1]")
-    simple("reduce_min_i32", "reduce_min", [i], i.min(0, keepdims=True), "axes=[0]")
-    ties = np.array([[1, 3, 3, 2], [np.nan, 9, np.nan, 9], [-np.inf, -np.inf, -np.inf, -np.inf]], np.float32)
-    simple("argmax", "argmax", [ties], np.array([[1], [0], [0]], np.int32), "axis=1")
-    simple("argmax_axis0", "argmax", [x[:, 0, :, 0]], np.argmax(x[:, :1, :, 0].reshape(3, 5), axis=0)[None].astype(np.int32), "axis=0")
+    shapes = [((7,), (0,)), ((3, 5), (1,)), ((2, 1, 7), (0, 2)), ((2, 3, 1, 4), (1, 2)), ((1, 1), (0, 1))]
+    ties = np.array([[1, 3, 3, -1], [2, 2, 0, 2], [-INF, INF, INF, 0], [0.0, NAN, 5, NAN]], np.float32)
+    for op, fn in {"sum": np.sum, "reduce_max": np.max, "reduce_min": np.min}.items():
+        for shape, axes in shapes:
+            x = f32(*shape)
+            case("x".join(map(str, shape)), op, [x], F32(fn(wide(x), axis=axes, keepdims=True)), f"axes={ilist(axes)}")
+        case("special", op, [ties], F32(fn(wide(ties), axis=1, keepdims=True)), "axes=[1]")
+        x = ints(3, 4, lo=2**30, hi=2**31 - 1)
+        with np.errstate(over="ignore"):
+            case("i32", op, [x], fn(x, axis=0, keepdims=True, **({"dtype": np.int32} if op == "sum" else {})), "axes=[0]")
+        x = np.array([[2**53, 2**53 + 1, 2**53 + 3]], np.int64)
+        case("i64", op, [x], fn(x, axis=1, keepdims=True), "axes=[1]")
+    for name, x, axis in [("3x5", f32(3, 5), 1), ("2x1x7", f32(2, 1, 7), 0), ("size1", f32(2, 1), 1), ("ties", ties, 1),
+                          ("i32", ints(4, 3, lo=0, hi=3), 0)]:
+        case(name, "argmax", [x], np.argmax(x, axis=axis, keepdims=True).astype(np.int32), f"axis={axis}")
+        for descending in (0, 1):
+            order = np.argsort(-x if descending else x, axis=axis, kind="stable").astype(np.int32)
+            case(f"{name}_{descending}", "argsort", [x], order, f"axis={axis} descending={descending}")
+        for exclusive in (0, 1):
+            for reverse in (0, 1):
+                y = wide(x)
+                y = np.flip(y, axis) if reverse else y
+                total = np.cumsum(y, axis=axis)
+                if exclusive:
+                    total = np.concatenate([np.zeros_like(total.take([0], axis)), total.take(range(total.shape[axis] - 1), axis)], axis)
+                total = np.flip(total, axis) if reverse else total
+                expect = total.astype(np.int32) if x.dtype == np.int32 else F32(total)
+                case(f"{name}_{exclusive}{reverse}", "cumsum", [x], expect, f"axis={axis} exclusive={exclusive} reverse={reverse}")
+
+
+# ---- leaves and shapes ----
+def leaf(name, op, attrs, expect):
+    raw(f"{op}.{name}", f'graph "{name}" {{\n  %1 = {op} {{{attrs}}} : {type_of(expect)}\n  return y=%1\n}}', {}, {"y": expect})
 
 
 def shapes():
-    x = f32(-3, 3, 3, 1, 4)
-    simple("broadcast", "broadcast", [x], np.broadcast_to(d(x), (3, 5, 4)), "shape=[3,5,4]")
-    simple("reshape", "reshape", [x], d(x).reshape(2, 6), "shape=[2,6]")
-    simple("transpose", "transpose", [x], d(x).transpose(2, 0, 1), "perm=[2,0,1]")
-    y = f32(-3, 3, 5, 7)
-    simple("slice", "slice", [y], d(y)[1:5:2, 0:7:3], "start=[1,0] limit=[5,7] stride=[2,3]")
-    simple("pad", "pad", [y], np.pad(d(y), ((1, 0), (2, 3)), constant_values=0.5), "lo=[1,2] hi=[0,3] fill=0.5")
-    z = f32(-3, 3, 5, 2)
-    simple("concat", "concat", [y, z, y], np.concatenate([d(y), d(z), d(y)], 1), "axis=1")
-    simple("reverse", "reverse", [y], d(y)[::-1, ::-1], "axes=[0,1]")
-    simple("dyn_slice", "dyn_slice", [y, np.array(3, np.int32)], d(y)[:, 3:5], "axis=1 size=2")
-    simple("dyn_slice_clamped", "dyn_slice", [y, np.array(99, np.int32)], d(y)[:, 5:7], "axis=1 size=2")
-    simple("dyn_slice_negative", "dyn_slice", [y, np.array(-4, np.int32)], d(y)[0:2], "axis=0 size=2")
-    for tag, start, at in (("", 2, 2), ("_clamped", 77, 5), ("_negative", -1, 0)):
-        updated = d(y).copy()
-        updated[:, at:at + 2] = d(z)
-        simple("dyn_update" + tag, "dyn_update", [y, z, np.array(start, np.int32)], updated, "axis=1")
-    windows()
-    case = Case("leaves")
-    case.out("ones", case.line("const {value=1.5}", (2, 3), "f32"), np.full((2, 3), 1.5))
-    case.out("literal", case.line("literal {data=[1,-2.5,3]}", (3,), "f32"), d([1, -2.5, 3]))
-    case.out("iota", case.line("iota {axis=1}", (2, 4), "i32"), np.tile(np.arange(4, dtype=np.int32), (2, 1)))
-    case.done()
-
-
-def windowed(x, axis, size, step, dilation, pad, count, fill):
-    """out[.., i, .., k] = x[.., i*step + k*dilation - pad, ..]"""
-    x = np.moveaxis(x, axis, 0)
-    out = np.full((count,) + x.shape[1:] + (size,), fill)
-    for i in range(count):
-        for k in range(size):
-            at = i * step + k * dilation - pad
-            if 0 <= at < x.shape[0]:
-                out[i, ..., k] = x[at]
-    return np.moveaxis(out, 0, axis)
+    leaf("f32", "const", "value=0.1", F32(np.full((2, 3), 0.1)))
+    leaf("i64", "const", "value=-7", np.full((1,), -7))
+    leaf("nan", "const", "value=nan", np.full((2,), NAN))
+    leaf("f32", "literal", "data=[1,-2.5,inf,nan]", F32([[1, -2.5], [INF, NAN]]))
+    leaf("i32", "literal", "data=[-2147483648,2147483647]", np.array([-(2**31), 2**31 - 1], np.int32))
+    leaf("bool", "literal", "data=[1,0,1]", np.array([[1, 0, 1]], bool))
+    leaf("f32", "iota", "axis=1", F32(np.broadcast_to(np.arange(5), (3, 5))))
+    leaf("i32", "iota", "axis=0", np.broadcast_to(np.arange(3)[:, None, None], (3, 1, 2)).astype(np.int32))
+    leaf("i64", "iota", "axis=2", np.broadcast_to(np.arange(4), (1, 2, 4)).astype(np.int64))
+    for a, b in [((1,), (4,)), ((3, 1, 5), (3, 2, 5)), ((1, 1), (1, 3)), ((2, 1), (2, 1))]:
+        x = f32(*a)
+        case("x".join(map(str, b)), "broadcast", [x], np.broadcast_to(x, b), f"shape={ilist(b)}")
+    for a, b in [((6,), (2, 3)), ((2, 3, 1), (3, 2)), ((1,), ())]:
+        x = f32(*a)
+        case("to_" + "x".join(map(str, b)), "reshape", [x], x.reshape(b), f"shape={ilist(b)}")
+    for a, perm in [((2, 3), (1, 0)), ((2, 1, 5), (2, 0, 1)), ((2, 3, 4, 5), (0, 2, 3, 1))]:
+        x = f32(*a)
+        case("x".join(map(str, a)), "transpose", [x], x.transpose(perm), f"perm={ilist(perm)}")
+    x = ints(3, 4, dtype=np.int64)
+    case("i64", "transpose", [x], x.T, "perm=[1,0]")
+    for a, start, limit, stride in [((7,), (1,), (6,), (2,)), ((3, 5), (0, 2), (3, 5), (1, 3)), ((2, 1, 4), (1, 0, 0), (2, 1, 4), (1, 1, 4))]:
+        x = f32(*a)
+        y = x[tuple(slice(*t) for t in zip(start, limit, stride))]
+        case("x".join(map(str, a)), "slice", [x], y, f"start={ilist(start)} limit={ilist(limit)} stride={ilist(stride)}")
+    for a, lo, hi, fill in [((3,), (2,), (0,), 0.5), ((2, 3), (1, 0), (1, 2), NAN), ((1, 1, 2), (0, 1, 0), (0, 0, 3), -1)]:
+        x = f32(*a)
+        y = np.pad(x, list(zip(lo, hi)), constant_values=fill)
+        case("x".join(map(str, a)), "pad", [x], y, f"lo={ilist(lo)} hi={ilist(hi)} fill={number(fill)}")
+    x = ints(2)
+    case("i32", "pad", [x], np.pad(x, 1, constant_values=7), "lo=[1] hi=[1] fill=7")
+    for parts, axis in [([(2,), (3,)], 0), ([(2, 1), (2, 4), (2, 2)], 1), ([(1, 3, 2)], 2), ([(1, 2), (2, 2)], 0)]:
+        xs = [f32(*s) for s in parts]
+        case(f"{len(parts)}_axis{axis}_{parts[0][0]}", "concat", xs, np.concatenate(xs, axis), f"axis={axis}")
+    for a, axes in [((5,), (0,)), ((3, 4), (0, 1)), ((2, 1, 3), (1, 2))]:
+        x = f32(*a)
+        case("x".join(map(str, a)), "reverse", [x], np.flip(x, axes), f"axes={ilist(axes)}")
 
 
 def windows():
-    x = f32(-3, 3, 2, 9, 3)
-    for tag, n in (("", (1, 3, 2, 1, 1, 5, -9.0)), ("_dilated", (1, 4, 1, 3, 4, 8, 0.0)), ("_overhang", (2, 2, 2, 1, 0, 2, 7.0))):
-        axis, size, step, dilation, pad, count, fill = n
-        simple("window" + tag, "window", [x], windowed(d(x), *n),
-               f"axis={axis} size={size} step={step} dilation={dilation} pad={pad} count={count} fill={fill}")
-    y = f32(-3, 3, 2, 5, 3, 4)  # 5 windows of 4 along axis 1, folded to length 9
-    out = np.zeros((2, 9, 3))
-    for i in range(5):
-        for k in range(4):
-            at = 2 * i + k - 1
-            if 0 <= at < 9:
-                out[:, at] += d(y)[:, i, :, k]
-    simple("fold", "fold", [y], out, "axis=1 step=2 dilation=1 pad=1 count=9")
+    for a, axis, size, step, dilation, pad, count, fill in [
+            ((7,), 0, 3, 1, 1, 1, 7, 0), ((2, 9, 3), 1, 3, 2, 2, 2, 4, -INF), ((1, 5), 1, 1, 1, 1, 0, 5, 0), ((4, 2), 0, 2, 3, 1, 0, 2, 9)]:
+        x = f32(*a)
+        attrs = f"axis={axis} size={size} step={step} dilation={dilation} pad={pad} count={count}"
+        right = max(0, (count - 1) * step + (size - 1) * dilation + 1 - pad - a[axis])
+        span = (size - 1) * dilation + 1
+        widths = [(0, 0)] * len(a)
+        widths[axis] = (pad, right)
+        view = sliding_window_view(np.pad(x, widths, constant_values=fill), span, axis)
+        view = view.take(range(0, count * step, step), axis)[..., ::dilation]
+        case("x".join(map(str, a)), "window", [x], view, attrs + f" fill={number(fill)}")
+        t = torch.zeros(a, dtype=torch.float64, requires_grad=True)
+        torch_pad = [p for w in reversed(widths) for p in w]
+        y = F.pad(t, torch_pad).unfold(axis, span, step).narrow(axis, 0, count)[..., ::dilation]
+        g = f32(*view.shape)
+        (y * torch.tensor(g)).sum().backward()
+        attrs = f"axis={axis} step={step} dilation={dilation} pad={pad} count={a[axis]}"
+        case("x".join(map(str, a)), "fold", [g], F32(t.grad.numpy()), attrs)
 
 
 def indexing():
-    x, idx = f32(-3, 3, 6, 3), np.array([[5, 0, -1, 6], [2, 2, 0, 2**31 - 1]], np.int32)
-    def take(table, i):
-        ok = (i >= 0) & (i < table.shape[0])
-        return np.where(ok[..., None], table[np.clip(i, 0, table.shape[0] - 1)], 0.0)
-    simple("gather", "gather", [x, idx], take(d(x), idx), "batch=0")
-    simple("gather_i64", "gather", [x, idx.astype(np.int64)], take(d(x), idx), "batch=0")
-    b, bi = f32(-3, 3, 2, 5, 3), np.array([[4, 0, 9], [1, 1, 2]], np.int32)
-    simple("gather_batch", "gather", [b, bi], np.stack([take(d(b[k]), bi[k]) for k in range(2)]), "batch=1")
-    rows = f32(-3, 3, 4, 6)
-    one = np.array([5, 0, 3, 7], np.int32)
-    simple("gather_along", "gather", [rows, one], np.where(one < 6, d(rows)[np.arange(4), np.clip(one, 0, 5)], 0.0), "batch=1")
-    upd = f32(-3, 3, 2, 4, 3)
-    added = d(x).copy()
-    for i in np.ndindex(idx.shape):
-        if 0 <= idx[i] < 6:
-            added[idx[i]] += d(upd)[i]
-    simple("scatter_add", "scatter_add", [x, idx, upd], added, "batch=0")
-    y = f32(-1, 1, 3, 6)
-    c = np.cumsum(d(y), 1)
-    r = np.cumsum(d(y)[:, ::-1], 1)[:, ::-1]
-    for tag, e, v, out in (("", 0, 0, c), ("_exclusive", 1, 0, c - d(y)), ("_reverse", 0, 1, r), ("_both", 1, 1, r - d(y))):
-        simple("cumsum" + tag, "cumsum", [y], out, f"axis=1 exclusive={e} reverse={v}")
-    simple("cumsum_axis0", "cumsum", [y], np.cumsum(d(y), 0), "axis=0 exclusive=0 reverse=0")
-    s = np.array([[3, 1, 2, 1, 3], [0, np.nan, -1, np.inf, -np.inf]], np.float32)
-    simple("argsort", "argsort", [s], np.array([[1, 3, 2, 0, 4], [4, 2, 0, 3, 1]], np.int32), "axis=1 descending=0")
-    simple("argsort_descending", "argsort", [s], np.array([[0, 4, 2, 1, 3], [3, 0, 2, 4, 1]], np.int32), "axis=1 descending=1")
+    for a, axis, size in [((7,), 0, 3), ((2, 5), 1, 2), ((3, 1, 2), 0, 1)]:
+        for start in (-4, 1, 99):
+            x, u = f32(*a), f32(*[size if i == axis else d for i, d in enumerate(a)])
+            at = min(max(start, 0), a[axis] - size)
+            where = tuple(slice(at, at + size) if i == axis else slice(None) for i in range(len(a)))
+            index = np.array(start, np.int32)
+            name = "x".join(map(str, a)) + f"_at_{start}"
+            case(name, "dyn_slice", [x, index], x[where], f"axis={axis} size={size}")
+            y = x.copy()
+            y[where] = u
+            case(name, "dyn_update", [x, u, index], y, f"axis={axis}")
+    for xs, ishape, batch, dtype in [((5,), (3,), 0, np.int32), ((4, 3), (2, 2), 0, np.int64), ((2, 4, 3), (2, 5), 1, np.int32),
+                                     ((2, 1, 6), (2, 1), 2, np.int32), ((3, 2), (), 0, np.int64)]:
+        x = f32(*xs)
+        idx = rng.integers(-1, xs[batch] + 1, ishape).astype(dtype)
+        outer = xs[:batch]
+        rows = ishape[batch:]
+        y = np.zeros(ishape + xs[batch + 1:])
+        base, upd = f32(*xs), f32(*(ishape + xs[batch + 1:]))
+        total = wide(base)
+        for b in np.ndindex(*outer):
+            for r in np.ndindex(*rows):
+                i = int(idx[b + r])
+                if 0 <= i < xs[batch]:
+                    y[b + r] = x[b + (i,)]
+                    total[b + (i,)] += upd[b + r]
+        name = "x".join(map(str, xs)) + f"_{len(ishape)}"
+        case(name, "gather", [x, idx], F32(y), f"batch={batch}")
+        case(name, "scatter_add", [base, idx, upd], F32(total), f"batch={batch}")
 
 
-# ---- contraction ----
+# ---- contractions ----
+def contract(name, a, b, spec, expect):
+    case(name, "contract", [a, b], expect, f'spec="{spec}"')
+
+
+def t64(x):
+    return torch.tensor(wide(x))
+
+
+def index(loop, stride, tap, dilation, pad):
+    left = loop if stride == 1 else f"{stride}*{loop}"
+    right = tap if dilation == 1 else f"{dilation}*{tap}"
+    return f"{left}+{right}" + (f"-{pad}" if pad else "")
+
+
 def contractions():
-    t = lambda x: torch.from_numpy(x).double()
-    a, b = f32(-1, 1, 7, 13), f32(-1, 1, 13, 5)
-    simple("matmul", "contract", [a, b], d(a) @ d(b), 'spec="a c, c b -> a b | c=13"')
-    simple("matmul_transposed", "contract", [a, b.T.copy()], d(a) @ d(b), 'spec="a c, b c -> a b | c=13"')
-    p, q = f32(-1, 1, 3, 4, 6), f32(-1, 1, 3, 5, 6)
-    simple("matmul_batched", "contract", [p, q], np.einsum("abd,acd->abc", d(p), d(q)), 'spec="a b d, a c d -> a b c | d=6"')
-    simple("dot", "contract", [a, a], (d(a) * d(a)).sum(), 'spec="a b, a b -> | a=7 b=13"')
-    simple("outer", "contract", [a[0], b[0]], np.outer(d(a[0]), d(b[0])), 'spec="a, b -> a b"')
-    x, w = f32(-1, 1, 2, 11, 4), f32(-1, 1, 3, 4, 6)  # channels last; taps, in, out
-    for step, dil, pad in ((1, 1, 1), (2, 1, 0), (1, 4, 4), (3, 2, 5), (1, 16, 16)):
-        y = F.conv1d(t(x).transpose(1, 2), t(w).permute(2, 1, 0), stride=step, dilation=dil, padding=pad).transpose(1, 2).numpy()
-        b_ = "b" if step == 1 else f"{step}*b"
-        d_ = "d" if dil == 1 else f"{dil}*d"
-        off = f"-{pad}" if pad else ""
-        simple(f"conv1d_s{step}_d{dil}_p{pad}", "contract", [x, w], y, f'spec="a {b_}+{d_}{off} e, d e c -> a b c | d=3 e=4"')
-    y = F.conv_transpose1d(t(x).transpose(1, 2), t(w).permute(1, 2, 0), stride=2, padding=1).transpose(1, 2).numpy()
-    simple("conv1d_transposed", "contract", [x, w], y, 'spec="a (b-d+1)/2 e, d e c -> a b c | d=3 e=4"')
-    g, gw = f32(-1, 1, 2, 9, 3, 4), f32(-1, 1, 3, 3, 4, 5)  # 3 groups of 4 -> 5 channels; taps, group, in, out
-    y = F.conv1d(t(g).reshape(2, 9, 12).transpose(1, 2), t(gw).permute(1, 3, 2, 0).reshape(15, 4, 3), padding=1, groups=3)
-    simple("conv1d_grouped", "contract", [g, gw], y.transpose(1, 2).reshape(2, 9, 3, 5).numpy(),
-           'spec="a b+e-1 c f, e c f d -> a b c d | e=3 f=4"')
-    i, k = f32(-1, 1, 2, 6, 7, 3), f32(-1, 1, 3, 2, 3, 4)
-    y = F.conv2d(t(i).permute(0, 3, 1, 2), t(k).permute(3, 2, 0, 1), stride=(2, 1), padding=(1, 0)).permute(0, 2, 3, 1).numpy()
-    simple("conv2d", "contract", [i, k], y, 'spec="a 2*b+e-1 c+f g, e f g d -> a b c d | e=3 f=2 g=3"')
-    v, vk = f32(-1, 1, 1, 4, 5, 3, 2), f32(-1, 1, 2, 3, 2, 2, 3)
-    y = F.conv3d(t(v).permute(0, 4, 1, 2, 3), t(vk).permute(4, 3, 0, 1, 2), padding=(0, 1, 0)).permute(0, 2, 3, 4, 1).numpy()
-    simple("conv3d", "contract", [v, vk], y, 'spec="a b+f c+g-1 d+h i, f g h i e -> a b c d e | f=2 g=3 h=2 i=2"')
+    for m, k, n in [(1, 1, 1), (3, 5, 2), (4, 1, 7)]:
+        a, b = f32(m, k), f32(k, n)
+        contract(f"matmul_{m}x{k}x{n}", a, b, f"a c, c b -> a b | c={k}", F32(wide(a) @ wide(b)))
+        a, b = f32(2, m, k), f32(2, n, k)
+        contract(f"batched_{m}x{k}x{n}", a, b, f"a b d, a c d -> a b c | d={k}", F32(np.einsum("abd,acd->abc", wide(a), wide(b))))
+    a, b = f32(3, 4), f32(3, 4)
+    contract("dot", a, b, "a b, a b -> | a=3 b=4", F32(np.sum(wide(a) * wide(b))))
+    contract("outer", a[0], b[1], "a, b -> a b", F32(np.outer(wide(a[0]), wide(b[1]))))
+    contract("matmul_bf16", BF16(a), BF16(b), "a c, b c -> a b | c=4", F32(BF16(a).array @ BF16(b).array.T))
+    contract("matmul_f64", wide(a), wide(b), "a c, b c -> a b | c=4", wide(a) @ wide(b).T)
+    for n, l, c, o, k, s, d, p in [(2, 7, 3, 4, 3, 1, 1, 1), (1, 9, 2, 1, 3, 2, 2, 2), (2, 5, 1, 3, 1, 1, 1, 0), (1, 4, 2, 2, 5, 1, 3, 6)]:
+        x, w = f32(n, l, c), f32(k, c, o)  # channels last
+        tx, tw = t64(x).permute(0, 2, 1).requires_grad_(), t64(w).permute(2, 1, 0).requires_grad_()
+        y = F.conv1d(tx, tw, stride=s, dilation=d, padding=p)
+        lo = y.shape[2]
+        name = f"l{l}_k{k}_s{s}_d{d}_p{p}"
+        contract("conv1d_" + name, x, w, f"a {index('b', s, 'd', d, p)} e, d e c -> a b c | d={k} e={c}", F32(y.detach().permute(0, 2, 1).numpy()))
+        g = f32(n, lo, o)
+        y.backward(t64(g).permute(0, 2, 1))
+        back = f"(b-{d}*d+{p})/{s}" if s > 1 else f"b-{d}*d+{p}"
+        contract("conv1d_dx_" + name, g, w, f"a {back} e, d c e -> a b c | d={k} e={o}", F32(tx.grad.permute(0, 2, 1).numpy()))
+        weight = index("a", d, "e", s, p)
+        contract("conv1d_dw_" + name, x, g, f"d {weight} b, d e c -> a b c | d={n} e={lo}", F32(tw.grad.permute(2, 1, 0).numpy()))
+    x, w = f32(2, 6, 2, 3), f32(3, 2, 3, 2)  # two groups of channels
+    tx = t64(x).reshape(2, 6, 6).permute(0, 2, 1)
+    tw = t64(w).permute(1, 3, 2, 0).reshape(4, 3, 3)
+    y = F.conv1d(tx, tw, groups=2, padding=1).permute(0, 2, 1).reshape(2, 6, 2, 2)
+    contract("conv1d_groups", x, w, "a b+e-1 c f, e c f d -> a b c d | e=3 f=3", F32(y.numpy()))
+    x, w = f32(2, 3, 8), f32(4, 3, 3)  # channels first
+    y = F.conv1d(t64(x), t64(w), stride=2, padding=1)
+    contract("conv1d_ncl", x, w, "a d 2*c+e-1, b d e -> a b c | d=3 e=3", F32(y.numpy()))
+    x, w = f32(1, 5, 6, 2), f32(3, 3, 2, 3)
+    y = F.conv2d(t64(x).permute(0, 3, 1, 2), t64(w).permute(3, 2, 0, 1), stride=2, padding=1)
+    contract("conv2d", x, w, "a 2*b+e-1 2*c+f-1 g, e f g d -> a b c d | e=3 f=3 g=2", F32(y.permute(0, 2, 3, 1).numpy()))
+    y = F.conv2d(t64(x).permute(0, 3, 1, 2), t64(w).permute(3, 2, 0, 1), dilation=(2, 1))
+    contract("conv2d_dilated", x, w, "a b+2*e c+f g, e f g d -> a b c d | e=3 f=3 g=2", F32(y.permute(0, 2, 3, 1).numpy()))
+    x, w = f32(2, 3, 3, 2), f32(2, 2, 2, 3)
+    y = F.conv_transpose2d(t64(x).permute(0, 3, 1, 2), t64(w).permute(2, 3, 0, 1), stride=2)
+    contract("conv2d_transposed", x, w, "a (b-e)/2 (c-f)/2 g, e f g d -> a b c d | e=2 f=2 g=2", F32(y.permute(0, 2, 3, 1).numpy()))
+    x, w = f32(1, 3, 4, 3, 2), f32(2, 2, 2, 2, 2)
+    y = F.conv3d(t64(x).permute(0, 4, 1, 2, 3), t64(w).permute(4, 3, 0, 1, 2), padding=1)
+    contract("conv3d", x, w, "a b+f-1 c+g-1 d+h-1 i, f g h i e -> a b c d e | f=2 g=2 h=2 i=2", F32(y.permute(0, 2, 3, 4, 1).numpy()))
 
 
-# ---- randomness and regions ----
+# ---- randomness, regions, kernels ----
 def philox(counter, key):
-    """Philox4x32-10 (Salmon et al., 2011): four words from four counter words and two key words."""
-    c, k = [int(v) for v in counter], [int(v) for v in key]
+    c, k = list(counter), list(key)
     for _ in range(10):
-        p0, p1 = 0xD2511F53 * c[0], 0xCD9E8D57 * c[2]
+        p0, p1 = c[0] * 0xD2511F53, c[2] * 0xCD9E8D57
         c = [p1 >> 32 ^ c[1] ^ k[0], p1 & 0xFFFFFFFF, p0 >> 32 ^ c[3] ^ k[1], p0 & 0xFFFFFFFF]
         k = [(k[0] + 0x9E3779B9) & 0xFFFFFFFF, (k[1] + 0xBB67AE85) & 0xFFFFFFFF]
     return c
 
 
-# the known answers that come with Random123
-assert philox([0] * 4, [0] * 2) == [0x6627E8D5, 0xE169C58D, 0xBC57AC4C, 0x9B00DBD8]
-assert philox([0xFFFFFFFF] * 4, [0xFFFFFFFF] * 2) == [0x408F276D, 0x41C83B0E, 0xA20BC7C6, 0x6D5451FD]
-
-
 def randomness():
-    key = np.array([0xA4093822, 0x299F31D0], np.uint32)
-    rows = np.array([[0, 0, 0], [7, 2**32 - 1, 3], [1, 2, 3]], np.uint32)
-    out = [[philox([e // 4, *row], key)[e % 4] for e in range(10)] for row in rows]
-    simple("random", "random", [key, rows], np.array(out, np.uint32).reshape(3, 2, 5), "shape=[3,2,5]")
+    # known answers of Random123 (kat_vectors)
+    assert philox([0] * 4, [0] * 2) == [0x6627E8D5, 0xE169C58D, 0xBC57AC4C, 0x9B00DBD8]
+    assert philox([2**32 - 1] * 4, [2**32 - 1] * 2) == [0x408F276D, 0x41C83B0E, 0xA20BC7C6, 0x6D5451FD]
+    assert philox([0x243F6A88, 0x85A308D3, 0x13198A2E, 0x03707344], [0xA4093822, 0x299F31D0]) == [0xD16CFE09, 0x94FDCCEB, 0x5001E420, 0x24126EA1]
+    for shape in [(1, 4), (2, 7), (3, 2, 5)]:
+        key = rng.integers(0, 2**32, 2).astype(np.uint32) if shape[0] > 1 else np.zeros(2, np.uint32)
+        rows = rng.integers(0, 2**32, (shape[0], 3)).astype(np.uint32) if shape[0] > 1 else np.zeros((1, 3), np.uint32)
+        count = int(np.prod(shape[1:]))
+        y = [[philox([e // 4, *map(int, r)], map(int, key))[e % 4] for e in range(count)] for r in rows]
+        case("x".join(map(str, shape)), "random", [key, rows], np.array(y, np.uint32).reshape(shape), f"shape={ilist(shape)}")
 
 
 def regions():
-    x = f32(-1, 1, 2, 3)
-    case = Case("call_twice")
-    region = ['    @1 "square_plus_one" {', '      %1 = input {name="v" role=data} : f32[2,3]', "      %2 = mul %1, %1 : f32[2,3]",
-              "      %3 = const {value=1} : f32[2,3]", "      %4 = add %2, %3 : f32[2,3]", "      return y=%4", "    }"]
-    v = case.input("a", x)
-    case.lines.append("  %2 = call %1 {graph=@1} : (f32[2,3])\n" + "\n".join(region))
-    case.op("pick", [2], x.shape, attrs="index=0")
-    case.lines.append("  %4 = call %3 {graph=@1} : (f32[2,3])")
-    once = d(x) ** 2 + 1
-    case.out("out", case.op("pick", [4], x.shape, attrs="index=0"), once**2 + 1)
-    case.done()
+    x, w = f32(2, 3), f32(2, 3)
+    block = '''    @1 "block" {
+      %1 = input {name="a" role=data} : f32[2,3]
+      %2 = input {name="b" role=data} : f32[2,3]
+      %3 = mul %1, %2 : f32[2,3]
+      %4 = add %3, %1 : f32[2,3]
+      return y=%4, p=%3
+    }'''
+    y1 = wide(x) * wide(w) + wide(x)
+    raw("call.twice", f'''graph "twice" {{
+  %1 = input {{name="x" role=data}} : f32[2,3]
+  %2 = input {{name="w" role=param}} : f32[2,3]
+  %3 = call %1, %2 {{graph=@1}} : (f32[2,3], f32[2,3])
+{block}
+  %4 = pick %3 {{index=0}} : f32[2,3]
+  %5 = call %4, %2 {{graph=@1}} : (f32[2,3], f32[2,3])
+  %6 = pick %5 {{index=0}} : f32[2,3]
+  %7 = pick %5 {{index=1}} : f32[2,3]
+  return y=%6, p=%7
+}}''', {"x": x, "w": w}, {"y": F32(y1 * wide(w) + y1), "p": F32(y1 * wide(w))})
+    raw("fuse.one", f'''graph "one" {{
+  %1 = input {{name="x" role=data}} : f32[2,3]
+  %2 = fuse %1, %1 {{graph=@1 kind=0}} : (f32[2,3], f32[2,3])
+{block}
+  %3 = pick %2 {{index=0}} : f32[2,3]
+  return y=%3
+}}''', {"x": x}, {"y": F32(wide(x) ** 2 + wide(x))})
+    c, s, k = f32(2), f32(4, 2), f32(2)
+    carried, stack = wide(c), []
+    for row in wide(s):
+        carried = carried * row + wide(k)
+        stack.append(carried * 2)
+    raw("loop.scan", '''graph "scan" {
+  %1 = input {name="c" role=data} : f32[2]
+  %2 = input {name="s" role=data} : f32[4,2]
+  %3 = input {name="k" role=data} : f32[2]
+  %4 = loop %1, %2, %3 {graph=@1 trip=4 carry=1 scan=1} : (f32[2], f32[4,2])
+    @1 "body" {
+      %1 = input {name="c" role=data} : f32[2]
+      %2 = input {name="s" role=data} : f32[2]
+      %3 = input {name="k" role=data} : f32[2]
+      %4 = mul %1, %2 : f32[2]
+      %5 = add %4, %3 : f32[2]
+      %6 = add %5, %5 : f32[2]
+      return c=%5, y=%6
+    }
+  %5 = pick %4 {index=0} : f32[2]
+  %6 = pick %4 {index=1} : f32[4,2]
+  return c=%5, y=%6
+}''', {"c": c, "s": s, "k": k}, {"c": F32(carried), "y": F32(np.array(stack))})
+    raw("loop.fibonacci", '''graph "fibonacci" {
+  %1 = input {name="a" role=data} : i32[]
+  %2 = input {name="b" role=data} : i32[]
+  %3 = loop %1, %2 {graph=@1 trip=10 carry=2 scan=0} : (i32[], i32[], i32[10])
+    @1 "body" {
+      %1 = input {name="a" role=data} : i32[]
+      %2 = input {name="b" role=data} : i32[]
+      %3 = add %1, %2 : i32[]
+      return a=%2, b=%3, seen=%1
+    }
+  %4 = pick %3 {index=1} : i32[]
+  %5 = pick %3 {index=2} : i32[10]
+  return b=%4, seen=%5
+}''', {"a": np.array(0, np.int32), "b": np.array(1, np.int32)},
+        {"b": np.array(89, np.int32), "seen": np.array([0, 1, 1, 2, 3, 5, 8, 13, 21, 34], np.int32)})
+    raw("loop.never", '''graph "never" {
+  %1 = input {name="a" role=data} : f32[2]
+  %2 = loop %1 {graph=@1 trip=0 carry=1 scan=0} : (f32[2])
+    @1 "body" {
+      %1 = input {name="a" role=data} : f32[2]
+      %2 = neg %1 : f32[2]
+      return a=%2
+    }
+  %3 = pick %2 {index=0} : f32[2]
+  return y=%3
+}''', {"a": x[0, :2]}, {"y": x[0, :2]})
+    raw("host.double", '''graph "double" {
+  %1 = input {name="x" role=data} : f32[2,3]
+  %2 = host %1 {name="double"} : f32[2,3]
+  return y=%2
+}''', {"x": x}, {"y": F32(2 * wide(x))})
 
-    case = Case("loop_recurrence")  # h = tanh(h * w + s[i]); the stack of all h
-    h0, s, w = f32(-1, 1, 4), f32(-1, 1, 5, 4), f32(-1, 1, 4)
-    for name, value in (("h", h0), ("s", s), ("w", w)):
-        v = case.input(name, value)
-    region = ['    @1 "step" {', '      %1 = input {name="h" role=data} : f32[4]', '      %2 = input {name="s" role=data} : f32[4]',
-              '      %3 = input {name="w" role=data} : f32[4]', "      %4 = mul %1, %3 : f32[4]", "      %5 = add %4, %2 : f32[4]",
-              "      %6 = tanh %5 : f32[4]", "      %7 = neg %6 : f32[4]", "      return h=%6, minus=%7", "    }"]
-    case.lines.append("  %4 = loop %1, %2, %3 {graph=@1 trip=5 carry=1 scan=1} : (f32[4], f32[5,4])\n" + "\n".join(region))
-    h, stack = d(h0), []
-    for i in range(5):
-        h = np.tanh(h * d(w) + d(s)[i])
-        stack.append(-h)
-    case.out("last", case.op("pick", [4], (4,), attrs="index=0"), h)
-    case.out("stack", case.op("pick", [4], (5, 4), attrs="index=1"), np.stack(stack))
-    case.done()
 
-    case = Case("grad_of_grad")  # y = sum(x^3): dy/dx = 3 x^2, and the gradient of its sum is 6 x
-    v = case.input("x", x)
-    case.op("mul", [1, 1], x.shape)
-    case.op("mul", [2, 1], x.shape)
-    case.op("sum", [3], (1, 1), attrs="axes=[0,1]")
-    case.op("reshape", [4], (), attrs="shape=[]")
-    case.lines.append("  %6 = grad %5, %1 : (f32[2,3])")
-    case.op("pick", [6], x.shape, attrs="index=0")
-    case.op("sum", [7], (1, 1), attrs="axes=[0,1]")
-    case.op("reshape", [8], (), attrs="shape=[]")
-    case.lines.append("  %10 = grad %9, %1 : (f32[2,3])")
-    case.op("pick", [10], x.shape, attrs="index=0")
-    case.out("first", 7, 3 * d(x) ** 2)
-    case.out("second", 11, 6 * d(x))
-    case.done()
+def kernels():
+    x = f32(3, 7)
+    raw("kernel.softplus_rows", '''graph "rows" {
+  %1 = input {name="x" role=data} : f32[3,7]
+  %2 = kernel %1 {graph=@1} : (f32[3,7], f32[3])
+    @1 {
+      %1 = buf {name="p0" role=in index=0} : f32[3,7]
+      %2 = buf {name="p1" role=out index=1} : f32[3,7]
+      %3 = buf {name="p2" role=out index=2} : f32[3]
+      %4 = for {kind=parallel nums=[0,3,1]} : i64[]
+        %5 = acc {value=0 kind=add} : f32[]
+        %6 = const {value=7} : i64[]
+        %7 = mul %4, %6 : i64[]
+        %8 = for {kind=vector nums=[0,7,1]} : i64[]
+          %9 = add %7, %8 : i64[]
+          %10 = load %1, %9 : f32[]
+          %11 = exp %10 : f32[]
+          %12 = log1p %11 : f32[]
+          %13 = store %2, %9, %12
+          %14 = acc_update %5, %12
+        %15 = end %8
+        %16 = acc_get %5 : f32[]
+        %17 = const {value=0} : i64[]
+        %18 = gt %4, %17 : bool[]
+        %19 = if %18
+          %20 = store %3, %4, %16
+        %21 = end %19
+        %22 = not %18 : bool[]
+        %23 = if %22
+          %24 = neg %16 : f32[]
+          %25 = store %3, %4, %24
+        %26 = end %23
+      %27 = end %4
+    }
+  %3 = pick %2 {index=0} : f32[3,7]
+  %4 = pick %2 {index=1} : f32[3]
+  return y=%3, s=%4
+}''', {"x": x}, {"y": F32(np.log1p(np.exp(wide(x)))), "s": F32(np.log1p(np.exp(wide(x))).sum(1) * [-1, 1, 1])})
+    a, b = f32(3, 5), f32(5, 4)
+    raw("kernel.tile", '''graph "tile" {
+  %1 = input {name="a" role=data} : f32[3,5]
+  %2 = input {name="b" role=data} : f32[5,4]
+  %3 = kernel %1, %2 {graph=@1} : (f32[3,4])
+    @1 {
+      %1 = buf {name="p0" role=in index=0} : f32[3,5]
+      %2 = buf {name="p1" role=in index=1} : f32[5,4]
+      %3 = buf {name="p2" role=out index=2} : f32[3,4]
+      %4 = for {kind=parallel nums=[0,1,1]} : i64[]
+        %5 = tile {mr=3 nr=4} : f32[3,4]
+        %6 = const {value=0} : i64[]
+        %7 = const {value=3} : i64[]
+        %8 = const {value=5} : i64[]
+        %9 = tile_contract %5, %1, %2, %6, %6, %6, %7, %8 {nums=[1,1,0,5,1,4,1,0]}
+        %10 = for {kind=row nums=[0,3,1]} : i64[]
+          %11 = const {value=4} : i64[]
+          %12 = mul %10, %11 : i64[]
+          %13 = for {kind=vector nums=[0,4,1]} : i64[]
+            %14 = tile_get %5, %10, %13 : f32[]
+            %15 = add %12, %13 : i64[]
+            %16 = store %3, %15, %14
+          %17 = end %13
+        %18 = end %10
+      %19 = end %4
+    }
+  %4 = pick %3 {index=0} : f32[3,4]
+  return y=%4
+}''', {"a": a, "b": b}, {"y": F32(wide(a) @ wide(b))})
+    key = [0x12345678, 0x9ABCDEF0]
+    raw("kernel.philox", '''graph "philox" {
+  %1 = input {name="key" role=data} : u32[2]
+  %2 = kernel %1 {graph=@1} : (u32[4])
+    @1 {
+      %1 = buf {name="p0" role=in index=0} : u32[2]
+      %2 = buf {name="p1" role=out index=1} : u32[4]
+      %3 = for {kind=parallel nums=[0,4,1]} : i64[]
+        %4 = const {value=0} : i64[]
+        %5 = const {value=1} : i64[]
+        %6 = load %1, %4 : u32[]
+        %7 = load %1, %5 : u32[]
+        %8 = cast %3 {to=u32} : u32[]
+        %9 = const {value=5} : u32[]
+        %10 = philox %6, %7, %8, %9, %9, %9 {index=2} : u32[]
+        %11 = store %2, %3, %10
+      %12 = end %3
+    }
+  %3 = pick %2 {index=0} : u32[4]
+  return y=%3
+}''', {"key": np.array(key, np.uint32)}, {"y": np.array([philox([i, 5, 5, 5], key)[2] for i in range(4)], np.uint32)})
 
 
-for part in (elementwise, integers, casts, reductions, shapes, indexing, contractions, randomness, regions):
-    part()
-with open(os.path.join(OUT, "ops.ir"), "w") as f:
-    f.write("\n".join(texts))
-save_file({k: np.ascontiguousarray(v) for k, v in tensors.items()}, os.path.join(OUT, "ops.safetensors"))
-print(f"{len(texts)} cases")
+def main():
+    with np.errstate(all="ignore"):
+        for part in (elementwise, casts, reductions, shapes, windows, indexing, contractions, randomness, regions, kernels):
+            part()
+    here = pathlib.Path(__file__).resolve().parent.parent
+    (here / "data" / "ops.txt").write_text("\n".join(lines))
+
+
+main()
