@@ -294,7 +294,7 @@ static void write_compute(Page *p)
         }
     if (!any)
         return;
-    buf_str(&p->out, "<h2>Compute</h2><div class=\"card\"><table><thead><tr><th>round</th>");
+    buf_str(&p->out, "<h2>Compute</h2><div class=\"card\"><table class=\"even\"><thead><tr><th>round</th>");
     for (int k = 0; k < N; k++)
         if (has[k])
             buf_printf(&p->out, "<th>%s</th>", cost[k].title);

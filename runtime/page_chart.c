@@ -256,7 +256,7 @@ void chart_lines(Buf *out, const Chart *c)
         return;
     for (int k = 0; k < c->n_marks; k++)
         widen(&y, c->mark[k].y);
-    Axis ax = axis_over(x.lo, x.hi, 6, true), ay = rounded(axis_over(y.lo, y.hi, 4, false));
+    Axis ax = axis_over(x.lo, x.hi, 8, true), ay = rounded(axis_over(y.lo, y.hi, 4, false));
     open_figure(out, c->title, c->note, H);
     draw_axes(out, c, ax, ay);
     for (int k = 0; k < c->n_marks && n < 16; k++) {

@@ -167,14 +167,15 @@ static void read_config(Page *p)
         p->settings = s;
 }
 
-/* An eval row, or a reference table (runtime/seqref.h), whose quantiles stand for the values. */
+/* An eval row, alone or under "real", or a reference table (runtime/seqref.h), whose quantiles stand for the values. */
 static void read_reference(Page *p, const char *path)
 {
     if (!path || !file_exists(path) || file_is_dir(path))
         return;
     p->reference = json_load_file(path, 0, NULL);
-    const json_t *numbers = json_object_get(p->reference, "numbers");
-    p->group[PAGE_REAL].row = json_is_object(numbers) ? numbers : json_is_object(p->reference) ? p->reference : NULL;
+    const json_t *choice[] = {json_object_get(p->reference, "numbers"), json_object_get(p->reference, "real"), p->reference};
+    for (int i = 0; i < 3 && !p->group[PAGE_REAL].row; i++)
+        p->group[PAGE_REAL].row = json_is_object(choice[i]) ? choice[i] : NULL;
 }
 
 /* Samples whose headers tell no values get those of the eval row, which are in the same order. */
