@@ -413,6 +413,7 @@ Val lower_value(Lower *l, Val v, const Val *idx, Val mask)
     if (known)
         return known;
     const Node *n = node_of(l->body, v);
+    graph_at_node(l->k, l->body, v);
     Val val = l->full_scratch && l->full_scratch[v] ? k_load(l->k, l->full_scratch[v], l->full_at, mask) : compute(l, v, n, idx, mask);
     lower_remember(l, v, idx, mask, val);
     return val;

@@ -24,10 +24,11 @@ typedef enum { STEP_KERNEL, STEP_HOST, STEP_LOOP, STEP_COPY } StepKind;
 typedef struct PlanStep {
     StepKind kind;
     bool once;
+    bool meet;    /* all threads must have finished the steps before: this one reads what they write, or overwrites it */
     Val node;     /* of the graph; 0: a copy */
     int nbuf, *buf; /* kernel: by buffer index; host: operands, result; loop: operands, results; copy: to, from */
     int kernel;   /* of Plan.kernel of the outermost plan */
-    const struct Plan *body; /* of a loop */
+    struct Plan *body; /* of a loop */
     int work;     /* buffer of a loop: two sets of carried values, then the body's arena */
     int64_t *carry_at; /* of a loop: offsets in it of the carried values, 2 each */
     int64_t body_at;
@@ -48,3 +49,5 @@ typedef struct Plan {
 
 /* inplace: for each output the input that it may overwrite, -1: none; NULL: none at all. */
 Plan *plan_make(Arena *arena, const Graph *g, const int *inplace);
+/* Finds where threads must meet; solo[k]: kernel k is run by the first thread alone. */
+void plan_meetings(Plan *p, Arena *arena, const bool *solo, const int *inplace);

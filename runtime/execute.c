@@ -3,6 +3,7 @@
 #include "runtime/program_impl.h"
 #include <omp.h>
 #include <string.h>
+#include <time.h>
 
 typedef struct Run {
     Program *p;
@@ -32,6 +33,13 @@ static void bind(const Program *p, Frame *f, void *const *in, void *const *out, 
 {
     for (int b = 0; b < f->plan->nbuf; b++)
         f->ptr[b] = place_of(p, f, b, in, out, arena);
+}
+
+double program_clock(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
 }
 
 static Frame *new_frame(Arena *a, const Plan *plan)
@@ -143,39 +151,46 @@ static void run_host(Run *r, const Frame *f, const PlanStep *s)
         r->failed = true;
 }
 
-/* A step that one thread does alone needs no meeting before another such step. */
-static bool is_solo(const Program *p, const PlanStep *s)
+static void run_step(Run *r, Frame *f, int i, int tid, int threads)
 {
-    return s->kind == STEP_KERNEL && p->solo[s->kernel];
+    const PlanStep *s = &f->plan->step[i];
+    switch (s->kind) {
+    case STEP_KERNEL:
+        run_kernel(r, f, s, tid, threads);
+        break;
+    case STEP_HOST:
+        if (tid == 0)
+            run_host(r, f, s);
+#pragma omp barrier
+        break; /* now all know whether it failed */
+    case STEP_LOOP:
+        run_loop(r, f, s, f->inner[i], tid, threads);
+        break;
+    case STEP_COPY:
+        copy(f, s, tid, threads);
+        break;
+    }
 }
 
 static void run_steps(Run *r, Frame *f, bool once, int tid, int threads)
 {
-    const Plan *plan = f->plan;
-    for (int i = 0; i < plan->nstep && !r->failed; i++) {
-        const PlanStep *s = &plan->step[i];
-        if (s->once != once)
+    StepTime *time = f == r->p->frame ? r->p->times : NULL;
+    for (int i = 0; i < f->plan->nstep && !r->failed; i++) {
+        if (f->plan->step[i].once != once)
             continue;
-        switch (s->kind) {
-        case STEP_KERNEL:
-            run_kernel(r, f, s, tid, threads);
-            break;
-        case STEP_HOST:
-            if (tid == 0)
-                run_host(r, f, s);
-            break;
-        case STEP_LOOP:
-            run_loop(r, f, s, f->inner[i], tid, threads);
-            break;
-        case STEP_COPY:
-            copy(f, s, tid, threads);
-            break;
-        }
-        bool apart = is_solo(r->p, s) && i + 1 < plan->nstep && is_solo(r->p, s + 1) && s[1].once == once;
-        if (!apart) {
+        if (f->plan->step[i].meet || time) {
 #pragma omp barrier
         }
+        if (time && tid == 0)
+            time[i].start = program_clock();
+        run_step(r, f, i, tid, threads);
+        if (time) {
+#pragma omp barrier
+            if (tid == 0)
+                time[i].end = program_clock();
+        }
     }
+#pragma omp barrier
 }
 
 bool program_execute(Program *p, Err *err, void *const *in, void *const *out, int threads, bool once)

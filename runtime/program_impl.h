@@ -15,6 +15,8 @@ typedef struct Frame {
     void **in, **out;     /* of a loop's body: set before each iteration */
 } Frame;
 
+typedef struct StepTime { double start, end; } StepTime; /* seconds */
+
 typedef struct HostSlot { char *name; HostFn fn; void *ctx; } HostSlot;
 
 typedef struct Signature { char *name; Type type; bool param; } Signature;
@@ -41,12 +43,14 @@ struct Program {
     void **literal;
     void **thread_scratch;
     int max_threads;
+    StepTime *times; /* of the last run, by step; NULL: not taken */
     uint64_t version;
     bool once_done;
     ProgramStats stats;
 };
 
 void frame_make(Program *p);
+double program_clock(void); /* seconds */
 bool program_execute(Program *p, Err *err, void *const *in, void *const *out, int threads, bool once);
 bool host_call(Program *p, Err *err, const char *name, int nin, const Type *in_type, const void *const *in, int nout,
                const Type *out_type, void *const *out);
