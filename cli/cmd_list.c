@@ -1,7 +1,7 @@
 /* dav list: what the program knows, from its tables. */
 #include "cli/cli.h"
 #include "ir/config.h"
-#include "ir/graph.h"
+#include "ir/opdoc.h"
 #include "passes/pass.h"
 #include "runtime/modeldir.h"
 #include <stdio.h>
@@ -13,6 +13,7 @@ typedef struct List {
     Err *err;
     Registry *registry;
     const char **plugins;
+    bool markdown;
     Buf out;
 } List;
 
@@ -104,6 +105,8 @@ static bool list_topic(List *l, const char *topic, const char *name)
         list_models(l, topic[0] == 'r');
     else if (strcmp(topic, "objectives") == 0)
         list_objectives(l);
+    else if (strcmp(topic, "ops") == 0 && l->markdown)
+        ops_markdown(&l->out);
     else if (strcmp(topic, "ops") == 0)
         list_ops(l);
     else if (strcmp(topic, "passes") == 0)
@@ -123,7 +126,8 @@ static bool list_command(void *arg)
     List *l = arg;
     const char *operand[2];
     int n;
-    const CliOption options[] = {{"plugin", CLI_LIST, &l->plugins, "FILE.so", "a plugin to load first; may be given again"}};
+    const CliOption options[] = {{"plugin", CLI_LIST, &l->plugins, "FILE.so", "a plugin to load first; may be given again"},
+                                 {"markdown", CLI_FLAG, &l->markdown, "", "ops as docs/ops.md has them"}};
     const CliUse use = {.synopsis = "list [models|objectives|rewards|ops|passes|devices] [NAME]", .most = 2, CLI_OPTIONS(options),
                         .doc = "Lists what the program and its plugins bring; with a model's name, its inputs and settings."};
     if (!cli_parse(l->err, &use, l->argc, l->argv, operand, &n) ||
