@@ -208,6 +208,20 @@ static ChartLine line_of(Page *p, const PageRows *r, const char *key, const Curv
     return (ChartLine){c->label, c->colour, x, y, spread, n, c->quiet};
 }
 
+/* The running mean over a fortieth of the line: what a noisy one does. */
+static ChartLine smoothed(Page *p, ChartLine l)
+{
+    double *y = arena_array(p->arena, double, l.n), sum = 0;
+    int window = 1 + l.n / 40;
+    for (int i = 0; i < l.n; i++) {
+        sum += l.y[i] - (i >= window ? l.y[i - window] : 0);
+        y[i] = sum / (i < window ? i + 1 : window);
+    }
+    l.y = y;
+    l.quiet = false;
+    return l;
+}
+
 static void write_curves(Page *p, const char *heading, const PageRows *r, const char *key, const CurveChart *charts, int n)
 {
     if (r->n == 0)
@@ -221,6 +235,8 @@ static void write_curves(Page *p, const char *heading, const PageRows *r, const 
             line[n_lines] = line_of(p, r, key, &charts[i].curve[k]);
             n_lines += line[n_lines].n > 0;
         }
+        if (n_lines == 1 && line[0].quiet)
+            line[n_lines++] = smoothed(p, line[0]);
         double level = charts[i].level ? median_of(p, p->group[PAGE_REAL].row, charts[i].level, charts[i].curve[0].field)
                                        : (double)NAN;
         if (charts[i].level && strcmp(charts[i].level, "heldout") == 0)
@@ -250,7 +266,7 @@ static void write_distribution(Page *p, const char *field, const char *title)
 static void write_distributions(Page *p)
 {
     size_t before = p->out.len;
-    buf_str(&p->out, "<h2>Predicted activity</h2><div class=\"grid2\">\n");
+    buf_str(&p->out, "<h2>Rewards, before and after</h2><div class=\"grid2\">\n");
     size_t opened = p->out.len;
     write_distribution(p, "heldout", "Held-out oracle");
     write_distribution(p, "reward", "Reward oracle");

@@ -116,7 +116,7 @@ static const char *tick_text(char out[32], double v, double step)
 
 /* ---- line charts: a box of W x H, the plot between the margins ---- */
 
-enum { W = 520, H = 250, LEFT = 46, RIGHT = 92, TOP = 12, BOTTOM = 34, MAX_POINTS = 600 };
+enum { W = 520, H = 250, LEFT = 54, RIGHT = 92, TOP = 12, BOTTOM = 34, MAX_POINTS = 600 };
 
 typedef struct Range { double lo, hi; } Range;
 
@@ -139,7 +139,7 @@ static void draw_axes(Buf *out, const Chart *c, Axis x, Axis y)
     for (double v = ceil(x.lo / x.step - 1e-9) * x.step; v <= x.hi + x.step * 1e-6; v += x.step)
         buf_printf(out, "<text class=\"tick\" x=\"%.1f\" y=\"%d\" text-anchor=\"middle\">%s</text>",
                    place(x, v, LEFT, W - RIGHT), H - BOTTOM + 18, tick_text(text, v, x.step));
-    buf_printf(out, "<text class=\"tick\" x=\"%d\" y=\"%d\">", W - RIGHT + 10, H - BOTTOM + 18);
+    buf_printf(out, "<text class=\"tick\" x=\"%d\" y=\"%d\">", W - RIGHT + 24, H - BOTTOM + 18);
     page_text(out, c->x_label);
     buf_str(out, "</text>");
 }
@@ -273,7 +273,8 @@ void chart_lines(Buf *out, const Chart *c)
         if (end < 0)
             continue;
         draw_line(out, &c->line[k], ax, ay);
-        label[n++] = (Label){place(ay, c->line[k].y[end], H - BOTTOM, TOP), c->line[k].label, c->line[k].colour, false};
+        if (!c->line[k].quiet)
+            label[n++] = (Label){place(ay, c->line[k].y[end], H - BOTTOM, TOP), c->line[k].label, c->line[k].colour, false};
     }
     draw_labels(out, label, n);
     buf_str(out, "</svg></figure>\n");
@@ -294,7 +295,7 @@ static double quantile(const double *sorted, int n, double q)
     return i + 1 < n ? sorted[i] + (at - i) * (sorted[i + 1] - sorted[i]) : sorted[n - 1];
 }
 
-enum { ROW = 62, BAR = 44, BINS = 48, NAME = 96, VALUE = 52 };
+enum { ROW = 62, BAR = 44, BINS = 48, NAME = 96, VALUE = 66 };
 
 static void draw_histogram(Buf *out, const ChartValues *r, const double *sorted, Axis x, double base)
 {

@@ -15,7 +15,7 @@ typedef struct ChartLine {
     const double *x, *y; /* NAN in y: a gap */
     const double *spread; /* a band of y +- spread; NULL: none */
     int n;
-    bool quiet; /* thin, in the background */
+    bool quiet; /* thin, in the background, without a name */
 } ChartLine;
 
 typedef struct ChartMark { const char *label; double y; int colour; } ChartMark; /* a level: a dashed line */
