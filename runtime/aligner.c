@@ -22,8 +22,11 @@ static bool open_reward(Aligner *a, Err *err, const Registry *r)
 {
     const DavConfig *c = a->config;
     const char *model = dav_config_string(c, "reward.model"), *command = dav_config_string(c, "reward.command");
-    if (!*model == !*command)
-        return err_user(err, "settings: expected one of reward.model and reward.command, found %s", *model ? "both" : "neither");
+    if (*model && *command)
+        return err_user(err, "settings: reward.model and reward.command are both given, expected one");
+    if (!*model && !*command)
+        return !a->spec.search || err_user(err, "settings: search.method %s needs a reward: reward.model or reward.command",
+                                           dav_config_string(c, "search.method"));
     if (*command) {
         a->host = reward_from_command(err, command, dav_config_float(c, "reward.timeout"));
         return a->host != NULL;
@@ -187,7 +190,7 @@ Trajectories *aligner_sample(Aligner *a, Err *err, const char *stream, uint32_t 
 {
     bool search = searched && a->search;
     SearchSettings s = search_settings(a, stream, round, search);
-    return search_run(search ? a->search : a->plain, err, &s, first, n, true);
+    return search_run(search ? a->search : a->plain, err, &s, first, n, aligner_has_reward(a));
 }
 
 static void bound_of(const Trajectories *t, double *elbo, double *se)
@@ -282,7 +285,12 @@ static Interval median_of(Arena *arena, const double *v, size_t n)
     return stats_median_interval(sorted, n, 0.95);
 }
 
-static bool judge_by_oracles(Aligner *a, Err *err, Arena *arena, const SeqData *d, Judgement *j)
+bool aligner_has_reward(const Aligner *a)
+{
+    return a->phi || a->host;
+}
+
+static bool judge_by_reward(Aligner *a, Err *err, Arena *arena, const SeqData *d, Judgement *j)
 {
     int64_t *ids = to_ids(arena, d);
     float *v = arena_array(arena, float, d->n);
@@ -294,12 +302,14 @@ static bool judge_by_oracles(Aligner *a, Err *err, Arena *arena, const SeqData *
     j->reward = to_double(arena, v, d->n);
     j->reward_median = median_of(arena, j->reward, d->n);
     j->reward_mean = stats_mean(j->reward, d->n);
-    if (!a->heldout.predict)
-        return true;
-    RowArg in = {"x0", ids, ROW_EACH}, out = {"y", v, ROW_EACH};
-    if (!rows_run(a->heldout.predict, err, (int64_t)d->n, &in, 1, &out, 1))
+    return true;
+}
+
+static bool judge_by_heldout(Aligner *a, Err *err, Arena *arena, const SeqData *d, Judgement *j)
+{
+    j->heldout = arena_array(arena, double, d->n);
+    if (!predict_sequences(a->heldout.predict, err, d, j->heldout))
         return false;
-    j->heldout = to_double(arena, v, d->n);
     j->heldout_median = median_of(arena, j->heldout, d->n);
     j->heldout_mean = stats_mean(j->heldout, d->n);
     j->heldout_sd = stats_sd(j->heldout, d->n);
@@ -317,12 +327,13 @@ bool aligner_judge(Aligner *a, Err *err, Arena *arena, const SeqData *d, Judgeme
 {
     const Interval unknown = {NAN, NAN, NAN};
     enum { REPLICATES = 200 };
-    *j = (Judgement){.n = d->n, .reward_median = unknown, .heldout_median = unknown, .kmer3_top = unknown, .kmer3_all = unknown,
+    *j = (Judgement){.n = d->n, .reward_median = unknown, .heldout_median = unknown, .reward_mean = NAN, .kmer3_top = unknown, .kmer3_all = unknown,
                      .kmer6_all = NAN, .heldout_mean = NAN, .heldout_sd = NAN};
     if (seqdata_length(d) != (size_t)a->spec.length)
         return err_user(err, "expected sequences of %lld letters, found %s", (long long)a->spec.length,
                         seqdata_length(d) ? "another length" : "several lengths");
-    if (!judge_by_oracles(a, err, arena, d, j))
+    if ((aligner_has_reward(a) && !judge_by_reward(a, err, arena, d, j)) ||
+        (a->heldout.predict && !judge_by_heldout(a, err, arena, d, j)))
         return false;
     j->levenshtein = seq_pair_distance(arena, d);
     j->gc = mean_gc(arena, d);

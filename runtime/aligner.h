@@ -2,6 +2,7 @@
 #pragma once
 #include "runtime/mstep.h"
 #include "runtime/options.h"
+#include "runtime/pretrainer.h"
 #include "runtime/seqmetrics.h"
 #include "runtime/seqdist.h"
 #include "runtime/seqref.h"
@@ -27,6 +28,7 @@ typedef struct Aligner {
     Counters count;   /* of both, since the run began */
 } Aligner;
 
+bool aligner_has_reward(const Aligner *a);
 /* Opens models, rewards and programs.  NULL with err set. */
 Aligner *aligner_open(Err *err, const Registry *r, const DavConfig *c);
 void aligner_close(Aligner *a); /* NULL is fine */
