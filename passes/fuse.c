@@ -33,6 +33,8 @@ typedef struct Fuser {
     const Graph *in;
     Graph *out;
     bool *live, *solid; /* solid: needs memory of its own */
+    bool *summed;       /* read by a reduction */
+    bool *again;        /* computed again by each group that reads it, never stored */
     int *group;         /* of a value, 0: none */
     Group *g;
     int ngroup;
@@ -90,6 +92,12 @@ static void mark_values(Fuser *f)
             continue;
         if (n->op == OP_RESHAPE && !reshape_is_unit(g, v))
             f->solid[v] = true;
+        if (reduced_axes(g, v)) {
+            Val x = n->arg[0];
+            while (op_is_view((Op)node_of(g, x)->op))
+                x = node_of(g, x)->arg[0];
+            f->summed[x] = true;
+        }
         bool reads_memory = n->op == OP_CONTRACT || n->op == OP_HOST || n->op == OP_LOOP || (n->op == OP_RESHAPE && f->solid[v]);
         for (int i = 0; i < n->narg; i++) {
             f->live[n->arg[i]] = true;
@@ -303,6 +311,10 @@ static void place(Fuser *f, Val v)
         if (!from || from == to)
             continue;
         const char *reason = n->op == OP_CONTRACT ? "operand of a contraction" : why_not(f, from, to);
+        if (!reason && f->g[from].kind == FUSE_CONTRACT && f->summed[v]) /* or both kernels would hold it */
+            reason = "its result goes into a reduction, which is a kernel of its own";
+        if (!reason && f->g[from].kind == FUSE_CONTRACT && (f->summed[root] || f->solid[root]))
+            reason = "its operand is stored in any case";
         note(f, root, v, reason);
         if (!reason)
             merge(f, from, to);
@@ -335,7 +347,96 @@ static void merge_siblings(Fuser *f)
     }
 }
 
+/* ---- values that are cheaper to compute again than to store and load ---- */
+enum { MAX_AGAIN_OPS = 8, SMALL = 16 };
+
+typedef struct Again { int ops, large, small; int64_t size; int group; Val leaf[4]; } Again;
+
+static bool cheap(const Node *n)
+{
+    bool dear = (n->op >= OP_SQRT && n->op <= OP_ERF) || n->op == OP_DIV;
+    return ((op_info[n->op].flags & OPF_ELEMENTWISE) && !dear) || n->op == OP_CAST;
+}
+
+/* What computing v again would read: large values must be in memory anyway, small ones (a number a row) may be stored for it. */
+static bool count_again(Fuser *f, const bool *needed, Again *a, Val v, bool top)
+{
+    const Node *n = node_of(f->in, v);
+    if (n->op == OP_CONST || n->op == OP_IOTA)
+        return !f->solid[v];
+    if (op_is_view((Op)n->op) && !f->solid[v])
+        return count_again(f, needed, a, n->arg[0], false);
+    bool small = node_count(f->in, v) * SMALL <= a->size, stored = !f->group[v] || needed[v];
+    if (small || (stored && !top)) {
+        for (int i = 0; i < a->large; i++)
+            if (a->leaf[i] == v)
+                return true;
+        if (!small && a->large == 2)
+            return false;
+        if (!small)
+            a->leaf[a->large++] = v;
+        return !small || ++a->small <= 4;
+    }
+    if (find(f, f->group[v]) != a->group || !cheap(n) || ++a->ops > MAX_AGAIN_OPS)
+        return false;
+    for (int i = 0; i < n->narg; i++)
+        if (!count_again(f, needed, a, n->arg[i], false))
+            return false;
+    return true;
+}
+
+/* v's operands: stored, or computed again like v. */
+static void repeat_operands(Fuser *f, bool *needed, const Again *a, Val v)
+{
+    const Node *n = node_of(f->in, v);
+    for (int i = 0; i < n->narg; i++) {
+        Val x = n->arg[i];
+        const Node *m = node_of(f->in, x);
+        bool view = (op_is_view((Op)m->op) || m->op == OP_CONST || m->op == OP_IOTA) && !f->solid[x];
+        if (!view && (node_count(f->in, x) * SMALL <= a->size || !f->group[x] || needed[x])) {
+            needed[x] = true;
+            continue;
+        }
+        f->again[x] |= !view;
+        repeat_operands(f, needed, a, x);
+    }
+}
+
+static void mark_again(Fuser *f, bool *needed)
+{
+    for (Val v = 1; v < f->in->n; v++) {
+        if (!needed[v] || f->solid[v] || !f->group[v])
+            continue;
+        Again a = {.size = node_count(f->in, v), .group = find(f, f->group[v])};
+        bool pays = f->g[a.group].kind == FUSE_ROWWISE || f->g[a.group].kind == FUSE_POINTWISE;
+        if (!pays || a.size < SIBLING_BYTES / 4 || !count_again(f, needed, &a, v, true))
+            continue;
+        f->again[v] = true;
+        needed[v] = false;
+        repeat_operands(f, needed, &a, v);
+    }
+}
+
 /* ---- emission ---- */
+static bool is_repeated(const Fuser *f, Val v)
+{
+    Op op = (Op)node_of(f->in, v)->op;
+    return !f->solid[v] && (op_is_view(op) || op == OP_CONST || op == OP_IOTA || f->again[v]);
+}
+
+/* Values in memory behind operand v of a member of group g. */
+static void mark_read(Fuser *f, bool *needed, int g, Val v)
+{
+    if (f->group[v] && group_of(f, v) == g)
+        return;
+    if (!is_repeated(f, v)) {
+        needed[v] = true;
+        return;
+    }
+    for (int i = 0; i < node_of(f->in, v)->narg; i++)
+        mark_read(f, needed, g, node_of(f->in, v)->arg[i]);
+}
+
 typedef struct Region {
     Graph *body;
     Val *map; /* value of the graph -> value of the body */
@@ -348,8 +449,7 @@ static Val region_value(Fuser *f, Region *r, int g, Val v)
     if (r->map[v])
         return r->map[v];
     const Node *n = node_of(f->in, v);
-    bool view = (op_is_view((Op)n->op) && !f->solid[v]) || ((n->op == OP_CONST || n->op == OP_IOTA) && !f->solid[v]);
-    if (view || group_of(f, v) == g) {
+    if (is_repeated(f, v) || group_of(f, v) == g) {
         for (int i = 0; i < n->narg; i++)
             region_value(f, r, g, n->arg[i]);
         return r->map[v] = graph_copy_node(r->body, f->in, v, r->map);
@@ -379,6 +479,8 @@ static void emit_region(Fuser *f, int g, const bool *needed, Val *scratch_map, V
         graph_output(r.body, name, r.map[v]);
         outs[nout++] = v;
     }
+    if (nout == 0) /* all of it is computed again where it is read */
+        return;
     graph_at_node(f->out, f->in, f->member[f->start[g]]);
     Attr kind = {.name = A_KIND, .i = grp->kind};
     Val fused = g_region(f->out, OP_FUSE, r.body, r.arg, r.narg, &kind, 1);
@@ -392,17 +494,10 @@ static bool *find_needed(Fuser *f)
     bool *needed = arena_array(f->cx->arena, bool, f->in->n);
     for (int i = 0; i < f->in->nout; i++)
         needed[f->in->out[i].val] = true;
-    for (Val v = 1; v < f->in->n; v++) {
-        const Node *n = node_of(f->in, v);
-        if (!f->live[v] || !f->group[v])
-            continue;
-        for (int i = 0; i < n->narg; i++) {
-            bool direct;
-            Val root = root_of(f, n->arg[i], &direct);
-            if (group_of(f, root) != group_of(f, v))
-                needed[root] = true;
-        }
-    }
+    for (Val v = 1; v < f->in->n; v++)
+        for (int i = 0; f->live[v] && f->group[v] && i < node_of(f->in, v)->narg; i++)
+            mark_read(f, needed, group_of(f, v), node_of(f->in, v)->arg[i]);
+    mark_again(f, needed);
     return needed;
 }
 
@@ -430,6 +525,25 @@ static void emit_loop(Fuser *f, Val v)
     f->map[v] = graph_node(f->out, OP_LOOP, arg, n->narg, attr, n->nattr, NULL);
 }
 
+static void emit_from(Emit *e, int g);
+
+/* Emits what operand v of a member of group g stands on. */
+static void emit_operand(Emit *e, int g, Val v)
+{
+    Fuser *f = e->f;
+    const Node *n = node_of(f->in, v);
+    if (is_repeated(f, v)) {
+        for (int i = 0; i < n->narg; i++)
+            emit_operand(e, g, n->arg[i]);
+        return;
+    }
+    int from = group_of(f, v);
+    if (from && from != g)
+        emit_from(e, from);
+    if (n->op == OP_PICK && !f->map[v])
+        f->map[v] = g_pick(f->out, f->map[n->arg[0]], (int)attr_i(n, A_INDEX));
+}
+
 static void emit_from(Emit *e, int g)
 {
     Fuser *f = e->f;
@@ -438,15 +552,8 @@ static void emit_from(Emit *e, int g)
     f->g[g].emitted = true;
     for (int i = f->start[g]; i < f->start[g + 1]; i++) {
         const Node *n = node_of(f->in, f->member[i]);
-        for (int j = 0; j < n->narg; j++) {
-            bool direct;
-            Val root = root_of(f, n->arg[j], &direct);
-            int from = group_of(f, root);
-            if (from && from != g)
-                emit_from(e, from);
-            if (node_of(f->in, root)->op == OP_PICK && !f->map[root])
-                f->map[root] = g_pick(f->out, f->map[node_of(f->in, root)->arg[0]], (int)attr_i(node_of(f->in, root), A_INDEX));
-        }
+        for (int j = 0; j < n->narg; j++)
+            emit_operand(e, g, n->arg[j]);
     }
     Val v = f->member[f->start[g]];
     switch (f->g[g].kind) {
@@ -505,6 +612,8 @@ bool pass_fuse(PassCx *cx, const Graph *in, Graph *out)
     Fuser f = {.cx = cx, .in = in, .out = out};
     f.live = arena_array(cx->arena, bool, in->n);
     f.solid = arena_array(cx->arena, bool, in->n);
+    f.summed = arena_array(cx->arena, bool, in->n);
+    f.again = arena_array(cx->arena, bool, in->n);
     f.group = arena_array(cx->arena, int, in->n);
     f.map = arena_array(cx->arena, Val, in->n);
     mark_values(&f);

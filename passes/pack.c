@@ -15,7 +15,7 @@
 #include "passes/region.h"
 #include <string.h>
 
-enum { ENOUGH_COLUMNS = 8, MANY_COLUMNS = 64 };
+enum { ENOUGH_COLUMNS = 4, MANY_COLUMNS = 64 };
 
 
 /* The operand that output loop i is a plain column index of, -1: none. */
