@@ -194,6 +194,8 @@ static bool parse_region_label(Parser *p, Line *l, Attr *a)
     int64_t number;
     if (!scan_need(&p->s, '@') || !scan_int(&p->s, &number))
         return false;
+    if (number < 1)
+        return scan_fail(&p->s, "expected the number of a region, at least 1, found %" PRId64, number);
     int k = label_find(&p->region, number);
     if (k >= 0 && !p->graph[k])
         return scan_fail(&p->s, "region @%" PRId64 " cannot contain itself", number);
@@ -466,13 +468,23 @@ Graph *graph_parse(Arena *arena, Err *err, const char *file, const char *text, s
     return g;
 }
 
+typedef struct Reading { Arena *arena; Err *err; const char *path, *text; size_t len; Graph *g; } Reading;
+
+static bool parse_protected(void *arg)
+{
+    Reading *r = arg;
+    r->g = graph_parse(r->arena, r->err, r->path, r->text, r->len);
+    return r->g != NULL;
+}
+
 Graph *graph_read(Arena *arena, Err *err, const char *path)
 {
     char *text;
-    size_t len;
-    if (!file_read(err, path, PARSE_MAX_BYTES, &text, &len))
+    Reading r = {.arena = arena, .err = err, .path = path};
+    if (!file_read(err, path, PARSE_MAX_BYTES, &text, &r.len))
         return NULL;
-    Graph *g = graph_parse(arena, err, path, text, len);
+    r.text = text;
+    bool ok = mem_protect(err, parse_protected, &r);
     mem_free(text);
-    return g;
+    return ok ? r.g : NULL;
 }

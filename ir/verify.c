@@ -12,6 +12,9 @@ typedef struct Verify {
     Err *err;
     const bool *refused;
     const Graph **seen; /* vec: regions that are known to be right */
+    Map names[2];       /* of inputs, of outputs, of the graph being checked */
+    bool *gone;         /* verify_kernel's */
+    const Graph *g;
     int depth;
 } Verify;
 
@@ -142,22 +145,29 @@ static bool check_region(Verify *c, const Graph *g, Val v)
 /* ---- graphs ---- */
 static bool check_names(Verify *c, const Graph *g)
 {
-    Map names[2] = {{0}}; /* inputs, outputs */
-    bool ok = true;
-    for (Val v = 1; ok && v < g->n; v++)
-        if (g->node[v].op == OP_INPUT && !map_put(&names[0], attr_s(&g->node[v], A_NAME), v))
-            ok = verify_fault(c->err, g, v, "a second input of this name");
-    for (int i = 0; ok && i < g->nout; i++) {
+    const char *title = g->name ? g->name : "";
+    map_free(&c->names[0]);
+    map_free(&c->names[1]);
+    for (Val v = 1; v < g->n; v++)
+        if (g->node[v].op == OP_INPUT && !map_put(&c->names[0], attr_s(&g->node[v], A_NAME), v))
+            return verify_fault(c->err, g, v, "a second input of this name");
+    for (int i = 0; i < g->nout; i++) {
         const Output *o = &g->out[i];
         if (o->val <= 0 || o->val >= g->n || (op_info[g->node[o->val].op].flags & OPF_TUPLE) ||
             !op_has_type((Op)g->node[o->val].op))
-            ok = err_user(c->err, "graph '%s': output '%s' is %%%d, which is not a tensor", g->name ? g->name : "", o->name, o->val);
-        else if (!map_put(&names[1], o->name, i))
-            ok = err_user(c->err, "graph '%s': a second output '%s'", g->name ? g->name : "", o->name);
+            return err_user(c->err, "graph '%s': output '%s' is %%%d, which is not a tensor", title, o->name, o->val);
+        if (!map_put(&c->names[1], o->name, i))
+            return err_user(c->err, "graph '%s': a second output '%s'", title, o->name);
     }
-    map_free(&names[0]);
-    map_free(&names[1]);
-    return ok;
+    return true;
+}
+
+static bool check_kernel(Verify *c, const Graph *k)
+{
+    mem_free(c->gone);
+    c->gone = NULL;
+    c->gone = mem_alloc((size_t)k->n);
+    return verify_kernel(c->err, k, c->gone);
 }
 
 static bool is_kernel_graph(const Graph *g)
@@ -182,7 +192,7 @@ static bool verify_nodes(Verify *c, const Graph *g)
         if (c->refused && c->refused[n->op])
             return verify_fault(c->err, g, v, "%s is not allowed any more at this point", op_info[n->op].text);
     }
-    return check_names(c, g) && (!kernel || verify_kernel(c->err, g));
+    return check_names(c, g) && (!kernel || check_kernel(c, g));
 }
 
 static bool verify_graph(Verify *c, const Graph *g)
@@ -200,10 +210,19 @@ static bool verify_graph(Verify *c, const Graph *g)
     return ok;
 }
 
+static bool verify_protected(void *arg)
+{
+    Verify *c = arg;
+    return verify_graph(c, c->g);
+}
+
 bool graph_verify(Err *err, const Graph *g, const bool refused[OP_COUNT])
 {
-    Verify c = {.err = err, .refused = refused};
-    bool ok = verify_graph(&c, g);
+    Verify c = {.err = err, .refused = refused, .g = g};
+    bool ok = mem_protect(err, verify_protected, &c);
     vec_free(c.seen);
+    map_free(&c.names[0]);
+    map_free(&c.names[1]);
+    mem_free(c.gone);
     return ok;
 }

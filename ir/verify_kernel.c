@@ -176,13 +176,12 @@ static bool check_buffer_indices(Err *err, const Graph *k)
     return true;
 }
 
-bool verify_kernel(Err *err, const Graph *k)
+bool verify_kernel(Err *err, const Graph *k, bool *gone)
 {
-    Scope s = {.err = err, .k = k, .gone = mem_alloc((size_t)k->n)};
+    Scope s = {.err = err, .k = k, .gone = gone};
     bool ok = check_buffer_indices(err, k);
     for (Val v = 1; ok && v < k->n; v++)
         ok = check_instruction(&s, v);
-    mem_free(s.gone);
     if (ok && s.depth)
         return verify_fault(err, k, s.open[s.depth - 1], "has no end");
     if (ok && s.parallel != 1)

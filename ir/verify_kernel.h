@@ -7,7 +7,7 @@ bool verify_fault(Err *err, const Graph *g, Val v, const char *fmt, ...) __attri
 
 bool kernel_takes_op(Op op);
 /* Nesting of loops, scopes of values, what buffers, accumulators and tiles are used for.  Nodes and types are known to be
- * right one by one. */
-bool verify_kernel(Err *err, const Graph *k);
+ * right one by one.  gone: k->n entries, false. */
+bool verify_kernel(Err *err, const Graph *k, bool *gone);
 /* Do the operands of the kernel node v match the buffers it reads (in and inout, in order)? */
 bool verify_kernel_operands(Err *err, const Graph *g, Val v, const Graph *k);
