@@ -1,12 +1,12 @@
 #include "codegen/llvm/cache.h"
+#include "codegen/sources.h"
 #include <inttypes.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
 
-/* Changes whenever the same kernel would be emitted differently. */
-enum { CODEGEN_VERSION = 1, MAX_OBJECT = 64 << 20 };
+enum { MAX_OBJECT = 64 << 20 };
 
 static const char magic[8] = "davobj1";
 
@@ -17,8 +17,8 @@ typedef struct Header {
 
 void cache_key(Buf *key, const CpuTarget *t, uint64_t kernel_hash)
 {
-    buf_printf(key, "kernel %016" PRIx64 " level %s cpu %s features %s codegen %d ops %d llvm %s", kernel_hash, t->name, t->cpu,
-               t->features, CODEGEN_VERSION, (int)OP_COUNT, jit_llvm_version());
+    buf_printf(key, "kernel %016" PRIx64 " level %s cpu %s features %s codegen %s llvm %s", kernel_hash, t->name, t->cpu,
+               t->features, CODEGEN_SOURCES, jit_llvm_version());
 }
 
 static void path_of(Buf *path, const char *dir, const char *key)
