@@ -322,27 +322,38 @@ static void place(Fuser *f, Val v)
 }
 
 /* Groups that read one large value and do not depend on each other become one kernel. */
+enum { MAX_READERS = 6 };
+
+static bool siblings(Fuser *f, int a, int b)
+{
+    const Group *x = &f->g[a], *y = &f->g[b];
+    return a != b && x->kind != FUSE_CONTRACT && y->kind != FUSE_CONTRACT && same_dims(x, y) && x->reduced == y->reduced &&
+           !has(reach_of(f, a), b) && !has(reach_of(f, b), a) && !why_not(f, a, b);
+}
+
 static void merge_siblings(Fuser *f)
 {
     const Graph *g = f->in;
-    int *reader = arena_array(f->cx->arena, int, g->n); /* the last group seen that reads root v */
+    int(*reader)[MAX_READERS] = arena_alloc(f->cx->arena, mem_mul((size_t)g->n, sizeof *reader)); /* groups that read a root */
     for (Val v = 1; v < g->n; v++) {
         const Node *n = node_of(g, v);
-        if (!f->live[v] || !f->group[v] || !reads_direct(n))
-            continue;
-        for (int i = 0; i < n->narg; i++) {
+        for (int i = 0; f->live[v] && f->group[v] && reads_direct(n) && i < n->narg; i++) {
             bool direct;
             Val root = root_of(f, n->arg[i], &direct);
-            int a = reader[root] ? find(f, reader[root]) : 0, b = find(f, f->group[v]);
+            int mine = find(f, f->group[v]), k = 0;
             int64_t bytes = node_count(g, root) * (int64_t)dav_dtype_size((DavDtype)node_of(g, root)->dtype);
-            if (!direct || bytes < SIBLING_BYTES || group_of(f, root) == b)
+            if (!direct || bytes < SIBLING_BYTES || group_of(f, root) == mine)
                 continue;
-            reader[root] = b;
-            if (!a || a == b || f->g[a].kind == FUSE_CONTRACT || f->g[b].kind == FUSE_CONTRACT || has(reach_of(f, a), b) ||
-                has(reach_of(f, b), a) || !same_dims(&f->g[a], &f->g[b]) || f->g[a].reduced != f->g[b].reduced || why_not(f, a, b))
-                continue;
-            merge(f, a, b);
-            reader[root] = a;
+            for (; k < MAX_READERS && reader[root][k]; k++) {
+                int other = find(f, reader[root][k]);
+                if (other == mine || siblings(f, other, mine)) {
+                    if (other != mine)
+                        merge(f, other, mine);
+                    break;
+                }
+            }
+            if (k < MAX_READERS && !reader[root][k])
+                reader[root][k] = mine;
         }
     }
 }
