@@ -156,7 +156,7 @@ static void solve_axis(Solve *s, int j, int naxis)
         s->fixed[j] = true;
         return;
     }
-    if (!factor_checks(&s->out, m) && !factor_checks(&s->other, m))
+    if (!is_var(&s->want[j], m) && !factor_checks(&s->out, m) && !factor_checks(&s->other, m)) /* m = x_j is in range */
         factor_add_axis(s, &s->other, m);
     Affine value = s->want[j];
     int64_t c = value.coef[m];

@@ -11,6 +11,7 @@
  */
 #include "passes/pass.h"
 #include "passes/region.h"
+#include "passes/specs.h"
 #include <math.h>
 #include <string.h>
 
@@ -180,8 +181,8 @@ static Val simplify_slice(Graph *g, const Node *n)
     return 0;
 }
 
-/* Axis i of a transposed operand is axis perm[i] of the operand itself. */
-static Val simplify_contract(Graph *g, const Node *n)
+/* A transposed operand is read in its own order. */
+static Val contract_untransposed(Graph *g, const Node *n)
 {
     ContractSpec spec = *attr_spec(n);
     Val arg[2] = {n->arg[0], n->arg[1]};
@@ -189,12 +190,101 @@ static Val simplify_contract(Graph *g, const Node *n)
         const Node *x = operand(g, n, o);
         if (x->op != OP_TRANSPOSE)
             continue;
-        const int64_t *perm = attr_ints(x, A_PERM, NULL);
+        const int64_t *perm = attr_ints(x, A_PERM, NULL); /* axis i of the operand is axis perm[i] of x's own */
+        int64_t back[IR_MAX_RANK];
         for (int i = 0; i < x->rank; i++)
-            spec.dim[o][perm[i]] = attr_spec(n)->dim[o][i];
+            back[perm[i]] = i;
+        spec_permute_operand(&spec, o, back);
         arg[o] = x->arg[0];
     }
     return arg[0] != n->arg[0] || arg[1] != n->arg[1] ? g_contract(g, arg[0], arg[1], &spec, (DavDtype)n->dtype) : 0;
+}
+
+/* Loop `gone`, which runs once, leaves every expression; axes that were this loop leave their operand. */
+static Val contract_without(Graph *g, const Node *n, int gone)
+{
+    ContractSpec s = *attr_spec(n);
+    Val arg[2];
+    for (int o = 0; o < 2; o++) {
+        int64_t dim[IR_MAX_RANK];
+        int rank = 0;
+        for (int d = 0; d < s.rank[o]; d++) {
+            DimExpr e = s.dim[o][d];
+            if (expr_is_loop(&e, gone))
+                continue;
+            int terms = 0;
+            for (int i = 0; i < e.nterm; i++) {
+                if (e.loop[i] == gone)
+                    continue;
+                e.loop[terms] = e.loop[i] - (e.loop[i] > gone);
+                e.coef[terms++] = e.coef[i];
+            }
+            e.nterm = terms;
+            dim[rank] = operand(g, n, o)->dim[d];
+            s.dim[o][rank++] = e;
+        }
+        arg[o] = g_reshape(g, n->arg[o], rank, dim);
+        s.rank[o] = rank;
+    }
+    memmove(s.extent + gone, s.extent + gone + 1, (size_t)(s.nloop - gone - 1) * sizeof *s.extent);
+    s.nloop--;
+    s.nout -= gone < s.nout;
+    return g_reshape(g, g_contract(g, arg[0], arg[1], &s, (DavDtype)n->dtype), n->rank, n->dim);
+}
+
+/* Is every axis that is one loop alone still as long as the loop when `gone` has left the expressions? */
+static bool can_drop(const Graph *g, const Node *n, int gone)
+{
+    const ContractSpec *s = attr_spec(n);
+    bool inside_sum = false;
+    for (int o = 0; o < 2; o++)
+        for (int d = 0; d < s->rank[o]; d++) {
+            const DimExpr *e = &s->dim[o][d];
+            int rest = -1;
+            bool has = false, plain = e->offset == 0 && e->div == 1;
+            for (int i = 0; i < e->nterm; i++) {
+                has |= e->loop[i] == gone;
+                if (e->loop[i] != gone) {
+                    rest = e->loop[i];
+                    plain &= e->coef[i] == 1;
+                }
+            }
+            if (!has || expr_is_loop(e, gone))
+                continue;
+            if (e->nterm != 2)
+                return false;
+            inside_sum = true;
+            if (plain && s->extent[rest] != operand(g, n, o)->dim[d])
+                return false;
+        }
+    return inside_sum || gone >= s->nout;
+}
+
+/* Kernels of size 1 are matrix products. */
+static Val contract_unit_loop(Graph *g, const Node *n)
+{
+    const ContractSpec *s = attr_spec(n);
+    for (int l = 0; l < s->nloop; l++)
+        if (s->extent[l] == 1 && can_drop(g, n, l))
+            return contract_without(g, n, l);
+    return 0;
+}
+
+static Val simplify_contract(Graph *g, const Node *n)
+{
+    Val v = contract_untransposed(g, n);
+    return v ? v : contract_unit_loop(g, n);
+}
+
+/* A contraction that only this transpose reads is made in the transposed order. */
+static Val transposed_contract(Graph *g, Val contract, const Node *transpose)
+{
+    const Node *n = node_of(g, contract);
+    if (n->op != OP_CONTRACT)
+        return 0;
+    ContractSpec s = *attr_spec(n);
+    spec_permute_output(&s, attr_ints(transpose, A_PERM, NULL));
+    return g_contract(g, n->arg[0], n->arg[1], &s, (DavDtype)n->dtype);
 }
 
 static const Rule rules[OP_COUNT] = {
@@ -220,8 +310,6 @@ static Val simplified(Graph *g, Val v, int first_new)
 }
 
 /* ---- loops ---- */
-typedef struct Uses { bool *picked; } Uses; /* of a loop: which results are read */
-
 static void rebuild(Graph *out, const Graph *in);
 
 /* The loop without the results in `picked` that are false (carried ones stay) and without scanned and invariant operands that
@@ -284,10 +372,22 @@ static void mark_picks(const Graph *in, const bool *live, Arena *arena, bool **p
     }
 }
 
+static int *count_uses(const Graph *in, const bool *live, Arena *arena)
+{
+    int *uses = arena_array(arena, int, in->n);
+    for (Val v = 1; v < in->n; v++)
+        for (int i = 0; live[v] && i < node_of(in, v)->narg; i++)
+            uses[node_of(in, v)->arg[i]]++;
+    for (int i = 0; i < in->nout; i++)
+        uses[in->out[i].val]++;
+    return uses;
+}
+
 static void rebuild(Graph *out, const Graph *in)
 {
     Arena *arena = out->arena;
     const bool *live = graph_live(arena, in);
+    const int *uses = count_uses(in, live, arena);
     Val *map = arena_array(arena, Val, in->n);
     bool **picked = arena_array(arena, bool *, in->n);
     int **index = arena_array(arena, int *, in->n);
@@ -303,6 +403,8 @@ static void rebuild(Graph *out, const Graph *in)
             map[v] = copy_loop(out, in, v, map, picked[v], index[v]);
         } else if (n->op == OP_PICK && index[n->arg[0]]) {
             map[v] = g_pick(out, map[n->arg[0]], index[n->arg[0]][attr_i(n, A_INDEX)]);
+        } else if (n->op == OP_TRANSPOSE && uses[n->arg[0]] == 1 && transposed_contract(out, map[n->arg[0]], n)) {
+            map[v] = transposed_contract(out, map[n->arg[0]], n);
         } else {
             map[v] = simplified(out, graph_copy_node(out, in, v, map), first_new);
         }
