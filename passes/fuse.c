@@ -19,6 +19,8 @@ enum { MAX_MEMBERS = 256, SIBLING_BYTES = 1 << 14 };
 typedef struct Group {
     int kind; /* FuseKind, FIXED or ALIAS */
     bool open, fold; /* open: may be merged; fold: holds an op with an inner loop */
+    bool fixed_dear; /* depends on parameters alone and takes work: better done once than with every run */
+    bool data;       /* depends on more than parameters */
     int64_t dim[IR_MAX_RANK];
     int rank;
     unsigned reduced; /* axes */
@@ -34,6 +36,7 @@ typedef struct Fuser {
     Graph *out;
     bool *live, *solid; /* solid: needs memory of its own */
     bool *summed;       /* read by a reduction */
+    bool *data;         /* depends on more than parameters */
     bool *again;        /* computed again by each group that reads it, never stored */
     int *group;         /* of a value, 0: none */
     Group *g;
@@ -196,6 +199,8 @@ static const char *why_not(Fuser *f, int a, int b)
         return "one of them has a loop structure of its own";
     if (has(indirect_of(f, a), b) || has(indirect_of(f, b), a))
         return "read at other indices than its own";
+    if ((x->fixed_dear && y->data) || (y->fixed_dear && x->data))
+        return "depends on parameters alone and is computed once";
     bool contract = x->kind == FUSE_CONTRACT || y->kind == FUSE_CONTRACT;
     if (x->kind == FUSE_CONTRACT && y->kind == FUSE_CONTRACT)
         return "two contractions";
@@ -225,6 +230,8 @@ static void merge(Fuser *f, int a, int b)
     x->kind = x->reduced ? FUSE_ROWWISE : x->kind == FUSE_CONTRACT || y->kind == FUSE_CONTRACT ? FUSE_CONTRACT : FUSE_POINTWISE;
     x->members += y->members;
     x->fold |= y->fold;
+    x->data |= y->data;
+    x->fixed_dear |= y->fixed_dear;
     x->last = x->last > y->last ? x->last : y->last;
     y->parent = a;
     uint64_t *ra = reach_of(f, a), *ia = indirect_of(f, a);
@@ -249,6 +256,22 @@ static void merge(Fuser *f, int a, int b)
 }
 
 /* ---- making groups ---- */
+static bool is_dear(Op op)
+{
+    return (op >= OP_SQRT && op <= OP_ERF) || op == OP_DIV || op == OP_RANDOM;
+}
+
+static void find_data(Fuser *f)
+{
+    for (Val v = 1; v < f->in->n; v++) {
+        const Node *n = node_of(f->in, v);
+        bool param = n->op == OP_INPUT && (attr_i(n, A_ROLE) == ROLE_PARAM || attr_i(n, A_ROLE) == ROLE_FROZEN);
+        f->data[v] = (n->op == OP_INPUT && !param) || n->op == OP_HOST;
+        for (int i = 0; i < n->narg; i++)
+            f->data[v] |= f->data[n->arg[i]];
+    }
+}
+
 static int new_group(Fuser *f, Val v)
 {
     const Node *n = node_of(f->in, v);
@@ -271,6 +294,8 @@ static int new_group(Fuser *f, Val v)
     }
     g->open = g->kind <= FUSE_CONTRACT && !op_is_view(op) && op != OP_CONST && op != OP_IOTA;
     g->fold = op == OP_FOLD;
+    g->data = f->data[v];
+    g->fixed_dear = !g->data && (g->kind != FUSE_POINTWISE || is_dear(op));
     return f->ngroup;
 }
 
@@ -365,8 +390,7 @@ typedef struct Again { int ops, large, small; int64_t size; int group; Val leaf[
 
 static bool cheap(const Node *n)
 {
-    bool dear = (n->op >= OP_SQRT && n->op <= OP_ERF) || n->op == OP_DIV;
-    return ((op_info[n->op].flags & OPF_ELEMENTWISE) && !dear) || n->op == OP_CAST;
+    return ((op_info[n->op].flags & OPF_ELEMENTWISE) && !is_dear((Op)n->op)) || n->op == OP_CAST;
 }
 
 /* What computing v again would read: large values must be in memory anyway, small ones (a number a row) may be stored for it. */
@@ -625,9 +649,11 @@ bool pass_fuse(PassCx *cx, const Graph *in, Graph *out)
     f.solid = arena_array(cx->arena, bool, in->n);
     f.summed = arena_array(cx->arena, bool, in->n);
     f.again = arena_array(cx->arena, bool, in->n);
+    f.data = arena_array(cx->arena, bool, in->n);
     f.group = arena_array(cx->arena, int, in->n);
     f.map = arena_array(cx->arena, Val, in->n);
     mark_values(&f);
+    find_data(&f);
     int count = 1;
     for (Val v = 1; v < in->n; v++)
         count += in_group(&f, v);
