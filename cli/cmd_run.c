@@ -1,6 +1,7 @@
-/* dav run: a model of a folder on tensors of a file. */
+/* dav run: a model of a folder, or a graph in IR text, on tensors of a file. */
 #include "cli/cli.h"
 #include "runtime/modelrun.h"
+#include "runtime/programfile.h"
 #include <string.h>
 
 typedef struct Run {
@@ -31,6 +32,21 @@ static bool device_of(Err *err, const char *text)
     return err_user(err, "--device: expected cpu or interp (the reference interpreter), found '%.40s'", text);
 }
 
+static bool is_graph(const char *path)
+{
+    size_t n = strlen(path);
+    return n > 3 && strcmp(path + n - 3, ".ir") == 0;
+}
+
+static bool run_graph(Err *err, const char *path, const ModelRun *m)
+{
+    if (m->vjp)
+        return err_user(err, "--vjp: expected a model's folder; a graph in text has the gradients that it computes");
+    const ProgramOptions o = {.compile = {.precision = m->dtype == DAV_BF16 ? DAV_BF16 : DAV_F32, .threads = m->threads},
+                              .device = m->dtype == DAV_F64 ? "interp64" : m->device};
+    return graph_run_file(err, path, m->in, m->out, &o);
+}
+
 static bool run_command(void *arg)
 {
     Run *r = arg;
@@ -47,8 +63,8 @@ static bool run_command(void *arg)
         {"threads", CLI_INT, &threads, "N", "0, the default: all"},
         {"plugin", CLI_LIST, &r->plugins, "FILE.so", "a plugin to load first; may be given again"},
     };
-    const CliUse use = {.synopsis = "run DIR --in FILE --out FILE [--vjp]", .least = 1, .most = 1, CLI_OPTIONS(options),
-                        .doc = "Runs the model of a folder (config.json and weights) on the tensors of a file."};
+    const CliUse use = {.synopsis = "run DIR|GRAPH.ir --in FILE --out FILE [--vjp]", .least = 1, .most = 1, CLI_OPTIONS(options),
+                        .doc = "Runs the model of a folder (config.json and weights), or a graph, on the tensors of a file."};
     if (!cli_parse(r->err, &use, r->argc, r->argv, operand, &n))
         return false;
     if (!m.in || !m.out)
@@ -58,8 +74,11 @@ static bool run_command(void *arg)
     ModelDir dir;
     m.threads = (int)threads;
     m.dir = &dir;
-    return dtype_of(r->err, dtype, &m.dtype) && device_of(r->err, m.device) &&
-           registry_load_all(r->registry, r->err, r->plugins, (int)vec_len(r->plugins)) &&
+    if (!dtype_of(r->err, dtype, &m.dtype) || !device_of(r->err, m.device))
+        return false;
+    if (is_graph(operand[0]))
+        return run_graph(r->err, operand[0], &m);
+    return registry_load_all(r->registry, r->err, r->plugins, (int)vec_len(r->plugins)) &&
            modeldir_open(r->arena, r->err, r->registry, operand[0], &dir) && model_run(r->err, &m);
 }
 

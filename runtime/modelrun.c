@@ -1,6 +1,7 @@
 #include "runtime/modelrun.h"
 #include "frontend/net.h"
 #include "runtime/params.h"
+#include "runtime/programfile.h"
 #include <inttypes.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -192,43 +193,14 @@ static const ParamEntry *find_param(const ParamSet *p, const char *name)
 }
 
 /* ---- running ---- */
-/* The program's own type may be wider than the source's f32. */
-static void *input_data(Work *w, int i)
+static InputData input_data(void *ctx, const char *name)
 {
-    const char *name = program_input_name(w->program, i);
-    Type t = program_input_type(w->program, i);
-    int64_t count = type_count(&t);
+    const Work *w = ctx;
     const ParamEntry *p = find_param(w->params, name);
-    const void *source = p ? w->params->value + p->offset : safetensors_find(w->file, name)->data;
-    size_t bytes = mem_mul((size_t)count, dav_dtype_size(t.dtype));
-    unsigned char *copy = arena_alloc(w->arena, bytes + 64);
-    copy += (64 - (uintptr_t)copy % 64) % 64;
-    if (t.dtype == DAV_F64)
-        for (int64_t k = 0; k < count; k++)
-            ((double *)(void *)copy)[k] = ((const float *)source)[k];
-    else
-        memcpy(copy, source, bytes);
-    return copy;
-}
-
-static bool run_and_write(Work *w)
-{
-    int nin = program_input_count(w->program), nout = program_output_count(w->program);
-    void **in = arena_array(w->arena, void *, nin), **out = arena_array(w->arena, void *, nout);
-    SafeTensor *t = arena_array(w->arena, SafeTensor, nout);
-    for (int i = 0; i < nin; i++)
-        in[i] = input_data(w, i);
-    for (int i = 0; i < nout; i++) {
-        Type type = program_output_type(w->program, i);
-        size_t bytes = mem_mul((size_t)type_count(&type), dav_dtype_size(type.dtype));
-        unsigned char *data = arena_alloc(w->arena, bytes + 64);
-        out[i] = data + (64 - (uintptr_t)data % 64) % 64;
-        t[i] = (SafeTensor){.name = program_output_name(w->program, i), .dtype = type.dtype, .rank = type.rank, .data = out[i],
-                            .bytes = bytes};
-        memcpy(t[i].dim, type.dim, sizeof type.dim);
-    }
-    return program_run(w->program, w->err, in, out, 1, w->run->threads) &&
-           safetensors_write(w->err, w->run->out, t, (size_t)nout, NULL, 0);
+    if (p)
+        return (InputData){w->params->value + p->offset, DAV_F32};
+    const SafeTensor *t = safetensors_find(w->file, name);
+    return (InputData){t->data, t->dtype};
 }
 
 static bool work(void *arg)
@@ -241,7 +213,7 @@ static bool work(void *arg)
     ProgramOptions o = {.compile = {.precision = w->run->dtype == DAV_BF16 ? DAV_BF16 : DAV_F32, .threads = w->run->threads},
                         .device = device};
     w->program = program_compile(w->err, w->net->g, &o);
-    return w->program && run_and_write(w);
+    return w->program && program_run_to_file(w->err, w->arena, w->program, input_data, w, w->run->out, w->run->threads);
 }
 
 bool model_run(Err *err, const ModelRun *run)
