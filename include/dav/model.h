@@ -13,7 +13,8 @@ extern "C" {
 enum { DAV_MAX_PORTS = 8 };
 
 /* What a model is for; DAV_NETWORK may only be run.
- *   denoiser: (ids i64 [B,L] or relaxed one-hot f32 [B,L,V], t f32 [B] or [1]) -> logits [B,L,V], the last symbol is the mask
+ *   denoiser: (ids i64 [B,L] or relaxed one-hot f32 [B,L,V], t f32 [B] or [1], or {0} where the task has no time) -> logits
+ *             [B,L,V], the last symbol is the mask; its config has the integers `alphabet_size` (V) and `length` (L)
  *   reward:   relaxed one-hot f32 [B,L,letters] -> [B] or [B,n]; scores to be made large */
 typedef enum { DAV_NETWORK, DAV_DENOISER, DAV_REWARD } DavModelKind;
 
