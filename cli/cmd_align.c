@@ -37,6 +37,20 @@ static bool judge_samples(Align *l, Arena *arena, const char *name, const char *
            seqdata_write_fasta(r->err, path, d);
 }
 
+/* The bound on fresh trajectories, where eval.elbo asks for it, into the open row. */
+static bool log_bound(Align *l)
+{
+    int64_t n = dav_config_int(l->r->config, "eval.elbo");
+    double elbo, se, ess;
+    if (!n)
+        return true;
+    if (!aligner_elbo(l->a, l->r->err, n, &elbo, &se, &ess))
+        return false;
+    runlog_number(l->r->log, "elbo", elbo);
+    runlog_number(l->r->log, "elbo_se", se);
+    return true;
+}
+
 /* A row "eval" with the whole distribution, for the page, and a row of the table. */
 static bool evaluate(Align *l, const char *name, int64_t n, bool searched)
 {
@@ -45,12 +59,15 @@ static bool evaluate(Align *l, const char *name, int64_t n, bool searched)
     Judgement j;
     Counters before = aligner_count(l->a);
     bool ok = judge_samples(l, arena, name, searched ? "posterior" : "eval", n, searched, &j);
+    Counters c = aligner_count(l->a);
     if (ok) {
-        Counters c = aligner_count(l->a);
         runlog_begin(r->log, "eval");
         runlog_string(r->log, "name", name);
         judge_log(r->log, &j);
         runlog_number(r->log, "gain", judge_gain(l->a, &j));
+        ok = l->a->rounds_done > 0 || searched || log_bound(l);
+    }
+    if (ok) {
         log_counts(r->log, (Counters){c.forwards - before.forwards, c.vjps - before.vjps, c.reward_forwards - before.reward_forwards,
                                       c.reward_vjps - before.reward_vjps, c.p0_forwards - before.p0_forwards});
         if (j.reward)
@@ -101,7 +118,8 @@ static bool log_round(Align *l, const RoundReport *rep, const Judgement *j)
     runlog_number(log, "elbo_se", rep->elbo_se);
     runlog_number(log, "ess", rep->ess);
     runlog_number(log, "loss", rep->mstep.loss);
-    runlog_number(log, "kl", rep->mstep.kl);
+    if (dav_config_float(l->r->config, "train.train_kl") > 0)
+        runlog_number(log, "kl", rep->mstep.kl);
     runlog_number(log, "grad_norm", rep->mstep.grad_norm);
     runlog_int(log, "updates", rep->mstep.updates);
     judge_log(log, j);
@@ -109,18 +127,16 @@ static bool log_round(Align *l, const RoundReport *rep, const Judgement *j)
     return runlog_end(log, l->r->err, rep->round);
 }
 
-/* One round, judged and kept.  The bound is that of the model before the round's M-step. */
+/* One round, judged and kept.  With eval.elbo the bound is that of the model after the round, on fresh trajectories; else
+ * that of the model before it, on the E-step's. */
 static bool one_round(Align *l)
 {
     RunCommand *r = l->r;
     int64_t fresh = dav_config_int(r->config, "eval.elbo");
-    RoundReport rep, bound = {0};
-    if (fresh && !aligner_elbo(l->a, r->err, fresh, &bound.elbo, &bound.elbo_se, &bound.ess))
+    RoundReport rep;
+    if (!aligner_round(l->a, r->err, &rep) ||
+        (fresh && !aligner_elbo(l->a, r->err, fresh, &rep.elbo, &rep.elbo_se, &rep.ess)))
         return false;
-    if (!aligner_round(l->a, r->err, &rep))
-        return false;
-    if (fresh)
-        rep.elbo = bound.elbo, rep.elbo_se = bound.elbo_se, rep.ess = bound.ess;
     Arena *arena = arena_new();
     Judgement j;
     bool ok = judge_samples(l, arena, arena_printf(arena, "round-%04lld", (long long)rep.round), "eval",
@@ -163,7 +179,7 @@ static bool run(Align *l)
             return false;
     return evaluate(l, "after", samples, false) && (!posterior || !l->a->search || evaluate(l, "posterior", posterior, true)) &&
            checkpoint(l) && run_publish(r, l->a->model.model, l->a->model.config, l->a->theta, l->a->theta->value) &&
-           page_write(r->err, r->out, NULL) && runlog_finish(r->log, r->err);
+           runlog_finish(r->log, r->err) && page_write(r->err, r->out, NULL);
 }
 
 static bool align_command(void *arg)

@@ -48,7 +48,7 @@ static const DavKey align_keys[] = {
     INT("train.improve_steps", "2", 1, 1000, "passes over the states of a round"),
     INT("train.skip_steps", "0", 0, 65535, "reverse steps that the M-step leaves out, from the start"),
     INT("eval.samples", "640", 2, 1e6, "plain samples that a round is judged by"),
-    INT("eval.elbo", "0", 0, 1e6, "fresh trajectories for the bound of each round; 0: those of the E-step"),
+    INT("eval.elbo", "0", 0, 1e6, "fresh trajectories for the bound before and after each round; 0: those of the E-step"),
     INT("eval.posterior", "640", 0, 1e6, "samples of the search on the tuned model, at the end"),
 };
 
