@@ -1,6 +1,7 @@
 #include "passes/kernel_cost.h"
 
-enum { MAX_DEPTH = 64, UNKNOWN_TRIP = 64 };
+enum { MAX_DEPTH = 64 };
+static const double unknown_trip = 64;
 
 static bool const_of(const Graph *k, Val v, double *value)
 {
@@ -18,11 +19,11 @@ static double dynamic_trip(const Graph *k, const Node *n)
     if (const_of(k, n->arg[1], &value))
         return value;
     if (hi->op != OP_MIN)
-        return UNKNOWN_TRIP;
+        return unknown_trip;
     const Node *sum = node_of(k, hi->arg[0]);
     if (sum->op == OP_ADD && const_of(k, sum->arg[1], &value))
         return value;
-    return const_of(k, hi->arg[1], &value) ? value : UNKNOWN_TRIP;
+    return const_of(k, hi->arg[1], &value) ? value : unknown_trip;
 }
 
 static double trip_of(const Graph *k, const Node *n)
@@ -37,7 +38,7 @@ static double tile_flops(const Graph *k, Val v)
 {
     TileContract t = k_tile_contract_of(k, v);
     const Node *tile = node_of(k, t.tile);
-    double depth = UNKNOWN_TRIP;
+    double depth = unknown_trip;
     const_of(k, t.k, &depth);
     return 2 * depth * (double)attr_i(tile, A_MR) * (double)attr_i(tile, A_NR);
 }
