@@ -54,7 +54,8 @@ static void grad_sqrt(Sweep *s, Val v, Val ct) /* 1 / (2 sqrt x) */
 
 static void grad_rsqrt(Sweep *s, Val v, Val ct) /* -1/2 x^(-3/2) */
 {
-    sweep_give(s, arg(s, v, 0), mul(s, times(s, ct, -0.5), mul(s, v, mul(s, v, v))));
+    Val cube = mul(s, v, mul(s, v, v));
+    sweep_give(s, arg(s, v, 0), mul(s, times(s, ct, -0.5), cube));
 }
 
 static void grad_exp(Sweep *s, Val v, Val ct)
@@ -89,7 +90,8 @@ static void grad_cos(Sweep *s, Val v, Val ct)
 
 static void grad_tanh(Sweep *s, Val v, Val ct) /* 1 - tanh^2 */
 {
-    sweep_give(s, arg(s, v, 0), mul(s, ct, g_bin(s->g, OP_SUB, g_const_like(s->g, v, 1), mul(s, v, v))));
+    Val square = mul(s, v, v);
+    sweep_give(s, arg(s, v, 0), mul(s, ct, g_bin(s->g, OP_SUB, g_const_like(s->g, v, 1), square)));
 }
 
 static void grad_erf(Sweep *s, Val v, Val ct) /* 2/sqrt(pi) exp(-x^2) */

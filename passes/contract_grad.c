@@ -253,8 +253,9 @@ static Val restore_fixed(Solve *s, Val grad, const Type *x)
         Val sum = g_const(g, index, (double)s->want[j].offset);
         for (int i = 0; i < x->rank; i++) {
             int64_t c = s->want[j].coef[FIRST_X + i] - (i == j ? s->want[j].div : 0);
+            Val at = c ? g_iota(g, index, i) : 0;
             if (c)
-                sum = g_bin(g, OP_ADD, sum, g_bin(g, OP_MUL, g_iota(g, index, i), g_const(g, index, (double)c)));
+                sum = g_bin(g, OP_ADD, sum, g_bin(g, OP_MUL, at, g_const(g, index, (double)c)));
         }
         Val holds = g_bin(g, OP_EQ, sum, g_const(g, index, 0));
         grad = g_ew(g, OP_SELECT, holds, grad, g_const_like(g, grad, 0));

@@ -18,14 +18,13 @@
 
 bool pass_precision(PassCx *cx, const Graph *in, Graph *out);
 
+/* x in bf16.  Nodes never move in memory that is given back, so n stays valid while g grows. */
 static Val rounded(Graph *g, Val x)
 {
     const Node *n = node_of(g, x);
     switch (n->op) {
-    case OP_RESHAPE: {
-        int64_t rank = n->rank;
-        return g_reshape(g, rounded(g, n->arg[0]), (int)rank, n->dim);
-    }
+    case OP_RESHAPE:
+        return g_reshape(g, rounded(g, n->arg[0]), n->rank, n->dim);
     case OP_BROADCAST:
         return g_broadcast(g, rounded(g, n->arg[0]), n->dim);
     case OP_TRANSPOSE:
@@ -43,7 +42,8 @@ static Val rounded_contract(Graph *out, const Graph *in, Val v, const Val *map)
 {
     const Node *n = node_of(in, v);
     graph_at_node(out, in, v);
-    return g_contract(out, rounded(out, map[n->arg[0]]), rounded(out, map[n->arg[1]]), attr_spec(n), DAV_F32);
+    Val a = rounded(out, map[n->arg[0]]), b = rounded(out, map[n->arg[1]]);
+    return g_contract(out, a, b, attr_spec(n), DAV_F32);
 }
 
 static void lower_precision(Graph *out, const Graph *in)

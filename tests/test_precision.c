@@ -1,0 +1,156 @@
+/* bf16: which values the pass rounds, and how far the results are from f32. */
+#include "frontend/net.h"
+#include "ir/dtype.h"
+#include "ir/interp.h"
+#include "passes/pass.h"
+#include "support/random_graph.h"
+#include <math.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+enum { BATCH = 6, CHANNELS = 16, LENGTH = 24 };
+
+static DavVal block(DavNet *n, const char *name, DavVal x)
+{
+    DavVal h = dav_layer_norm(n, dav_name(n, "%s.norm", name), x, .axis = 1);
+    h = dav_conv(n, dav_name(n, "%s.conv", name), h, CHANNELS, .kernel = {5}, .pad = {2});
+    return dav_add(x, dav_relu(h));
+}
+
+/* Residual convolutions, logits, cross-entropy; outputs: loss, and the gradient of each parameter. */
+static const Graph *network(Arena *arena, Err *err, DavDtype precision)
+{
+    DavNet *n = net_new(arena, err, "net");
+    DavVal x = dav_input(n, "x", DAV_F32, BATCH, CHANNELS, LENGTH), target = dav_input(n, "target", DAV_I32, BATCH, LENGTH);
+    DavVal h = block(n, "b", block(n, "a", x)), xs[32], grads[32];
+    DavVal loss = dav_mean(dav_cross_entropy(dav_linear(n, "head", dav_swap(h, 1, 2), 6), target), 0, 1);
+    int count = net_param_count(n);
+    for (int i = 0; i < count; i++)
+        xs[i] = net_val(n, net_param(n, i)->val);
+    dav_grads(loss, xs, count, grads);
+    dav_output(n, "loss", loss);
+    for (int i = 0; i < count; i++)
+        dav_output(n, arena_printf(arena, "grad.%s", net_param(n, i)->name), grads[i]);
+    CompileOptions options = {.precision = precision};
+    PassCx cx = {.arena = arena, .err = err, .options = &options};
+    const Graph *g = passes_run(&cx, n->g, "tidy");
+    if (!g)
+        fail_msg("%s", err->text);
+    vec_free(cx.times);
+    net_free(n);
+    return g;
+}
+
+static void test_what_is_rounded(void **state)
+{
+    (void)state;
+    Arena *arena = arena_new();
+    Err err = {0};
+    const Graph *g = network(arena, &err, DAV_BF16);
+    int contractions = 0;
+    for (Val v = 1; v < g->n; v++) {
+        const Node *n = node_of(g, v);
+        if (n->op == OP_CONTRACT) {
+            contractions++;
+            assert_int_equal(node_of(g, n->arg[0])->dtype, DAV_BF16);
+            assert_int_equal(node_of(g, n->arg[1])->dtype, DAV_BF16);
+            assert_int_equal(n->dtype, DAV_F32); /* accumulated and handed on in f32 */
+        } else if (n->dtype == DAV_BF16) { /* nothing else is computed in bf16 */
+            assert_true(n->op == OP_CAST || n->op == OP_RESHAPE || n->op == OP_TRANSPOSE || n->op == OP_BROADCAST);
+        }
+        if (n->op == OP_INPUT && n->dtype != DAV_I32)
+            assert_int_equal(n->dtype, DAV_F32); /* masters */
+    }
+    assert_int_equal(contractions, 9); /* forward, weights and inputs of 3 layers */
+    for (int k = 0; k < g->nout; k++)
+        assert_int_equal(node_of(g, g->out[k].val)->dtype, DAV_F32);
+    /* a value is rounded once, whoever reads it */
+    for (Val v = 1; v < g->n; v++)
+        for (Val w = v + 1; w < g->n; w++)
+            assert_false(node_of(g, v)->op == OP_CAST && node_of(g, w)->op == OP_CAST && node_of(g, v)->dtype == DAV_BF16 &&
+                         node_of(g, w)->dtype == DAV_BF16 && node_of(g, v)->arg[0] == node_of(g, w)->arg[0]);
+    arena_free(arena);
+}
+
+/* relative error of each output in the 2-norm */
+static void test_close_to_f32(void **state)
+{
+    (void)state;
+    Arena *arena = arena_new();
+    Err err = {0};
+    const Graph *g[2] = {network(arena, &err, DAV_F32), network(arena, &err, DAV_BF16)};
+    Rng rng = {3};
+    int nin;
+    const Val *in = graph_inputs(g[0], arena, &nin);
+    void **data = arena_array(arena, void *, nin), **out[2];
+    for (int i = 0; i < nin; i++) {
+        Type t = type_of(g[0], in[i]);
+        data[i] = arena_alloc(arena, (size_t)type_count(&t) * 4);
+        for (int64_t e = 0; e < type_count(&t); e++)
+            if (t.dtype == DAV_F32)
+                ((float *)data[i])[e] = (float)(0.6 * (rng_unit(&rng) - 0.5) + (t.rank == 1 ? 0.5 : 0));
+            else
+                ((int32_t *)data[i])[e] = (int32_t)rng_below(&rng, 6);
+    }
+    for (int p = 0; p < 2; p++) {
+        out[p] = arena_array(arena, void *, g[p]->nout);
+        for (int k = 0; k < g[p]->nout; k++)
+            out[p][k] = arena_alloc(arena, (size_t)node_count(g[p], g[p]->out[k].val) * 4);
+        if (!graph_interpret(&err, g[p], false, (const void *const *)data, out[p], NULL))
+            fail_msg("%s", err.text);
+    }
+    double largest = 0;
+    for (int k = 0; k < g[0]->nout; k++) {
+        double off = 0, all = 0;
+        for (int64_t e = 0; e < node_count(g[0], g[0]->out[k].val); e++) {
+            double a = ((float *)out[0][k])[e], b = ((float *)out[1][k])[e];
+            off += (a - b) * (a - b);
+            all += a * a;
+        }
+        double relative = sqrt(off / all);
+        largest = fmax(largest, relative);
+        if (!(relative < 0.1)) /* units of 2^-8, more where terms of a sum cancel or a ReLU flips */
+            fail_msg("%s: off by %.3g", g[0]->out[k].name, relative);
+    }
+    assert_true(largest > 1e-4); /* and bf16 was really used */
+    print_message("largest relative error of an output %.2g\n", largest);
+    arena_free(arena);
+}
+
+/* A contraction's operands are rounded to nearest even and its sum is not. */
+static void test_by_hand(void **state)
+{
+    (void)state;
+    Arena *arena = arena_new();
+    Err err = {0};
+    Graph *g = graph_new(arena, &err, "dot");
+    Type t = type_make(DAV_F32, 1, (int64_t[]){3});
+    ContractSpec s;
+    assert_true(spec_parse(&err, "a, a -> | a=3", &s));
+    Val x = g_input(g, "x", ROLE_DATA, t), w = g_input(g, "w", ROLE_PARAM, t);
+    graph_output(g, "y", g_contract(g, x, w, &s, DAV_F32));
+    CompileOptions options = {.precision = DAV_BF16};
+    PassCx cx = {.arena = arena, .err = &err, .options = &options};
+    const Graph *low = passes_run(&cx, g, "tidy");
+    assert_non_null(low);
+    float a[3] = {1.00390625f, 3.14159265f, 1000.1f}, b[3] = {1, 1.00390625f + 0.001f, 0.001f}, y;
+    float want = 0;
+    for (int i = 0; i < 3; i++)
+        want += bf16_to_f32(bf16_from_f32(a[i])) * bf16_to_f32(bf16_from_f32(b[i]));
+    assert_true(graph_interpret(&err, low, false, (const void *[]){a, b}, (void *[]){&y}, NULL));
+    assert_true(fabsf(y - want) <= 1e-6f * fabsf(want));
+    assert_true(fabsf(y - (a[0] * b[0] + a[1] * b[1] + a[2] * b[2])) > 1e-3f);
+    vec_free(cx.times);
+    arena_free(arena);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_what_is_rounded), cmocka_unit_test(test_close_to_f32),
+                                       cmocka_unit_test(test_by_hand)};
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
