@@ -32,6 +32,24 @@ static void make_buffers(Lower *l, const Graph *region)
     }
 }
 
+/* Without the numbers that index arithmetic folded away. */
+static const Graph *drop_dead(PassCx *cx, const Graph *k)
+{
+    bool *live = arena_array(cx->arena, bool, k->n);
+    Val *map = arena_array(cx->arena, Val, k->n);
+    Graph *out = kernel_new(cx->arena, cx->err, k->name);
+    for (Val v = k->n - 1; v > 0; v--) {
+        const Node *n = node_of(k, v);
+        live[v] |= (op_info[n->op].flags & OPF_EFFECT) || n->op == OP_BUF;
+        for (int i = 0; live[v] && i < n->narg; i++)
+            live[n->arg[i]] = true;
+    }
+    for (Val v = 1; v < k->n; v++)
+        if (live[v])
+            map[v] = graph_copy_node(out, k, v, map);
+    return out;
+}
+
 static const Graph *lower_region(PassCx *cx, const Graph *region, FuseKind kind)
 {
     Lower l = {.cx = cx, .body = region, .k = kernel_new(cx->arena, cx->err, "kernel")};
@@ -55,7 +73,7 @@ static const Graph *lower_region(PassCx *cx, const Graph *region, FuseKind kind)
         lower_contract(&l, contract);
     else
         lower_pointwise(&l);
-    return l.k;
+    return drop_dead(cx, l.k);
 }
 
 static Val lower_fuse(PassCx *cx, const Graph *in, Graph *out, Val v, const Val *map)
