@@ -83,7 +83,7 @@ typedef struct Axis { double lo, hi, step; } Axis; /* lo and hi: what is shown; 
 
 static Axis axis_over(double lo, double hi, int ticks, bool whole)
 {
-    if (!(hi > lo)) {
+    if (!(hi - lo > 1e-9 * fmax(fabs(lo), fabs(hi)))) { /* equal, as far as a tick's text can tell */
         double pad = fabs(lo) > 0 ? fabs(lo) * .1 : 1;
         lo -= pad;
         hi += pad;
@@ -96,6 +96,19 @@ static Axis axis_over(double lo, double hi, int ticks, bool whole)
 static Axis rounded(Axis a)
 {
     return (Axis){floor(a.lo / a.step + 1e-9) * a.step, ceil(a.hi / a.step - 1e-9) * a.step, a.step};
+}
+
+enum { MAX_TICKS = 24 };
+
+static int ticks_of(Axis a, double tick[MAX_TICKS])
+{
+    double first = ceil(a.lo / a.step - 1e-9);
+    int n = 0;
+    while (n < MAX_TICKS && (first + n) * a.step <= a.hi + a.step * 1e-6) {
+        tick[n] = (first + n) * a.step;
+        n++;
+    }
+    return n;
 }
 
 static double place(Axis a, double v, double from, double to)
@@ -131,14 +144,17 @@ static void widen(Range *r, double v)
 static void draw_axes(Buf *out, const Chart *c, Axis x, Axis y)
 {
     char text[32];
-    for (double v = ceil(y.lo / y.step - 1e-9) * y.step; v <= y.hi + y.step * 1e-6; v += y.step) {
-        double at = place(y, v, H - BOTTOM, TOP);
+    double tick[MAX_TICKS];
+    int n = ticks_of(y, tick);
+    for (int i = 0; i < n; i++) {
+        double at = place(y, tick[i], H - BOTTOM, TOP);
         buf_printf(out, "<path class=\"grid\" d=\"M%d %.1fH%d\"/><text class=\"tick\" x=\"%d\" y=\"%.1f\" "
-                        "text-anchor=\"end\">%s</text>", LEFT, at, W - RIGHT, LEFT - 8, at + 4, tick_text(text, v, y.step));
+                        "text-anchor=\"end\">%s</text>", LEFT, at, W - RIGHT, LEFT - 8, at + 4, tick_text(text, tick[i], y.step));
     }
-    for (double v = ceil(x.lo / x.step - 1e-9) * x.step; v <= x.hi + x.step * 1e-6; v += x.step)
+    n = ticks_of(x, tick);
+    for (int i = 0; i < n; i++)
         buf_printf(out, "<text class=\"tick\" x=\"%.1f\" y=\"%d\" text-anchor=\"middle\">%s</text>",
-                   place(x, v, LEFT, W - RIGHT), H - BOTTOM + 18, tick_text(text, v, x.step));
+                   place(x, tick[i], LEFT, W - RIGHT), H - BOTTOM + 18, tick_text(text, tick[i], x.step));
     buf_printf(out, "<text class=\"tick\" x=\"%d\" y=\"%d\">", W - RIGHT + 24, H - BOTTOM + 18);
     page_text(out, c->x_label);
     buf_str(out, "</text>");
@@ -335,16 +351,18 @@ void chart_histograms(Buf *out, const char *title, const char *note, const Chart
         return;
     Axis ax = rounded(axis_over(x.lo, x.hi, 6, false));
     char text[32];
-    double base = 8;
+    double base = 8, tick[MAX_TICKS];
     int shown = 0;
     for (int k = 0; k < n_rows; k++)
         shown += rows[k].n > 0;
     int bottom = shown * ROW + 14;
     open_figure(out, title, note, bottom + 22);
-    for (double v = ax.lo; v <= ax.hi + ax.step * 1e-6; v += ax.step)
+    int n_ticks = ticks_of(ax, tick);
+    for (int i = 0; i < n_ticks; i++) {
+        double at = place(ax, tick[i], NAME, W - VALUE);
         buf_printf(out, "<path class=\"grid\" d=\"M%.1f 4V%d\"/><text class=\"tick\" x=\"%.1f\" y=\"%d\" "
-                        "text-anchor=\"middle\">%s</text>", place(ax, v, NAME, W - VALUE), bottom,
-                   place(ax, v, NAME, W - VALUE), bottom + 16, tick_text(text, v, ax.step));
+                        "text-anchor=\"middle\">%s</text>", at, bottom, at, bottom + 16, tick_text(text, tick[i], ax.step));
+    }
     buf_printf(out, "<text class=\"tick\" x=\"%d\" y=\"%d\" text-anchor=\"end\">median</text>", W, bottom + 16);
     for (int k = 0; k < n_rows; k++) {
         if (rows[k].n == 0)

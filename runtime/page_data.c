@@ -9,12 +9,18 @@
 
 enum { MAX_METRICS_BYTES = 256 << 20, MAX_ROWS = 1 << 20 };
 
+/* No quantity of a run is larger, and nothing that a chart computes from it overflows. */
+static bool drawable(const json_t *v)
+{
+    return json_is_number(v) && fabs(json_number_value(v)) < 1e150;
+}
+
 double page_number(const json_t *row, const char *name)
 {
     const json_t *v = row ? json_object_get(row, name) : NULL;
     if (json_array_size(v) == 1)
         v = json_array_get(v, 0);
-    return json_is_number(v) ? json_number_value(v) : (double)NAN;
+    return drawable(v) ? json_number_value(v) : (double)NAN;
 }
 
 double *page_numbers(Page *p, const json_t *row, const char *name, int *n)
@@ -24,7 +30,7 @@ double *page_numbers(Page *p, const json_t *row, const char *name, int *n)
     *n = 0;
     double *out = arena_array(p->arena, double, json_array_size(list));
     json_array_foreach(list, i, v)
-        if (json_is_number(v) && isfinite(json_number_value(v)))
+        if (drawable(v))
             out[(*n)++] = json_number_value(v);
     return out;
 }

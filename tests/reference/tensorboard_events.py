@@ -1,7 +1,7 @@
 """Bytes of a TensorBoard event file, written from the public format alone; prints the C array of tests/test_runlog.c.
 
 Format: TFRecord = u64 length, masked crc32c of it, payload, masked crc32c of it; payload = tensorflow.Event.
-With the package tensorboard installed, `python3 tensorboard.py FILE` reads an event file back and prints its scalars.
+With the package tensorboard installed, `python3 tensorboard_events.py FILE` reads an event file back and prints its scalars.
 """
 import struct
 import sys
