@@ -5,7 +5,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { SOLO_FLOPS = 20000, ALIGN = 64 };
+enum { ALIGN = 64 };
+static const double solo_flops = 20000; /* with less work a kernel stays on one thread */
 
 /* ---- signature ---- */
 static Type seen_type(const Program *p, Type t)
@@ -140,7 +141,7 @@ static bool make_code(Program *p, Err *err)
     }
     for (int i = 0; i < n; i++) {
         p->trip[i] = kernel_trip(plan->kernel[i]);
-        p->solo[i] = p->trip[i] < 2 || kernel_cost(plan->kernel[i]).flops + kernel_cost(plan->kernel[i]).bytes / 4 < SOLO_FLOPS;
+        p->solo[i] = p->trip[i] < 2 || kernel_cost(plan->kernel[i]).flops + kernel_cost(plan->kernel[i]).bytes / 4 < solo_flops;
         scratch = p->code[i].scratch_bytes > scratch ? p->code[i].scratch_bytes : scratch;
         p->stats.unique_kernels += p->code[i].same_as < 0;
         p->stats.cached_kernels += p->code[i].from_cache;
