@@ -283,6 +283,7 @@ void trajectories_free(Trajectories *t)
 
 Trajectories *search_run(Masked *k, Err *err, const SearchSettings *s, int64_t first, int64_t n, bool with_reward)
 {
+    must(s->children == k->children && (!s->weigh || k->choose) && (!s->gradient || k->guide));
     Trajectories *t = trajectories_new(k, n);
     for (int64_t at = 0; at < n; at += SIDE_BY_SIDE) {
         Search w = {.k = k, .s = s, .out = t, .first = first + at, .at = at, .n = n - at < SIDE_BY_SIDE ? n - at : SIDE_BY_SIDE};

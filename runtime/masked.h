@@ -14,6 +14,7 @@ typedef struct Counters { int64_t forwards, vjps, reward_forwards, reward_vjps, 
 typedef struct Masked {
     int64_t length, letters; /* L, V */
     int steps;               /* T */
+    int children;            /* M, of propose and choose */
     bool time_input;         /* the network sees sigma(t); else a state's evaluation holds for every t */
     ParamSet *theta;         /* the denoiser */
     ParamSet *phi;           /* the reward network's; NULL: the reward is not in the graph */

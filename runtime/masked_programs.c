@@ -196,7 +196,7 @@ static bool open_program(Err *err, RowProgram **p, const char *name, const Maske
 Masked *masked_new(Err *err, const MaskedSpec *s, const BuildOptions *o, int steps, ParamSet *theta, ParamSet *phi, Reward *host)
 {
     Masked *k = mem_alloc(sizeof *k);
-    *k = (Masked){.length = s->length, .letters = s->letters, .steps = steps, .time_input = s->time_input, .theta = theta,
+    *k = (Masked){.length = s->length, .letters = s->letters, .steps = steps, .children = s->children, .time_input = s->time_input, .theta = theta,
                   .phi = phi, .reward = host};
     bool ok = open_program(err, &k->denoise, "denoise", s, o, write_denoise, theta, NULL) &&
               open_program(err, &k->propose, "propose", s, o, write_propose, NULL, NULL);

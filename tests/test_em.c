@@ -1,0 +1,489 @@
+/* The search and the losses on problems small enough to enumerate: three positions, two letters, every law known exactly.
+ * What is compared with is computed here, from the network's and the reward's values at each state, by direct sums. */
+#include "runtime/estep.h"
+#include "runtime/masked_programs.h"
+#include "runtime/modeldir.h"
+#include <math.h>
+#include <omp.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+#include <cmocka.h>
+
+enum { L = 3, V = 2, STATES = 27, WORDS = 8 };
+
+typedef struct Tiny {
+    Arena *arena;
+    Err err;
+    Registry *registry;
+    MaskedSpec spec;
+    ParamSet *theta, *phi;
+    Masked *k;
+    double logp[STATES][L][V], r[STATES]; /* at every state; reward of its argmax fill */
+    int64_t x[STATES][L];
+} Tiny;
+
+static DavConfig *config_of(Tiny *t, const DavModel *m, const char *const (*set)[2], int n)
+{
+    DavConfig *c = config_new(t->arena);
+    config_add_table(c, "", m->keys, m->n_keys);
+    for (int i = 0; i < n; i++)
+        assert_true(config_set(c, &t->err, "test", set[i][0], (ConfigText){CONFIG_PLAIN, set[i][1]}));
+    assert_true(config_finish(c, &t->err, "test"));
+    return c;
+}
+
+static void tabulate(Tiny *t)
+{
+    States s = states_new(t->k, STATES);
+    for (int i = 0; i < STATES; i++)
+        for (int j = 0, rest = i; j < L; j++, rest /= 3)
+            s.x[i * L + j] = t->x[i][j] = rest % 3;
+    assert_true(states_denoise(t->k, &t->err, &s, 0.5) && masked_score(t->k, &t->err, STATES, s.x0, s.r));
+    for (int i = 0; i < STATES; i++) {
+        t->r[i] = s.r[i];
+        for (int j = 0; j < L * V; j++)
+            t->logp[i][j / V][j % V] = s.logp[i * L * V + j];
+    }
+    states_free(&s);
+}
+
+static Tiny *tiny_new(int children, bool gradient, int steps, int64_t rows)
+{
+    Tiny *t = mem_alloc(sizeof *t);
+    t->arena = arena_new();
+    t->registry = registry_new();
+    const DavModel *tiny = registry_model(t->registry, &t->err, "test", "TinyDenoiser"),
+                   *cnn = registry_model(t->registry, &t->err, "test", "SeqCNN");
+    const char *const ts[][2] = {{"alphabet_size", "3"}, {"length", "3"}, {"hidden_dim", "8"}};
+    const char *const cs[][2] = {{"letters", "2"}, {"length", "3"}, {"channels", "[6]"}, {"kernels", "[3]"}, {"pool", "[1]"},
+                                 {"dense", "6"}, {"activation", "gelu"}};
+    t->spec = (MaskedSpec){.denoiser = {tiny, config_of(t, tiny, ts, 3)}, .reward = {cnn, config_of(t, cnn, cs, 7)},
+                           .children = children, .gradient = gradient, .search = &dav_search_dav, .loss = &dav_loss_dav};
+    assert_true(masked_spec_shape(&t->err, &t->spec));
+    t->theta = masked_denoiser_params(&t->err, &t->spec, 3);
+    t->phi = masked_reward_params(&t->err, &t->spec, 4);
+    for (int64_t i = 0; i < t->theta->size; i++) /* far from uniform */
+        t->theta->value[i] *= 3;
+    for (int64_t i = 0; i < t->phi->size; i++)
+        t->phi->value[i] *= 3;
+    const BuildOptions o = {.compile = {.precision = DAV_F32}, .device = "cpu", .rows = rows};
+    t->k = masked_new(&t->err, &t->spec, &o, steps, t->theta, t->phi, NULL);
+    if (!t->k)
+        fail_msg("%s", t->err.text);
+    tabulate(t);
+    return t;
+}
+
+static void tiny_free(Tiny *t)
+{
+    masked_free(t->k);
+    params_free(t->theta);
+    params_free(t->phi);
+    registry_free(t->registry);
+    arena_free(t->arena);
+    mem_free(t);
+}
+
+static SearchSettings settings(const Tiny *t, double alpha, double gamma, bool weigh)
+{
+    return (SearchSettings){.children = weigh ? t->spec.children : 1, .weigh = weigh, .gradient = weigh && t->spec.gradient,
+                            .alpha = alpha, .gamma = gamma, .seed = 7, .stream = "test", .round = 1};
+}
+
+static int index_of(const int64_t *x)
+{
+    return (int)(x[0] + 3 * x[1] + 9 * x[2]);
+}
+
+/* log q of the guided proposal at the all-masked state, from the gradient that the program gives */
+static void proposal_at_start(Tiny *t, double scale, double logq[L][V])
+{
+    float g[L * V] = {0};
+    int64_t x[L] = {V, V, V};
+    int start = index_of(x);
+    if (t->k->guide) {
+        RowArg in = {"x", x, ROW_EACH}, out = {"g", g, ROW_EACH};
+        assert_true(rows_run(t->k->guide, &t->err, 1, &in, 1, &out, 1));
+    }
+    for (int j = 0; j < L; j++) {
+        double a = t->logp[start][j][0] + scale * g[j * V], b = t->logp[start][j][1] + scale * g[j * V + 1];
+        double z = fmax(a, b) + log1p(exp(-fabs(a - b)));
+        logq[j][0] = a - z;
+        logq[j][1] = b - z;
+    }
+}
+
+/* One step from all masked to (almost) nothing masked: eight children.  Their log-weights and proposal. */
+static void one_step(Tiny *t, double alpha, double q[WORDS], double logw[WORDS])
+{
+    double logq[L][V];
+    int64_t mask[L] = {V, V, V};
+    int start = index_of(mask);
+    proposal_at_start(t, 1 / alpha, logq);
+    for (int w = 0; w < WORDS; w++) {
+        int64_t x[L] = {w & 1, w >> 1 & 1, w >> 2};
+        double lp = 0, lq = 0;
+        for (int j = 0; j < L; j++) {
+            lp += t->logp[start][j][x[j]];
+            lq += logq[j][x[j]];
+        }
+        q[w] = exp(lq);
+        logw[w] = t->r[index_of(x)] / alpha + lp - lq;
+    }
+}
+
+/* Law of the choice by enumeration of all M-tuples of children. */
+static void law_by_tuples(int m, const double q[WORDS], const double logw[WORDS], double law[WORDS])
+{
+    int tuples = 1;
+    for (int i = 0; i < m; i++)
+        tuples *= WORDS;
+    memset(law, 0, WORDS * sizeof *law);
+    for (int c = 0; c < tuples; c++) {
+        double p = 1, z = 0;
+        for (int i = 0, rest = c; i < m; i++, rest /= WORDS) {
+            p *= q[rest % WORDS];
+            z += exp(logw[rest % WORDS]);
+        }
+        for (int i = 0, rest = c; i < m; i++, rest /= WORDS)
+            law[rest % WORDS] += p * exp(logw[rest % WORDS]) / z;
+    }
+}
+
+/* The same for any M:  law(j) = M q_j w_j int_0^inf e^{-s w_j} (sum_k q_k e^{-s w_k})^(M-1) ds, by s = e^u and Simpson. */
+static void law_by_integral(int m, const double q[WORDS], const double logw[WORDS], double law[WORDS])
+{
+    enum { N = 20000 };
+    const double lo = -40, hi = 12, h = (hi - lo) / N;
+    for (int j = 0; j < WORDS; j++) {
+        double sum = 0;
+        for (int i = 0; i <= N; i++) {
+            double s = exp(lo + h * i), mean = 0;
+            for (int k = 0; k < WORDS; k++)
+                mean += q[k] * exp(-s * exp(logw[k]));
+            double f = s * exp(-s * exp(logw[j])) * pow(mean, m - 1);
+            sum += f * (i == 0 || i == N ? 1 : i % 2 ? 4 : 2);
+        }
+        law[j] = m * q[j] * exp(logw[j]) * sum * h / 3;
+    }
+}
+
+static double total_variation(const double *a, const double *b, int n)
+{
+    double sum = 0;
+    for (int i = 0; i < n; i++)
+        sum += fabs(a[i] - b[i]);
+    return sum / 2;
+}
+
+static void frequencies(Tiny *t, double alpha, int64_t n, double f[WORDS])
+{
+    SearchSettings s = settings(t, alpha, 0.9, true);
+    Trajectories *tr = search_run(t->k, &t->err, &s, 0, n, true);
+    assert_non_null(tr);
+    memset(f, 0, WORDS * sizeof *f);
+    for (int64_t i = 0; i < n; i++)
+        f[tr->final[i * L] + 2 * tr->final[i * L + 1] + 4 * tr->final[i * L + 2]] += 1.0 / (double)n;
+    trajectories_free(tr);
+}
+
+/* The largest deviation in standard errors of a frequency. */
+static double deviation(const double *f, const double *law, int64_t n)
+{
+    double worst = 0;
+    for (int i = 0; i < WORDS; i++)
+        worst = fmax(worst, fabs(f[i] - law[i]) / sqrt(law[i] * (1 - law[i]) / (double)n + 1e-9));
+    return worst;
+}
+
+static void integral_equals_enumeration(void **state)
+{
+    (void)state;
+    Tiny *t = tiny_new(2, true, 1, 64);
+    double q[WORDS], logw[WORDS], a[WORDS], b[WORDS];
+    one_step(t, 0.5, q, logw);
+    for (int m = 1; m <= 4; m++) {
+        law_by_tuples(m, q, logw, a);
+        law_by_integral(m, q, logw, b);
+        for (int w = 0; w < WORDS; w++)
+            assert_true(fabs(a[w] - b[w]) < 1e-6);
+    }
+    tiny_free(t);
+}
+
+static void choice_law(int m, bool gradient)
+{
+    const int64_t n = 20000;
+    Tiny *t = tiny_new(m, gradient, 1, 256);
+    double q[WORDS], logw[WORDS], law[WORDS], f[WORDS];
+    one_step(t, 0.5, q, logw);
+    law_by_integral(m, q, logw, law);
+    frequencies(t, 0.5, n, f);
+    double worst = deviation(f, law, n);
+    print_message("M %d%s: largest deviation %.2f standard errors of %lld draws\n", m, gradient ? ", guided" : "", worst, (long long)n);
+    assert_true(worst < 4.5);
+    tiny_free(t);
+}
+
+static void choice_has_the_law_of_its_children(void **state)
+{
+    (void)state;
+    for (int m = 1; m <= 4; m++)
+        choice_law(m, false), choice_law(m, true);
+    choice_law(64, false), choice_law(64, true);
+}
+
+/* The law's distance from the exact target falls like 1 / M: M * TV is constant to leading order. */
+static void distance_from_the_target_falls_like_one_over_m(void **state)
+{
+    (void)state;
+    for (int guided = 0; guided < 2; guided++) {
+        Tiny *t = tiny_new(2, guided, 1, 64);
+        double q[WORDS], logw[WORDS], law[WORDS], target[WORDS], z = 0, scaled[3];
+        one_step(t, 0.5, q, logw);
+        for (int w = 0; w < WORDS; w++)
+            z += target[w] = q[w] * exp(logw[w]);
+        for (int w = 0; w < WORDS; w++)
+            target[w] /= z;
+        for (int i = 0; i < 3; i++) {
+            int m = 64 << 2 * i;
+            law_by_integral(m, q, logw, law);
+            scaled[i] = m * total_variation(law, target, WORDS);
+        }
+        print_message("%s M TV = %.4f %.4f %.4f for M = 64 256 1024\n", guided ? "guided:" : "plain: ", scaled[0], scaled[1], scaled[2]);
+        assert_true(fabs(scaled[0] / scaled[2] - 1) < 0.1 && fabs(scaled[1] / scaled[2] - 1) < 0.03);
+        double f[WORDS];
+        Tiny *big = tiny_new(1024, guided, 1, 8);
+        const int64_t n = 3000; /* the Monte Carlo floor of its TV is about 0.4 sqrt(8 / n) = 0.02 */
+        frequencies(big, 0.5, n, f);
+        assert_true(deviation(f, target, n) < 4.5);
+        tiny_free(big);
+        tiny_free(t);
+    }
+}
+
+/* ---- several steps ---- */
+/* p of going from state i to j at step s: product over masked positions of "stays" and "filled by this letter". */
+static double transition(const Tiny *t, int i, int j, int step)
+{
+    double m_t = masked_share(masked_time(t->k, step)), m_s = masked_share(masked_time(t->k, step + 1)), p = 1;
+    for (int l = 0; l < L; l++) {
+        int64_t a = t->x[i][l], b = t->x[j][l];
+        if (a != V)
+            p *= a == b;
+        else
+            p *= b == V ? m_s / m_t : (m_t - m_s) / m_t * exp(t->logp[i][l][b]);
+    }
+    return p;
+}
+
+static void plain_samples_have_the_models_law(void **state)
+{
+    (void)state;
+    enum { STEPS = 3 };
+    const int64_t n = 20000;
+    Tiny *t = tiny_new(1, false, STEPS, 64);
+    double p[STATES] = {[26] = 1}, law[WORDS] = {0}, f[WORDS] = {0};
+    for (int s = 0; s < STEPS; s++) {
+        double next[STATES] = {0};
+        for (int i = 0; i < STATES; i++)
+            for (int j = 0; j < STATES; j++)
+                next[j] += p[i] * transition(t, i, j, s);
+        memcpy(p, next, sizeof p);
+    }
+    for (int i = 0; i < STATES; i++) { /* what is left is filled by the most likely letter */
+        int w = 0;
+        for (int l = 0; l < L; l++)
+            w |= (int)(t->x[i][l] != V ? t->x[i][l] : t->logp[i][l][1] > t->logp[i][l][0]) << l;
+        law[w] += p[i];
+    }
+    SearchSettings s = settings(t, 1, 1, false);
+    Trajectories *tr = search_run(t->k, &t->err, &s, 0, n, false);
+    assert_non_null(tr);
+    for (int64_t i = 0; i < n; i++)
+        f[tr->final[i * L] + 2 * tr->final[i * L + 1] + 4 * tr->final[i * L + 2]] += 1.0 / (double)n;
+    assert_true(deviation(f, law, n) < 4.5);
+    trajectories_free(tr);
+    tiny_free(t);
+}
+
+/* J of the exact local target eta*(x'|x) ~ p exp(gamma^(t-1) r(x0hat(x')) / alpha), from state i at step s on. */
+static double exact_bound(const Tiny *t, int i, int s, double alpha, double gamma)
+{
+    if (s == t->k->steps)
+        return pow(gamma, s - 1) * t->r[i] / alpha;
+    double w[STATES], z = 0, sum = 0, scale = pow(gamma, t->k->steps - s - 1) / alpha;
+    for (int j = 0; j < STATES; j++)
+        z += w[j] = transition(t, i, j, s) * exp(scale * t->r[j]);
+    for (int j = 0; j < STATES; j++)
+        if (w[j] > 0)
+            sum += w[j] / z * (pow(gamma, s) * (log(z) - scale * t->r[j]) + exact_bound(t, j, s + 1, alpha, gamma));
+    return sum;
+}
+
+static void bound_meets_the_exact_one_as_m_grows(void **state)
+{
+    (void)state;
+    const double alpha = 0.5, gamma = 0.9;
+    const int ms[] = {2, 16, 256};
+    double gap[3];
+    for (int i = 0; i < 3; i++) {
+        const int64_t n = i == 2 ? 3000 : 8000;
+        Tiny *t = tiny_new(ms[i], false, 2, 64);
+        double exact = exact_bound(t, 26, 0, alpha, gamma), mean = 0, square = 0;
+        SearchSettings s = settings(t, alpha, gamma, true);
+        Trajectories *tr = search_run(t->k, &t->err, &s, 0, n, true);
+        assert_non_null(tr);
+        for (int64_t k = 0; k < n; k++) {
+            mean += tr->elbo[k] / (double)n;
+            square += tr->elbo[k] * tr->elbo[k] / (double)n;
+        }
+        double se = sqrt((square - mean * mean) / (double)n);
+        print_message("M %d: estimate %.4f +- %.4f, exact %.4f\n", ms[i], mean, se, exact);
+        gap[i] = exact - mean;
+        assert_true(gap[i] > -4 * se);
+        if (i == 2)
+            assert_true(gap[i] < 4 * se + 0.01);
+        trajectories_free(tr);
+        tiny_free(t);
+    }
+    assert_true(gap[0] > gap[1] && gap[0] > 0.02);
+}
+
+/* ---- the same bits whatever the batch and the threads ---- */
+static void same_bits_for_any_batch_and_threads(void **state)
+{
+    (void)state;
+    enum { N = 70 };
+    const int64_t rows[] = {1, 7, 64};
+    Trajectories *first = NULL;
+    for (int i = 0; i < 6; i++) {
+        omp_set_num_threads(1 + i % 2);
+        Tiny *t = tiny_new(5, true, 4, rows[i / 2]);
+        SearchSettings s = settings(t, 0.5, 0.9, true);
+        Trajectories *tr = search_run(t->k, &t->err, &s, 0, N, true);
+        assert_non_null(tr);
+        if (first) {
+            assert_memory_equal(tr->state, first->state, N * 5 * L);
+            assert_memory_equal(tr->reward, first->reward, N * sizeof(float));
+            assert_memory_equal(tr->elbo, first->elbo, N * sizeof(double));
+            trajectories_free(tr);
+        } else {
+            first = tr;
+        }
+        tiny_free(t);
+    }
+    /* and a sample depends on its own number alone */
+    Tiny *t = tiny_new(5, true, 4, 16);
+    SearchSettings s = settings(t, 0.5, 0.9, true);
+    Trajectories *part = search_run(t->k, &t->err, &s, 40, 30, true);
+    assert_memory_equal(part->state, first->state + 40 * 5 * L, 30 * 5 * L);
+    trajectories_free(part);
+    trajectories_free(first);
+    tiny_free(t);
+    omp_set_num_threads(omp_get_num_procs());
+}
+
+/* ---- losses: against their gradients written out by hand, in f64 ---- */
+enum { ROWS = 8 };
+
+static void write_losses(DavNet *n, const void *context, int64_t rows)
+{
+    const double *kl = context;
+    DavVal logits = dav_input(n, "logits", DAV_F32, 1, L, V + 1), logp0 = dav_input(n, "logp0", DAV_F32, 1, L, V);
+    DavVal x = dav_input(n, "x", DAV_I64, rows, L), next = dav_input(n, "next", DAV_I64, rows, L);
+    DavVal weight = dav_input(n, "weight", DAV_F32, rows), share = dav_input(n, "share", DAV_F32, rows);
+    DavVal logp = dav_masked_logp(logits);
+    DavVal each = dav_add(dav_masked_loss(logp, x, next), dav_mul(*kl, dav_masked_kl(logp, logp0, x, share)));
+    DavVal total = dav_sum(dav_mul(weight, each));
+    dav_output(n, "total", total);
+    dav_output(n, "grad", dav_grad(total, logits));
+}
+
+static void losses_have_the_exact_gradients(void **state)
+{
+    (void)state;
+    const double lambda = 0.7, c = 0.4;
+    Arena *arena = arena_new();
+    Err err = {0};
+    DavNet *net = net_new(arena, &err, "losses");
+    write_losses(net, &lambda, ROWS);
+    Program *p = program_compile(&err, net->g, &(ProgramOptions){.compile = {.precision = DAV_F32}, .device = "interp64"});
+    if (!p)
+        fail_msg("%s", err.text);
+    double logits[L][V + 1] = {{0.3, -1.1, 2}, {-0.4, 0.9, 0.1}, {1.3, 0.2, -3}}, logp0[L][V], weight[ROWS], share[ROWS];
+    double total, grad[L][V + 1], want[L][V + 1] = {{0}}, pr[L][V], sum = 0;
+    int64_t x[ROWS][L], next[ROWS][L];
+    for (int l = 0; l < L; l++)
+        for (int k = 0; k < V; k++) {
+            pr[l][k] = exp(logits[l][k]) / (exp(logits[l][0]) + exp(logits[l][1]));
+            logp0[l][k] = log(k ? 0.3 + 0.1 * l : 0.7 - 0.1 * l);
+        }
+    for (int i = 0; i < ROWS; i++) {
+        weight[i] = 0.1 + 0.07 * i;
+        share[i] = c;
+        for (int l = 0; l < L; l++) {
+            x[i][l] = (i + l) % 4 == 3 ? 1 : V; /* some positions are filled already */
+            next[i][l] = x[i][l] != V ? x[i][l] : (i >> l & 1) ? V : (i + l) % 2;
+            if (x[i][l] != V)
+                continue;
+            double kl = pr[l][0] * (log(pr[l][0]) - logp0[l][0]) + pr[l][1] * (log(pr[l][1]) - logp0[l][1]);
+            sum += weight[i] * lambda * c * kl;
+            if (next[i][l] != V)
+                sum -= weight[i] * log(pr[l][next[i][l]]);
+            for (int k = 0; k < V; k++) {
+                want[l][k] += weight[i] * lambda * c * pr[l][k] * (log(pr[l][k]) - logp0[l][k] - kl);
+                if (next[i][l] != V)
+                    want[l][k] += weight[i] * (pr[l][k] - (next[i][l] == k));
+            }
+        }
+    }
+    void *in[6], *out[2];
+    const struct { const char *name; void *at; } ins[] = {{"logits", logits}, {"logp0", logp0}, {"x", x}, {"next", next},
+                                                          {"weight", weight}, {"share", share}};
+    for (int i = 0; i < 6; i++)
+        in[program_input(p, ins[i].name)] = ins[i].at;
+    out[program_output(p, "total")] = &total;
+    out[program_output(p, "grad")] = grad;
+    assert_true(program_run(p, &err, in, out, 1, 1));
+    assert_true(fabs(total - sum) < 1e-10);
+    for (int l = 0; l < L; l++)
+        for (int k = 0; k <= V; k++)
+            assert_true(fabs(grad[l][k] - want[l][k]) < 1e-10);
+    program_free(p);
+    net_free(net);
+    arena_free(arena);
+}
+
+/* The E-step counts what it does: equal children are evaluated once. */
+static void equal_states_are_evaluated_once(void **state)
+{
+    (void)state;
+    Tiny *t = tiny_new(50, false, 3, 64);
+    t->k->count = (Counters){0};
+    SearchSettings s = settings(t, 0.5, 0.9, true);
+    Trajectories *tr = search_run(t->k, &t->err, &s, 0, 20, true);
+    assert_non_null(tr);
+    assert_true(t->k->count.forwards <= 1 + 3 * STATES); /* of 20 * 50 * 3 children */
+    assert_int_equal(t->k->count.forwards, t->k->count.reward_forwards);
+    assert_int_equal(t->k->count.vjps, 0);
+    trajectories_free(tr);
+    tiny_free(t);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(integral_equals_enumeration),
+        cmocka_unit_test(choice_has_the_law_of_its_children),
+        cmocka_unit_test(distance_from_the_target_falls_like_one_over_m),
+        cmocka_unit_test(plain_samples_have_the_models_law),
+        cmocka_unit_test(bound_meets_the_exact_one_as_m_grows),
+        cmocka_unit_test(same_bits_for_any_batch_and_threads),
+        cmocka_unit_test(losses_have_the_exact_gradients),
+        cmocka_unit_test(equal_states_are_evaluated_once),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
