@@ -43,6 +43,19 @@ static double tile_flops(const Graph *k, Val v)
     return 2 * depth * (double)attr_i(tile, A_MR) * (double)attr_i(tile, A_NR);
 }
 
+/* How often the body of an if runs: the two halves of a peeled tile loop (rows below `edge`, the last tile) share its trips. */
+static double share_of(const Graph *k, const Node *n)
+{
+    const Node *cond = node_of(k, n->arg[0]);
+    double edge, rows;
+    if ((cond->op != OP_LT && cond->op != OP_GE) || !const_of(k, cond->arg[1], &edge))
+        return 1;
+    const Node *first = node_of(k, cond->arg[0]);
+    if (first->op != OP_MUL || !const_of(k, first->arg[1], &rows) || rows <= 0)
+        return 1;
+    return (cond->op == OP_LT ? edge / rows : 1) / (edge / rows + 1);
+}
+
 KernelCost kernel_cost(const Graph *k)
 {
     KernelCost c = {0};
@@ -54,7 +67,7 @@ KernelCost kernel_cost(const Graph *k)
         if (n->op == OP_BUF && attr_i(n, A_ROLE) != BUF_SCRATCH)
             c.bytes += (double)node_count(k, v) * (double)dav_dtype_size((DavDtype)n->dtype);
         else if ((n->op == OP_FOR || n->op == OP_IF) && depth + 1 < MAX_DEPTH)
-            times[depth + 1] = times[depth] * (n->op == OP_FOR ? trip_of(k, n) : 1), depth++;
+            times[depth + 1] = times[depth] * (n->op == OP_FOR ? trip_of(k, n) : share_of(k, n)), depth++;
         else if (n->op == OP_END && depth)
             depth--;
         else if (n->op == OP_TILE_CONTRACT)

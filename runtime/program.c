@@ -132,10 +132,7 @@ static bool make_code(Program *p, Err *err)
     p->solo = arena_array(p->arena, bool, n + 1);
     int64_t scratch = 0;
     if (p->device == DEVICE_CPU) {
-        Buf cache = {0};
-        bool cached = jit_cache_dir(&cache);
-        p->jit = jit_new(err, &p->target, cached ? cache.at : NULL);
-        buf_free(&cache);
+        p->jit = jit_new(err, &p->target, jit_cache_dir(&p->cache_dir) ? p->cache_dir.at : NULL);
         if (!p->jit || !jit_compile(p->jit, err, plan->kernel, n, p->options.threads, p->code))
             return false;
     }
@@ -234,6 +231,7 @@ void program_free(Program *p)
     for (size_t i = 0; i < vec_len(p->host); i++)
         mem_free(p->host[i].name);
     vec_free(p->host);
+    buf_free(&p->cache_dir);
     vec_free(p->cx.notes);
     vec_free(p->cx.times);
     arena_free(p->arena);

@@ -33,6 +33,7 @@ struct Program {
     CompileOptions options;
     CpuTarget target;
     Jit *jit;
+    Buf cache_dir;
     void **overwrites; /* interp: memory for outputs that overwrite inputs */
     Plan *plan;
     Frame *frame;

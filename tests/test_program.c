@@ -328,6 +328,34 @@ static void test_dump(void **state)
     assert_int_equal(system(command), 0);
 }
 
+/* Whichever allocation fails, compiling (up to machine code) ends with an error of the environment and leaves nothing behind. */
+static void test_out_of_memory(void **state)
+{
+    (void)state;
+    for (int d = 1; d < 3; d++) {
+        Fixture f = begin();
+        network(&f, 2);
+        int64_t live = mem_live();
+        ProgramOptions o = {.device = devices[d]};
+        Program *p = NULL;
+        for (int64_t n = 1; !p && n < 100000; n++) {
+            Err err = {0};
+            mem_fail_at(n);
+            p = program_compile(&err, f.g, &o);
+            mem_fail_at(0);
+            if (p)
+                break;
+            assert_int_equal(err.kind, ERR_ENV);
+            if (mem_live() != live)
+                fail_msg("%s: allocation %lld fails, %lld are left", devices[d], (long long)n, (long long)(mem_live() - live));
+        }
+        assert_non_null(p);
+        program_free(p);
+        assert_int_equal(mem_live(), live);
+        end(&f);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -339,6 +367,7 @@ int main(void)
         cmocka_unit_test(test_rows_do_not_depend_on_the_batch),
         cmocka_unit_test(test_threads),
         cmocka_unit_test(test_dump),
+        cmocka_unit_test(test_out_of_memory),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
