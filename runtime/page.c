@@ -98,8 +98,8 @@ static void write_head(Page *p)
     tile(p, "held-out oracle, median", change_from(p, "heldout_median"), change_to(p, "heldout_median"), 3);
     tile(p, "reward oracle, median", change_from(p, "reward_median"), change_to(p, "reward_median"), 3);
     tile(p, "real examples, held-out median", (double)NAN, median_of(p, real, "heldout", "heldout_median"), 3);
-    tile(p, "ELBO", p->rounds.n > 1 ? first_finite(&p->rounds, "elbo", false) : (double)NAN,
-         first_finite(&p->rounds, "elbo", true), 3);
+    tile(p, "gain over real examples, in sd of the data", change_from(p, "gain"), change_to(p, "gain"), 3);
+    tile(p, "ELBO", change_from(p, "elbo"), change_to(p, "elbo"), 3);
     tile(p, "diversity (Levenshtein)", change_from(p, "levenshtein"), change_to(p, "levenshtein"), 3);
     tile(p, "3-mers, most active real", change_from(p, "kmer3_top"), change_to(p, "kmer3_top"), 3);
     tile(p, "validation, nats a letter", p->steps.n > 1 ? first_finite(&p->steps, "val_nats", false) : (double)NAN,
@@ -116,6 +116,7 @@ static void write_head(Page *p)
 static const struct { const char *field, *values, *title, *note; int digits; } compared[] = {
     {"heldout_median", "heldout", "Held-out oracle, median", "never seen by training or search", 3},
     {"heldout_mean", NULL, "Held-out oracle, mean", "", 3},
+    {"gain", NULL, "Gain", "held-out median over that of real examples, in sd of the data", 3},
     {"reward_median", "reward", "Reward oracle, median", "what was optimised", 3},
     {"reward_mean", NULL, "Reward oracle, mean", "", 3},
     {"levenshtein", NULL, "Diversity", "mean pairwise Levenshtein distance", 3},
@@ -129,6 +130,16 @@ static const struct { const char *field, *values, *title, *note; int digits; } c
     {"train_distance", NULL, "Novelty", "distance to the nearest training sequence", 3},
 };
 enum { N_COMPARED = sizeof compared / sizeof *compared };
+
+/* The 95 % interval that a row may hold beside a value. */
+static void write_interval(Page *p, const json_t *row, const char *field, int digits)
+{
+    char low[32], high[32];
+    double a = page_number(row, arena_printf(p->arena, "%s_low", field));
+    double b = page_number(row, arena_printf(p->arena, "%s_high", field));
+    if (isfinite(a) && isfinite(b))
+        buf_printf(&p->out, "<br><small>%s\xe2\x80\x93%s</small>", page_short(low, a, digits), page_short(high, b, digits));
+}
 
 static void write_comparison(Page *p)
 {
@@ -146,7 +157,7 @@ static void write_comparison(Page *p)
         }
     if (!any)
         return;
-    buf_str(&p->out, "<h2>Comparison</h2><div class=\"card\"><table><thead><tr><th></th>");
+    buf_str(&p->out, "<h2>Comparison</h2><div class=\"card\"><table class=\"top\"><thead><tr><th></th>");
     for (int g = 0; g < PAGE_GROUPS; g++)
         if (group_has[g])
             buf_printf(&p->out, "<th>%s</th>", p->group[g].title);
@@ -156,8 +167,11 @@ static void write_comparison(Page *p)
             continue;
         buf_printf(&p->out, "<tr><td>%s <small>%s</small></td>", compared[i].title, compared[i].note);
         for (int g = 0; g < PAGE_GROUPS; g++)
-            if (group_has[g])
-                buf_printf(&p->out, "<td>%s</td>", page_short(text, v[i][g], compared[i].digits));
+            if (group_has[g]) {
+                buf_printf(&p->out, "<td>%s", page_short(text, v[i][g], compared[i].digits));
+                write_interval(p, p->group[g].row, compared[i].field, compared[i].digits);
+                buf_str(&p->out, "</td>");
+            }
         buf_str(&p->out, "</tr>\n");
     }
     buf_str(&p->out, "</tbody></table></div>\n");
@@ -190,11 +204,19 @@ static const CurveChart step_charts[] = {
     {"Gradient norm", "before clipping", {{"grad_norm", "norm", 5, NULL, true}}, NULL},
 };
 
+/* The curve of a field; the evaluation before the first round is round 0. */
 static ChartLine line_of(Page *p, const PageRows *r, const char *key, const Curve *c)
 {
-    double *x = arena_array(p->arena, double, r->n), *y = arena_array(p->arena, double, r->n);
-    double *spread = c->spread ? arena_array(p->arena, double, r->n) : NULL;
+    double *x = arena_array(p->arena, double, r->n + 1), *y = arena_array(p->arena, double, r->n + 1);
+    double *spread = c->spread ? arena_array(p->arena, double, r->n + 1) : NULL;
+    const json_t *before = p->group[PAGE_BEFORE].row;
     int n = 0;
+    if (r == &p->rounds && page_number(r->row[0], "round") >= 1 && isfinite(page_number(before, c->field))) {
+        y[n] = page_number(before, c->field);
+        if (spread)
+            spread[n] = page_number(before, c->spread);
+        n++;
+    }
     for (int i = 0; i < r->n; i++) {
         double v = page_number(r->row[i], c->field);
         if (!isfinite(v) && !(i + 1 == r->n && n == 0)) /* fields that stand in some rows only make no gaps */
@@ -291,23 +313,22 @@ static void write_sequences(Page *p)
 
 /* ---- compute and settings ---- */
 
+/* Counts are logged since the run began: a round's are what they grew by. */
 static void write_compute(Page *p)
 {
     static const struct { const char *field, *title; } cost[] = {
         {"forwards", "forwards"}, {"vjps", "VJPs"}, {"reward_forwards", "reward forwards"}, {"reward_vjps", "reward VJPs"},
         {"p0_forwards", "p\xe2\x82\x80 forwards"}, {"seconds", "seconds"},
     };
-    enum { N = sizeof cost / sizeof *cost };
-    double sum[N] = {0};
+    enum { N = sizeof cost / sizeof *cost, SECONDS = N - 1 };
     bool has[N] = {false}, any = false;
     char text[48];
-    int first = p->rounds.n > MAX_TABLE_ROUNDS ? p->rounds.n - MAX_TABLE_ROUNDS : 0;
-    for (int i = 0; i < p->rounds.n; i++)
-        for (int k = 0; k < N; k++) {
-            double v = page_number(p->rounds.row[i], cost[k].field);
-            if (isfinite(v))
-                sum[k] += v, has[k] = any = true;
-        }
+    int n = p->rounds.n, first = n > MAX_TABLE_ROUNDS ? n - MAX_TABLE_ROUNDS : 0;
+    double seconds = 0, before[N] = {0};
+    for (int i = 0; i < n; i++)
+        for (int k = 0; k < N; k++)
+            if (isfinite(page_number(p->rounds.row[i], cost[k].field)))
+                has[k] = any = true;
     if (!any)
         return;
     buf_str(&p->out, "<h2>Compute</h2><div class=\"card\"><table class=\"even\"><thead><tr><th>round</th>");
@@ -315,19 +336,23 @@ static void write_compute(Page *p)
         if (has[k])
             buf_printf(&p->out, "<th>%s</th>", cost[k].title);
     buf_str(&p->out, "</tr></thead><tbody>\n");
-    for (int i = first; i <= p->rounds.n; i++) {
-        bool total = i == p->rounds.n;
+    for (int i = 0; i <= n; i++) {
+        bool total = i == n, shown = i >= first;
         if (total)
             buf_str(&p->out, "<tr class=\"sum\"><td>all</td>");
-        else
+        else if (shown)
             buf_printf(&p->out, "<tr><td>%s</td>", page_count(text, page_number(p->rounds.row[i], "round")));
         for (int k = 0; k < N; k++) {
-            double v = total ? sum[k] : page_number(p->rounds.row[i], cost[k].field);
-            bool is_time = strcmp(cost[k].field, "seconds") == 0;
-            if (has[k])
-                buf_printf(&p->out, "<td>%s</td>", is_time && v < 1000 ? page_short(text, v, 3) : page_count(text, v));
+            double now = total ? before[k] : page_number(p->rounds.row[i], cost[k].field);
+            double v = k == SECONDS ? (total ? seconds : now) : total ? now : now - before[k];
+            if (isfinite(now))
+                before[k] = now;
+            seconds += k == SECONDS && !total && isfinite(now) ? now : 0;
+            if (has[k] && shown)
+                buf_printf(&p->out, "<td>%s</td>", k == SECONDS && v < 1000 ? page_short(text, v, 3) : page_count(text, v));
         }
-        buf_str(&p->out, "</tr>\n");
+        if (shown)
+            buf_str(&p->out, "</tr>\n");
     }
     buf_str(&p->out, "</tbody></table></div>\n");
 }

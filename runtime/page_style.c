@@ -56,6 +56,7 @@ const char page_style[] =
     "td{text-align:right;padding:7px 0 7px 20px;border-top:1px solid var(--line);white-space:nowrap}\n"
     "th:first-child,td:first-child{text-align:left;padding-left:0}\n"
     "th:not(:first-child){width:118px}.even{table-layout:fixed}.even th{width:auto}\n"
+    ".top td{vertical-align:top}\n"
     "td small{color:var(--soft)}\n"
     "tr.sum td{font-weight:650}\n"
     ".settings{columns:2;column-gap:48px;padding:12px 18px;font-size:13px}\n"

@@ -66,9 +66,10 @@ static const char rounds[] =
     "{\"event\": \"round\", \"round\": 1, \"reward_median\": 5, \"heldout_median\": 6.25, \"elbo\": 1, \"elbo_se\": 0.5, "
     "\"forwards\": 1000}\n"
     "{\"event\": \"round\", \"round\": 2, \"reward_median\": 7, \"heldout_median\": 8.5, \"elbo\": 3, \"elbo_se\": 0.5, "
-    "\"forwards\": 234}\n"
+    "\"forwards\": 1234}\n"
     "{\"event\": \"eval\", \"name\": \"before\", \"reward\": [1, 2, 3], \"heldout\": [4, 5, 9], \"gc\": 0.39}\n"
-    "{\"event\": \"eval\", \"name\": \"after\", \"reward\": [3, 9], \"heldout\": [7, 8]}\n"
+    "{\"event\": \"eval\", \"name\": \"after\", \"reward\": [3, 9], \"heldout\": [7, 8], \"gain\": 1.5, "
+    "\"heldout_median\": 7.5, \"heldout_median_low\": 7.25, \"heldout_median_high\": 7.75}\n"
     "{\"event\": \"rou";
 
 static void test_alignment(void **state)
@@ -85,8 +86,9 @@ static void test_alignment(void **state)
     assert_has("Reward by round");
     assert_has("held-out 8.500 at 2");
     assert_has("<td>1\xe2\x80\x89" "234</td>");               /* forwards in all */
+    assert_has("<td>2</td><td>234</td>");                      /* and of the second round */
     assert_has("<td>5.00</td></tr>\n</tbody>");                /* seconds: the later row of round 1 counts */
-    assert_has("<td>5.00</td><td>7.50</td><td>6.00</td>");     /* held-out medians of before, after, real */
+    assert_has("<td>5.00</td><td>7.50<br><small>7.25\xe2\x80\x93" "7.75</small></td><td>6.00</td>");     /* held-out medians of before, after, real */
     assert_has("<td>0.390</td><td>\xe2\x80\x93</td><td>0.380</td>");
     assert_has("Letters by position");
     assert_has("1 unreadable line of the logs were left out"); /* the torn one */
