@@ -60,19 +60,20 @@ class Peer:
 
 
 class Dav:
-    """One `dav bench` a turn; its line carries the median of its own repeats."""
+    """One `dav bench` a turn, which compiles (or finds its cache), warms up and times as long as the others."""
 
     def __init__(self, binary, work, dtype, threads):
         self.command = [binary, "bench", work, "--dtype", dtype, "--threads", str(threads), "--json"]
         self.ready = {"ready": True}
 
     def turn(self, seconds):
-        r = subprocess.run(self.command, capture_output=True, text=True)
+        r = subprocess.run(self.command + ["--repeats", "1", "--min-s", str(seconds)], capture_output=True, text=True)
         lines = [json.loads(line) for line in r.stdout.splitlines() if line.startswith("{")]
         if r.returncode or not lines:
             raise RuntimeError(f"{' '.join(self.command)}: status {r.returncode}: {r.stderr.strip()}")
-        self.ready["line"] = lines[-1]
-        return [lines[-1]["median_s"]]
+        self.ready.setdefault("first_call_s", lines[-1]["first_call_s"])
+        self.ready["versions"] = {"dav": lines[-1]["version"]}
+        return lines[-1]["times"]
 
     def close(self):
         pass
