@@ -4,8 +4,8 @@
 static const DavKey keys[] = {
     {"alphabet_size", DAV_KEY_INT, "5", 2, 64, NULL, "symbols, the last one being the mask"},
     {"length", DAV_KEY_INT, "80", 1, 4096, NULL, "positions of a sequence"},
-    {"width", DAV_KEY_INT, "48", 1, 4096, NULL, "channels"},
-    {"layers", DAV_KEY_INT, "3", 1, 64, NULL, "attention and feed-forward pairs"},
+    {"width", DAV_KEY_INT, "32", 1, 4096, NULL, "channels"},
+    {"layers", DAV_KEY_INT, "2", 1, 64, NULL, "attention and feed-forward pairs"},
     {"heads", DAV_KEY_INT, "4", 1, 64, NULL, "attention heads; they divide the width"},
 };
 
