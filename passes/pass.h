@@ -34,6 +34,7 @@ typedef struct PassCx {
     FusionNote *notes; /* vec */
     PassTime *times;   /* vec */
     unsigned state;    /* GraphState reached */
+    const char *memory_note; /* what rematerialisation did to meet the budget; NULL: nothing was needed */
 } PassCx;
 
 typedef bool (*PassFn)(PassCx *cx, const Graph *in, Graph *out);

@@ -6,6 +6,7 @@
 #include "ir/print.h"
 #include "models/builtin.h"
 #include "passes/pass.h"
+#include "passes/plan.h"
 #include "support/random_graph.h"
 #include <dav/objective.h>
 #include <dirent.h>
@@ -289,6 +290,59 @@ static void test_no_transposes(void **state)
     }
 }
 
+/* ---- a memory budget ---- */
+static DavVal deep(DavNet *n, int64_t batch)
+{
+    DavVal h = dav_input(n, "x", DAV_F32, batch, 8, 30);
+    for (int i = 0; i < 10; i++)
+        h = dav_add(h, dav_tanh(dav_conv(n, dav_name(n, "c%d", i), h, 8, .kernel = {3}, .pad = {1})));
+    return dav_mean(h, 2);
+}
+
+static const Graph *under_budget(Arena *arena, Err *err, const Graph *g, const char *last, int64_t budget, const char **note)
+{
+    CompileOptions options = {.memory_budget = budget};
+    PassCx cx = {.arena = arena, .err = err, .options = &options};
+    const Graph *out = passes_run(&cx, g, last);
+    vec_free(cx.notes);
+    vec_free(cx.times);
+    *note = cx.memory_note;
+    return out;
+}
+
+/* Fewer bytes, the same values; and an error that names the peak when it cannot be done. */
+static void test_memory_budget(void **state)
+{
+    (void)state;
+    Arena *arena = arena_new();
+    Err err = {0};
+    const char *note;
+    Graph *g = trained(arena, &err, deep, 16);
+    int64_t all = plan_make(arena, under_budget(arena, &err, g, NULL, 0, &note), NULL)->arena_bytes, budget = all * 7 / 10;
+    assert_null(note);
+    const Graph *low = under_budget(arena, &err, g, NULL, budget, &note);
+    if (!low)
+        fail_msg("%s", err.text);
+    assert_non_null(note);
+    assert_true(plan_make(arena, low, NULL)->arena_bytes <= budget);
+    const Graph *pair[2] = {prefix(arena, g, "tidy"), under_budget(arena, &err, g, "remat", budget, &note)};
+    Rng rng = {11};
+    int nin;
+    const Val *in = graph_inputs(pair[0], arena, &nin);
+    void **data = tensors_for(arena, pair[0], in, nin), **out[2];
+    for (int i = 0; i < nin; i++)
+        for (int64_t e = 0; e < node_count(pair[0], in[i]); e++)
+            ((double *)data[i])[e] = 2 * rng_unit(&rng) - 1;
+    for (int k = 0; k < 2; k++)
+        out[k] = outputs(arena, pair[k], data);
+    for (int k = 0; k < pair[0]->nout; k++) /* the same bits */
+        assert_memory_equal(out[0][k], out[1][k], (size_t)node_count(pair[0], pair[0]->out[k].val) * sizeof(double));
+    assert_null(under_budget(arena, &err, g, NULL, 1000, &note));
+    assert_int_equal(err.kind, ERR_USER);
+    assert_non_null(strstr(err.text, "a memory budget of 1000 bytes cannot be met"));
+    arena_free(arena);
+}
+
 /* ---- the runner ---- */
 static void test_runner(void **state)
 {
@@ -327,6 +381,6 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {cmocka_unit_test(test_golden),   cmocka_unit_test(test_random_graphs),
                                        cmocka_unit_test(test_networks), cmocka_unit_test(test_no_transposes),
-                                       cmocka_unit_test(test_runner)};
+                                       cmocka_unit_test(test_memory_budget), cmocka_unit_test(test_runner)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
