@@ -191,6 +191,8 @@ static bool refuse(DavConfig *c, Err *err, const char *place, const Entry *e, Co
 {
     char expected[256];
     const char *near = NULL;
+    if (err->kind)
+        return err_user(err, "%s: %s", place, e->name); /* counted, not told */
     if (e->key->type == DAV_KEY_STRING && e->key->choices && (v.form == CONFIG_PLAIN || v.form == CONFIG_STRING))
         near = choice_of(c->arena, e->key, v.text, true);
     return err_user(err, "%s: %s: expected %s, found %s%s%s%s", place, e->name, config_expects(e->key, expected),
@@ -259,7 +261,7 @@ bool config_set(DavConfig *c, Err *err, const char *place, const char *key, Conf
     if (!e) {
         if (is_accepted(c, key))
             return true;
-        const char *near = config_nearest(c, key);
+        const char *near = err->kind ? NULL : config_nearest(c, key); /* only the first error is told: the rest stays cheap */
         return err_user(err, "%s: %.100s: unknown key%s%s%s", place, key, near ? ", did you mean " : "", near ? near : "",
                         near ? "?" : "");
     }

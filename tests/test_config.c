@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 
 #include <cmocka.h>
@@ -131,6 +132,23 @@ static void test_json_depth(void **state)
         buf_str(&b, "}");
     assert_false(json(f, b.at));
     assert_non_null(strstr(f->err.text, "objects nested deeper than 16"));
+    buf_free(&b);
+}
+
+/* A megabyte of mistakes takes no longer than one of settings. */
+static void test_many_errors(void **state)
+{
+    Fixture *f = *state;
+    Buf b = {0};
+    buf_str(&b, "{\"steps\": 1");
+    for (int i = 0; b.len < CONFIG_MAX_BYTES - 100; i++)
+        buf_printf(&b, ", \"unknown_name_%d\": 1", i);
+    buf_str(&b, "}");
+    clock_t start = clock();
+    assert_false(json(f, b.at));
+    assert_true((double)(clock() - start) / CLOCKS_PER_SEC < 2);
+    assert_string_equal(f->err.text, "config.json: unknown_name_0: unknown key");
+    assert_true(f->err.count > 10000);
     buf_free(&b);
 }
 
@@ -370,7 +388,7 @@ int main(void)
 {
 #define T(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
     const struct CMUnitTest tests[] = {
-        T(test_json_values), T(test_json_errors), T(test_json_depth), T(test_missing_and_accepted), T(test_yaml_values),
+        T(test_json_values), T(test_json_errors), T(test_json_depth), T(test_many_errors), T(test_missing_and_accepted), T(test_yaml_values),
         T(test_yaml_errors), T(test_yaml_depth), T(test_presets), T(test_round_trip), T(test_written_yaml), T(test_describe),
         T(test_allocation_failures),
     };
