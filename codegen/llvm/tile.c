@@ -4,7 +4,7 @@
 #include "codegen/llvm/emit.h"
 
 /* Zeros that a row outside of A reads instead of a row; longer reaches step by 0 there. */
-enum { MAX_ZERO_ROW = 1 << 14 };
+enum { MAX_ZERO_ROW = 1 << 14, MAX_PREFETCH = 1024 /* bytes of a row */, PREFETCH_STEPS = 16 };
 
 typedef struct Panel {
     Emit *e;
@@ -17,6 +17,7 @@ typedef struct Panel {
     LLVMValueRef step[MAX_TILE_ROWS]; /* all ones, or 0 for a row that stays at its zero; NULL: not needed */
     bool apart;                       /* rows are a constant apart */
     LLVMValueRef b;
+    LLVMValueRef ring; /* of A's pairs; NULL: not needed */
     LLVMValueRef col_on[MAX_TILE_VECS]; /* columns to read; NULL: all */
 } Panel;
 
@@ -84,14 +85,27 @@ static LLVMValueRef a_element(const Panel *p, int r, LLVMValueRef k)
     return ll_splat(p->f, widen_memory(p->f, p->a_type, x), p->t->lanes);
 }
 
-static LLVMValueRef b_load(const Panel *p, int c, LLVMValueRef k)
+static void prefetch(const Fn *f, LLVMValueRef at, int locality)
+{
+    LLVMValueRef arg[4] = {at, LLVMConstInt(f->i32, 0, false), LLVMConstInt(f->i32, (unsigned)locality, false),
+                           LLVMConstInt(f->i32, 1, false)};
+    ll_intrinsic(f, "llvm.prefetch", (LLVMTypeRef[]){f->ptr}, 1, arg, 4);
+}
+
+static LLVMValueRef b_ptr(const Panel *p, int c, LLVMValueRef k)
 {
     const Fn *f = p->f;
     LLVMTypeRef elem = memory_type(f, p->b_type);
     LLVMValueRef off = LLVMBuildMul(f->b, k, ll_i64(f, p->c.b_packed ? p->t->nr : p->c.b_k_stride), "");
-    LLVMValueRef at = element_ptr(f, elem, p->b, off);
-    at = element_ptr(f, elem, at, ll_i64(f, (int64_t)c * p->t->lanes));
-    return load_masked(f, lanes_of_type(p, elem, 1), at, p->col_on[c], (unsigned)dav_dtype_size(p->b_type));
+    return element_ptr(f, elem, element_ptr(f, elem, p->b, off), ll_i64(f, (int64_t)c * p->t->lanes));
+}
+
+static LLVMValueRef b_load(const Panel *p, int c, LLVMValueRef k, int vectors)
+{
+    const Fn *f = p->f;
+    LLVMTypeRef elem = memory_type(f, p->b_type);
+    LLVMValueRef at = b_ptr(p, c, k);
+    return load_masked(f, lanes_of_type(p, elem, vectors), at, p->col_on[c], (unsigned)dav_dtype_size(p->b_type));
 }
 
 /* Columns of a packed bf16 panel by pairs of k, as words: k even in the low half. */
@@ -128,7 +142,7 @@ static void step_one(const Panel *p, LLVMValueRef k)
 {
     LLVMValueRef b[MAX_TILE_VECS];
     for (int c = 0; c < p->t->vecs; c++)
-        b[c] = widen_memory(p->f, p->b_type, b_load(p, c, k));
+        b[c] = widen_memory(p->f, p->b_type, b_load(p, c, k, 1));
     step_rows(p, k, b);
 }
 
@@ -165,12 +179,73 @@ static LLVMValueRef a_word(const Panel *p, int r, LLVMValueRef k, bool last)
     return ll_splat(f, w, p->t->lanes);
 }
 
-static LLVMValueRef interleave(const Panel *p, LLVMValueRef even, LLVMValueRef odd)
+/* Words of x[i], y[i] in turn, for n of them from `from` on. */
+static LLVMValueRef interleave(const Panel *p, LLVMValueRef even, LLVMValueRef odd, int from, int n)
 {
-    int index[128], n = p->t->lanes;
-    for (int i = 0; i < n; i++)
-        index[2 * i] = i, index[2 * i + 1] = n + i;
+    int index[128], count = ll_lanes(even);
+    for (int i = 0; i < n; i++) {
+        index[2 * i] = from + i;
+        index[2 * i + 1] = count + from + i;
+    }
     return ll_shuffle(p->f, even, odd, index, 2 * n);
+}
+
+static LLVMValueRef next_k(const Panel *p, LLVMValueRef k)
+{
+    return LLVMBuildAdd(p->f->b, k, ll_i64(p->f, 1), "");
+}
+
+/* An unpacked panel's two rows of k, interleaved; two vectors at a time where none is cut off, which costs one shuffle each. */
+static void b_dot(const Panel *p, LLVMValueRef k, bool last, LLVMValueRef *b)
+{
+    const Fn *f = p->f;
+    int n = p->t->lanes;
+    for (int c = 0; c < p->t->vecs;) {
+        int wide = c + 1 < p->t->vecs && !p->col_on[c] && n == 16 ? 2 : 1;
+        LLVMTypeRef t = lanes_of_type(p, f->i16, wide);
+        LLVMValueRef x[2];
+        for (int odd = 0; odd < 2; odd++)
+            x[odd] = odd && last ? LLVMConstNull(t) : b_load(p, c, odd ? next_k(p, k) : k, wide);
+        for (int i = 0; i < wide; i++)
+            b[c++] = interleave(p, x[0], x[1], i * n, n);
+    }
+}
+
+/* Rows that lie next to each other: both steps of k are read as vectors, interleaved and put into a ring in memory, from where
+ * each row's pair is broadcast some turns later: at once would wait for the store to leave the core. */
+enum { RING = 8, RING_AHEAD = 4 };
+
+static bool rows_touch(const Panel *p)
+{
+    return p->apart && p->c.a_k_stride != 1 && p->c.a_row_step * p->c.a_row_stride == 1 && p->t->lanes == 16 && p->rows <= 16 &&
+           p->rows >= 4;
+}
+
+static LLVMValueRef ring_slot(const Panel *p, LLVMValueRef pair)
+{
+    const Fn *f = p->f;
+    return element_ptr(f, LLVMVectorType(f->i16, 32), p->ring, LLVMBuildAnd(f->b, pair, ll_i64(f, RING - 1), ""));
+}
+
+static void ring_put(const Panel *p, LLVMValueRef pair, LLVMValueRef slot, bool last)
+{
+    const Fn *f = p->f;
+    LLVMTypeRef t = LLVMVectorType(f->i16, 16);
+    LLVMValueRef x[2], on[16], k = LLVMBuildMul(f->b, pair, ll_i64(f, 2), "");
+    for (int r = 0; r < 16; r++)
+        on[r] = LLVMConstInt(f->i1, r < p->rows, false);
+    for (int odd = 0; odd < 2; odd++)
+        x[odd] = odd && last ? LLVMConstNull(t) : load_masked(f, t, a_ptr(p, 0, odd ? next_k(p, k) : k), LLVMConstVector(on, 16), 2);
+    LLVMBuildStore(f->b, interleave(p, x[0], x[1], 0, 16), ring_slot(p, slot));
+}
+
+/* Puts the pair that is needed `ahead` turns from now, or again the last one. */
+static void ring_fill(const Panel *p, LLVMValueRef pair, int ahead, LLVMValueRef pairs)
+{
+    const Fn *f = p->f;
+    LLVMValueRef slot = LLVMBuildAdd(f->b, pair, ll_i64(f, ahead), "");
+    LLVMValueRef from = ll_call2(f, "llvm.smin", slot, LLVMBuildSub(f->b, pairs, ll_i64(f, 1), ""));
+    ring_put(p, from, slot, false);
 }
 
 static void step_dot(const Panel *p, LLVMValueRef pair, bool last)
@@ -178,20 +253,25 @@ static void step_dot(const Panel *p, LLVMValueRef pair, bool last)
     const Fn *f = p->f;
     LLVMTypeRef halves = lanes_of_type(p, LLVMBFloatTypeInContext(f->cx), 2);
     LLVMValueRef b[MAX_TILE_VECS], k = LLVMBuildMul(f->b, pair, ll_i64(f, 2), "");
-    for (int c = 0; c < p->t->vecs; c++) {
-        if (p->c.b_packed) {
-            b[c] = b_pair(p, c, pair);
-        } else {
-            LLVMValueRef even = b_load(p, c, k);
-            LLVMValueRef odd = last ? LLVMConstNull(LLVMTypeOf(even)) : b_load(p, c, LLVMBuildAdd(f->b, k, ll_i64(f, 1), ""));
-            b[c] = interleave(p, even, odd);
-        }
-        b[c] = LLVMBuildBitCast(f->b, b[c], halves, "");
+    LLVMValueRef rows = NULL;
+    if (p->ring) {
+        if (last)
+            ring_put(p, pair, pair, true);
+        rows = ring_slot(p, pair);
     }
+    if (p->c.b_packed)
+        for (int c = 0; c < p->t->vecs; c++)
+            b[c] = b_pair(p, c, pair);
+    else
+        b_dot(p, k, last, b);
+    for (int c = 0; c < p->t->vecs; c++)
+        b[c] = LLVMBuildBitCast(f->b, b[c], halves, "");
     const char *name = p->t->lanes == 16 ? "llvm.x86.avx512bf16.dpbf16ps.512"
                        : p->t->lanes == 8 ? "llvm.x86.avx512bf16.dpbf16ps.256" : "llvm.x86.avx512bf16.dpbf16ps.128";
     for (int r = 0; r < p->rows; r++) {
-        LLVMValueRef a = LLVMBuildBitCast(f->b, a_word(p, r, k, last), halves, "");
+        LLVMValueRef a = rows ? ll_splat(f, load_masked(f, f->i32, element_ptr(f, f->i32, rows, ll_i64(f, r)), NULL, 4), p->t->lanes)
+                              : a_word(p, r, k, last);
+        a = LLVMBuildBitCast(f->b, a, halves, "");
         for (int c = 0; c < p->t->vecs; c++) {
             LLVMValueRef old = LLVMBuildLoad2(f->b, lanes_of_type(p, f->f32, 1), p->t->acc[r][c], "");
             LLVMBuildStore(f->b, ll_intrinsic(f, name, NULL, 0, (LLVMValueRef[]){old, a, b[c]}, 3), p->t->acc[r][c]);
@@ -200,6 +280,21 @@ static void step_dot(const Panel *p, LLVMValueRef pair, bool last)
 }
 
 /* ---- the loop over k ---- */
+/* Where a step of k goes to another line, the lines of later steps start to travel; a prefetch cannot fault. */
+static void prefetch_steps(const Panel *p, LLVMValueRef k)
+{
+    const Fn *f = p->f;
+    int64_t a_step = p->c.a_k_stride * (int64_t)dav_dtype_size(p->a_type), b_size = (int64_t)dav_dtype_size(p->b_type);
+    LLVMValueRef later = LLVMBuildAdd(f->b, k, ll_i64(f, PREFETCH_STEPS), "");
+    if (p->apart && a_step >= 128) { /* rows that lie next to each other may share two lines */
+        prefetch(f, a_ptr(p, 0, later), 3);
+        prefetch(f, a_ptr(p, p->rows - 1, later), 3);
+    }
+    if (!p->c.b_packed && p->c.b_k_stride * b_size >= 128)
+        for (int64_t at = 0; at < p->t->nr * b_size; at += 64)
+            prefetch(f, element_ptr(f, f->i8, b_ptr(p, 0, later), ll_i64(f, at)), 3);
+}
+
 static void step_pair(const Panel *p, LLVMValueRef pair, bool dot)
 {
     if (dot) {
@@ -218,27 +313,38 @@ static void last_half(const Panel *p, LLVMValueRef pair, bool dot)
         step_half(p, pair, 0);
 }
 
-static void loop_pairs(const Panel *p, LLVMValueRef k, bool dot)
+static void when(const Panel *p, LLVMValueRef cond, LLVMBasicBlockRef *then, LLVMBasicBlockRef *other);
+
+static void end_when(const Panel *p, LLVMBasicBlockRef other)
+{
+    LLVMBuildBr(p->f->b, other);
+    ll_enter(p->f, other);
+}
+
+static void loop_pairs(Panel *p, LLVMValueRef k, bool dot)
 {
     const Fn *f = p->f;
     LLVMValueRef pairs = LLVMBuildLShr(f->b, k, ll_i64(f, 1), ""), odd = LLVMBuildAnd(f->b, k, ll_i64(f, 1), "");
+    LLVMBasicBlockRef then, done;
+    p->ring = dot && rows_touch(p) ? emit_variable(p->e, LLVMArrayType2(LLVMVectorType(f->i16, 32), RING), "ring") : NULL;
+    when(p, LLVMBuildICmp(f->b, LLVMIntSGT, pairs, ll_i64(f, 0), ""), &then, &done);
+    for (int i = 0; p->ring && i < RING_AHEAD; i++)
+        ring_fill(p, ll_i64(f, 0), i, pairs);
     Loop l = ll_loop(f, ll_i64(f, 0), pairs, 1);
+    if (p->ring)
+        ring_fill(p, l.iv, RING_AHEAD, pairs);
+    LLVMValueRef first = LLVMBuildMul(f->b, l.iv, ll_i64(f, 2), "");
+    prefetch_steps(p, first);
+    prefetch_steps(p, next_k(p, first));
     step_pair(p, l.iv, dot);
     ll_loop_end(f, &l);
-    if (LLVMIsAConstantInt(odd)) {
-        if (LLVMConstIntGetZExtValue(odd))
-            last_half(p, pairs, dot);
-        return;
-    }
-    LLVMBasicBlockRef then = ll_block(f, "odd"), done = ll_block(f, "even");
-    LLVMBuildCondBr(f->b, LLVMBuildICmp(f->b, LLVMIntNE, odd, ll_i64(f, 0), ""), then, done);
-    ll_enter(f, then);
+    end_when(p, done);
+    when(p, LLVMBuildICmp(f->b, LLVMIntNE, odd, ll_i64(f, 0), ""), &then, &done);
     last_half(p, pairs, dot);
-    LLVMBuildBr(f->b, done);
-    ll_enter(f, done);
+    end_when(p, done);
 }
 
-static void loop_k(const Panel *p)
+static void loop_k(Panel *p)
 {
     const Fn *f = p->f;
     LLVMValueRef k = as_scalar(p->e, p->c.k);
@@ -248,6 +354,7 @@ static void loop_k(const Panel *p)
         return;
     }
     Loop l = ll_loop(f, ll_i64(f, 0), k, 1);
+    prefetch_steps(p, l.iv);
     step_one(p, l.iv);
     ll_loop_end(f, &l);
 }
@@ -330,6 +437,21 @@ static LLVMValueRef rows_checked(Panel *p, LLVMValueRef rows)
     return any;
 }
 
+/* Rows of the tile that is likely to come next start to travel while this one is multiplied; a prefetch cannot fault. */
+static void prefetch_rows(const Panel *p)
+{
+    const Fn *f = p->f;
+    int64_t k, size = (int64_t)dav_dtype_size(p->a_type);
+    if (p->c.a_k_stride != 1 || p->c.a_div != 1 || !emit_const_i64(p->e->k, p->c.k, &k) || k * size > MAX_PREFETCH)
+        return;
+    LLVMValueRef on, first = row_start(p, row_index(p, 0, &on));
+    for (int64_t at = 0; at < k * size; at += 64)
+        for (int r = 0; r < p->rows; r++) {
+            int64_t ahead = (p->rows + r) * p->c.a_row_step * p->c.a_row_stride * size + at;
+            prefetch(f, element_ptr(f, f->i8, first, ll_i64(f, ahead)), 2);
+        }
+}
+
 static void when(const Panel *p, LLVMValueRef cond, LLVMBasicBlockRef *then, LLVMBasicBlockRef *other)
 {
     *then = ll_block(p->f, "then");
@@ -343,6 +465,7 @@ static void contract_unchecked(Panel *p, LLVMValueRef rows)
     const Fn *f = p->f;
     if (LLVMIsAConstantInt(rows)) {
         rows_apart(p);
+        prefetch_rows(p);
         loop_k(p);
         return;
     }
@@ -365,6 +488,7 @@ static void contract_checked(Panel *p, LLVMValueRef rows)
 {
     LLVMBasicBlockRef then, done;
     when(p, rows_checked(p, rows), &then, &done);
+    prefetch_rows(p);
     loop_k(p);
     LLVMBuildBr(p->f->b, done);
     ll_enter(p->f, done);
