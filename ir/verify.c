@@ -13,7 +13,7 @@ typedef struct Verify {
     const bool *refused;
     const Graph **seen; /* vec: regions that are known to be right */
     Map names[2];       /* of inputs, of outputs, of the graph being checked */
-    bool *gone;         /* verify_kernel's */
+    KernelNote *note;   /* verify_kernel's */
     const Graph *g;
     int depth;
 } Verify;
@@ -164,10 +164,10 @@ static bool check_names(Verify *c, const Graph *g)
 
 static bool check_kernel(Verify *c, const Graph *k)
 {
-    mem_free(c->gone);
-    c->gone = NULL;
-    c->gone = mem_alloc((size_t)k->n);
-    return verify_kernel(c->err, k, c->gone);
+    mem_free(c->note);
+    c->note = NULL;
+    c->note = mem_alloc(mem_mul((size_t)k->n, sizeof *c->note));
+    return verify_kernel(c->err, k, c->note);
 }
 
 static bool is_kernel_graph(const Graph *g)
@@ -223,6 +223,6 @@ bool graph_verify(Err *err, const Graph *g, const bool refused[OP_COUNT])
     vec_free(c.seen);
     map_free(&c.names[0]);
     map_free(&c.names[1]);
-    mem_free(c.gone);
+    mem_free(c.note);
     return ok;
 }

@@ -10,7 +10,7 @@ typedef struct Scope {
     Val open[MAX_DEPTH]; /* for and if nodes whose body we are in */
     int depth;
     int parallel; /* how many parallel loops were met */
-    bool *gone;   /* gone[v]: v was made in a body that has ended */
+    KernelNote *note;
 } Scope;
 
 /* What operand 0 of an instruction must be. */
@@ -29,12 +29,13 @@ static int loop_kind(const Graph *k, Val v)
     return k->node[v].op == OP_FOR ? (int)attr_i(&k->node[v], A_KIND) : NO_KIND;
 }
 
-static bool is_inside(const Scope *s, LoopKind kind)
+/* The open vector loop, 0: none. */
+static Val vector_loop(const Scope *s)
 {
     for (int i = 0; i < s->depth; i++)
-        if (loop_kind(s->k, s->open[i]) == (int)kind)
-            return true;
-    return false;
+        if (loop_kind(s->k, s->open[i]) == LOOP_VECTOR)
+            return s->open[i];
+    return 0;
 }
 
 static bool is_scalar(const Graph *k, Val v, DavDtype t)
@@ -92,6 +93,52 @@ static bool check_tile_contract(Scope *s, Val v)
     return true;
 }
 
+static bool check_tile_get(Scope *s, Val v)
+{
+    const Node *n = &s->k->node[v];
+    if (loop_kind(s->k, n->arg[1]) != LOOP_ROW && s->k->node[n->arg[1]].op != OP_CONST)
+        return verify_fault(s->err, s->k, v, "the row %%%d is neither the variable of a row loop nor a constant", n->arg[1]);
+    if (loop_kind(s->k, n->arg[2]) != LOOP_VECTOR)
+        return verify_fault(s->err, s->k, v, "the column %%%d is not the variable of a vector loop", n->arg[2]);
+    return true;
+}
+
+/* An accumulator from outside of a vector loop has one part a lane while the loop runs: it cannot be read then, and none of them
+ * is "the last one set". */
+static bool check_acc(Scope *s, Val v)
+{
+    const Node *n = &s->k->node[v];
+    KernelNote *acc = &s->note[n->arg[0]];
+    Val loop = vector_loop(s);
+    if (!loop || acc->made == loop)
+        return true;
+    bool update = n->op == OP_ACC_UPDATE;
+    if (update && attr_i(&s->k->node[n->arg[0]], A_KIND) == ACC_SET)
+        return verify_fault(s->err, s->k, v, "%%%d is set in a vector loop that it was not made in", n->arg[0]);
+    *(update ? &acc->updated : &acc->read) = loop;
+    if (acc->updated == loop && acc->read == loop)
+        return verify_fault(s->err, s->k, v, "%%%d is read and updated in a vector loop that it was not made in", n->arg[0]);
+    return true;
+}
+
+static bool check_uniform(Scope *s, Val v)
+{
+    const Node *n = &s->k->node[v];
+    for (int i = 0; i < n->narg; i++)
+        if (s->note[n->arg[i]].varying)
+            return verify_fault(s->err, s->k, v, "%%%d differs from lane to lane", n->arg[i]);
+    return true;
+}
+
+static void take_note(Scope *s, Val v)
+{
+    const Node *n = &s->k->node[v];
+    s->note[v].made = vector_loop(s);
+    s->note[v].varying = loop_kind(s->k, v) == LOOP_VECTOR || (n->op == OP_ACC && s->note[v].made);
+    for (int i = 0; i < n->narg; i++)
+        s->note[v].varying |= s->note[n->arg[i]].varying;
+}
+
 static bool open_body(Scope *s, Val v)
 {
     const Graph *k = s->k;
@@ -103,18 +150,20 @@ static bool open_body(Scope *s, Val v)
         return verify_fault(s->err, k, v, "the outermost loop, and no other, is parallel");
     if (kind == LOOP_PARALLEL && s->parallel++)
         return verify_fault(s->err, k, v, "a second parallel loop");
-    if (kind == LOOP_VECTOR && is_inside(s, LOOP_VECTOR))
+    if (kind == LOOP_VECTOR && vector_loop(s))
         return verify_fault(s->err, k, v, "a vector loop inside of a vector loop");
     if (n->op == OP_IF && !is_scalar(k, n->arg[0], DAV_BOOL))
         return verify_fault(s->err, k, v, "the condition %%%d is not a bool", n->arg[0]);
     if (n->op == OP_FOR) {
         int nums = 0;
         const int64_t *num = attr_ints(n, A_NUMS, &nums);
-        if (nums != 3 || num[2] < 1)
-            return verify_fault(s->err, k, v, "expected nums = [lo, hi, step] with a step of at least 1");
+        if (nums != 3 || num[2] < 1 || (kind == LOOP_VECTOR && num[2] != 1))
+            return verify_fault(s->err, k, v, "expected nums = [lo, hi, step] with a step of at least 1, in a vector loop 1");
         if (n->narg != 0 && (n->narg != 2 || !is_scalar(k, n->arg[0], DAV_I64) || !is_scalar(k, n->arg[1], DAV_I64)))
             return verify_fault(s->err, k, v, "expected no operands or two i64 bounds");
     }
+    if (!check_uniform(s, v))
+        return false;
     s->open[s->depth++] = v;
     return true;
 }
@@ -125,7 +174,7 @@ static bool close_body(Scope *s, Val v)
     if (s->depth == 0 || s->open[s->depth - 1] != n->arg[0])
         return verify_fault(s->err, s->k, v, "%%%d is not the innermost open for or if", n->arg[0]);
     for (Val i = s->open[--s->depth]; i < v; i++)
-        s->gone[i] = true;
+        s->note[i].gone = true;
     return true;
 }
 
@@ -134,10 +183,11 @@ static bool check_instruction(Scope *s, Val v)
     const Graph *k = s->k;
     const Node *n = &k->node[v];
     for (int i = 0; i < n->narg; i++)
-        if (s->gone[n->arg[i]])
+        if (s->note[n->arg[i]].gone)
             return verify_fault(s->err, k, v, "%%%d is used after the body it was made in", n->arg[i]);
     if (!check_owner(s, v))
         return false;
+    take_note(s, v);
     bool effect = (op_info[n->op].flags & OPF_EFFECT) != 0;
     if (effect && s->depth == 0 && n->op != OP_FOR && n->op != OP_END)
         return verify_fault(s->err, k, v, "%s outside of the parallel loop", op_info[n->op].text);
@@ -155,7 +205,10 @@ static bool check_instruction(Scope *s, Val v)
     case OP_TILE_CONTRACT:
         return check_tile_contract(s, v);
     case OP_TILE_GET:
-        return is_inside(s, LOOP_ROW) || verify_fault(s->err, k, v, "tile_get outside of a row loop");
+        return check_tile_get(s, v);
+    case OP_ACC_UPDATE:
+    case OP_ACC_GET:
+        return check_acc(s, v);
     default:
         return true;
     }
@@ -176,9 +229,9 @@ static bool check_buffer_indices(Err *err, const Graph *k)
     return true;
 }
 
-bool verify_kernel(Err *err, const Graph *k, bool *gone)
+bool verify_kernel(Err *err, const Graph *k, KernelNote *note)
 {
-    Scope s = {.err = err, .k = k, .gone = gone};
+    Scope s = {.err = err, .k = k, .note = note};
     bool ok = check_buffer_indices(err, k);
     for (Val v = 1; ok && v < k->n; v++)
         ok = check_instruction(&s, v);

@@ -282,6 +282,9 @@ static void refused_ops_are_found_in_regions(void **state)
 #define KERNEL(body)                                                                                                                       \
     "graph {\n%1 = input {name=\"x\" role=data} : f32[4]\n%2 = kernel %1 {graph=@1} : (f32[4])\n@1 {\n"                                    \
     "%1 = buf {name=\"a\" role=in index=0} : f32[4]\n%2 = buf {name=\"b\" role=out index=1} : f32[4]\n" body "}\n}\n"
+#define VECTOR "%4 = for {kind=vector nums=[0,4,1]} : i64[]\n"
+#define ACC(kind) "%4 = acc {value=0 kind=" kind "} : f32[]\n"
+#define AFTER_ACC "%5 = for {kind=vector nums=[0,4,1]} : i64[]\n"
 #define PARALLEL "%3 = for {kind=parallel nums=[0,4,1]} : i64[]\n"
 
 static const struct { const char *text, *expected; } kernel_mistakes[] = {
@@ -301,6 +304,12 @@ static const struct { const char *text, *expected; } kernel_mistakes[] = {
     {KERNEL("%3 = acc {value=0 kind=add} : f32[]\n"), "outside of the parallel loop"},
     {KERNEL(PARALLEL "%4 = input {name=\"y\" role=data} : f32[]\n%5 = end %3\n"), "tensor level in a kernel"},
     {KERNEL(PARALLEL "%4 = for {kind=serial nums=[0,4,0]} : i64[]\n%5 = end %4\n%6 = end %3\n"), "nums"},
+    {KERNEL(PARALLEL VECTOR "%5 = for {kind=serial nums=[0,4,2]} : i64[]\n%6 = end %5\n%7 = const {value=2} : i64[]\n"
+                     "%8 = lt %4, %7 : bool[]\n%9 = if %8\n"), "%8 differs from lane to lane"},
+    {KERNEL(PARALLEL "%4 = for {kind=vector nums=[0,4,2]} : i64[]\n"), "in a vector loop 1"},
+    {KERNEL(PARALLEL ACC("add") AFTER_ACC "%6 = acc_update %4, %4\n"), "expected a scalar"},
+    {KERNEL(PARALLEL ACC("add") AFTER_ACC "%6 = load %1, %5 : f32[]\n%7 = acc_update %4, %6\n%8 = acc_get %4 : f32[]\n"), "%4 is read and updated"},
+    {KERNEL(PARALLEL ACC("set") AFTER_ACC "%6 = load %1, %5 : f32[]\n%7 = acc_update %4, %6\n"), "%4 is set in a vector loop"},
 };
 
 static void broken_kernels_are_refused(void **state)
