@@ -5,11 +5,17 @@
  * special.  Forward values are used, never recomputed; what does not depend on the xs is not visited; cotangents that meet are
  * added where they meet.  Stands before every pass that looks at dtypes, layouts or kernels, so those see both directions.
  *
- *   %1 = input x : f32[3]                                  %1 = input x : f32[3]
- *   %2 = mul %1, %1 : f32[3]                               %3 = const value=1 : f32[3]
- *   %3 = sum %2 axes=[0] : f32[1]                   ->     %4 = mul %3, %1 : f32[3]
- *   %4 = grad %3, %1 : tuple                               %5 = add %4, %4 : f32[3]
- *   %5 = pick %4 index=0 : f32[3]                          output %5
+ *     %1 = input {name="x" role=data} : f32[3]
+ *     %2 = mul %1, %1 : f32[3]
+ *     %3 = sum %2 {axes=[0]} : f32[1]
+ *     %4 = reshape %3 {shape=[]} : f32[]
+ *     %5 = grad %4, %1 : (f32[3])
+ *     %6 = pick %5 {index=0} : f32[3]
+ *     return y=%4, dx=%6
+ *  ->
+ *     ... (%5 to %7: the cotangents 1)
+ *     %8 = add %1, %1 : f32[3]
+ *     return y=%4, dx=%8
  */
 #include "passes/autodiff.h"
 #include "passes/pass.h"

@@ -3,9 +3,17 @@
  * Stands first: a derivative, a fusion or a transpose that crosses the edge of a repeated block is found without special
  * cases.  What `call` promises, one compilation a block, is kept further down, where equal kernels are compiled once.
  *
- *   %1 = input x : f32[3]                       %1 = input x : f32[3]
- *   %2 = call %1 @double : tuple          ->    %2 = add %1, %1 : f32[3]
- *   %3 = pick %2 index=0 : f32[3]               output %2
+ *     %2 = call %1 {graph=@1} : (f32[3])
+ *       @1 "block" {
+ *         %1 = input {name="h" role=data} : f32[3]
+ *         %2 = tanh %1 : f32[3]
+ *         return out=%2
+ *       }
+ *     %3 = pick %2 {index=0} : f32[3]
+ *     return y=%3
+ *  ->
+ *     %2 = tanh %1 : f32[3]
+ *     return y=%2
  */
 #include "passes/pass.h"
 #include "passes/region.h"

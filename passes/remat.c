@@ -9,11 +9,17 @@
  * What is computed again must not be merged with its first computation, nor be done early: its sources pass through a slice of
  * their full size whose start depends on what the backward part has just computed (and is clamped to 0 whatever that is).
  *
- *   %2 = exp %1                                   %2 = exp %1
- *   %3 = .. %2 .. (the backward part) ..          %3 = ..
- *   %4 = mul %3, %2                          ->   %4 = dyn_slice %1, (i32 index from %3) {axis=0 size=..}
- *                                                 %5 = exp %4
- *                                                 %6 = mul %3, %5 */
+ *     %2 = exp %1 : f32[8]
+ *     %3 = ... the backward part ...
+ *     %4 = mul %3, %2 : f32[8]
+ *  ->
+ *     %2 = exp %1 : f32[8]
+ *     %3 = ... the backward part ...
+ *     %6 = ... i32[] made from %3 ...
+ *     %7 = dyn_slice %1, %6 {axis=0 size=8} : f32[8]
+ *     %8 = exp %7 : f32[8]
+ *     %9 = mul %3, %8 : f32[8]
+ */
 #include "passes/pass.h"
 #include "passes/plan.h"
 #include "passes/region.h"
@@ -137,7 +143,7 @@ static bool *keep_cuts(const Forward *f, int stretches)
         live[v] = now -= ends[v];
         total += f->work[v];
     }
-    Val from = 1;
+    Val from = 1, last_cut = 0;
     int stretch = 1;
     for (Val v = 1; v <= f->end && stretch < stretches; v++) {
         done += f->work[v];
@@ -146,10 +152,13 @@ static bool *keep_cuts(const Forward *f, int stretches)
         Val cut = best_cut(live, from, v + 1);
         for (Val k = 1; k <= cut; k++)
             keep[k] |= f->bytes[k] && f->last_before[k] > cut;
+        last_cut = cut;
         from = v;
         while (stretch < stretches && done >= total * stretch / stretches)
             stretch++;
     }
+    for (Val k = last_cut + 1; k <= f->end; k++) /* the backward part begins with the last stretch */
+        keep[k] = true;
     return keep;
 }
 

@@ -5,9 +5,12 @@
  * transposes disappear into the index expressions of contractions.  Loops lose results that are not picked and operands that
  * are not read, among them the stacks that autodiff made in case a gradient would need them.
  *
- *   %1 = input x : f32[2,1]                                %1 = input x : f32[2,1]
- *   %2 = broadcast %1 shape=[2,3] : f32[2,3]        ->     %2 = const value=3 : f32[2,1]
- *   %3 = sum %2 axes=[1] : f32[2,1]                        %3 = mul %1, %2 : f32[2,1]
+ *     %2 = broadcast %1 {shape=[2,3,4]} : f32[2,3,4]
+ *     %3 = sum %2 {axes=[0,1]} : f32[1,1,4]
+ *  ->
+ *     %2 = sum %1 {axes=[0]} : f32[1,1,4]
+ *     %3 = const {value=3} : f32[1,1,4]
+ *     %4 = mul %2, %3 : f32[1,1,4]
  */
 #include "passes/pass.h"
 #include "passes/region.h"

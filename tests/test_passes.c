@@ -42,7 +42,7 @@ static void check_golden(const PassInfo *pass, const char *path)
     if (!before)
         fail_msg("%s", err.text);
     CompileOptions options = {.precision = strcmp(pass->name, "precision") == 0 ? DAV_BF16 : DAV_F32,
-                              .memory_budget = strcmp(pass->name, "remat") == 0 ? 3000 : 0};
+                              .memory_budget = strcmp(pass->name, "remat") == 0 ? 9500 : 0};
     PassCx cx = {.arena = arena, .err = &err, .options = &options, .state = pass->needs};
     Graph *after = graph_new(arena, &err, before->name);
     if (!pass->run(&cx, before, after))
