@@ -97,8 +97,9 @@ static void write_head(Page *p)
     buf_str(&p->out, "</p>\n<div class=\"tiles\">");
     tile(p, "held-out oracle, median", change_from(p, "heldout_median"), change_to(p, "heldout_median"), 3);
     tile(p, "reward oracle, median", change_from(p, "reward_median"), change_to(p, "reward_median"), 3);
-    tile(p, "real examples, held-out median", (double)NAN, median_of(p, real, "heldout", "heldout_median"), 3);
-    tile(p, "gain over real examples, in sd of the data", change_from(p, "gain"), change_to(p, "gain"), 3);
+    if (!isfinite(change_to(p, "gain")))
+        tile(p, "real examples, held-out median", (double)NAN, median_of(p, real, "heldout", "heldout_median"), 3);
+    tile(p, "gain over real, in sd of the data", change_from(p, "gain"), change_to(p, "gain"), 3);
     tile(p, "ELBO", change_from(p, "elbo"), change_to(p, "elbo"), 3);
     tile(p, "diversity (Levenshtein)", change_from(p, "levenshtein"), change_to(p, "levenshtein"), 3);
     tile(p, "3-mers, most active real", change_from(p, "kmer3_top"), change_to(p, "kmer3_top"), 3);

@@ -47,6 +47,8 @@ const char *page_short(char out[32], double v, int digits)
         }
     double size = fabs(v) > 0 ? floor(log10(fabs(v))) : 0;
     int after = digits - 1 - (int)fmax(size, -4);
+    if (size >= -2 && after > digits)
+        after = digits; /* 0.016, not 0.0158: so it stands beside 2.10 */
     char text[32];
     if (fabs(v) > 0 && size < -4)
         snprintf(text, sizeof text, "%.*e", digits - 1, v);
@@ -349,7 +351,7 @@ void chart_histograms(Buf *out, const char *title, const char *note, const Chart
             widen(&x, rows[k].v[i]);
     if (n == 0)
         return;
-    Axis ax = rounded(axis_over(x.lo, x.hi, 6, false));
+    Axis ax = axis_over(x.lo, x.hi, 6, false);
     char text[32];
     double base = 8, tick[MAX_TICKS];
     int shown = 0;

@@ -188,7 +188,7 @@ static void test_numbers(void **state)
     char out[48];
     static const struct { double v; int digits; const char *text; } cases[] = {
         {12.345, 3, "12.3"}, {0.9583, 3, "0.958"}, {-3.5, 2, "\xe2\x88\x92" "3.5"}, {0, 3, "0.00"}, {1234567, 3, "1.23\xe2\x80\x89M"},
-        {20480, 3, "20.5\xe2\x80\x89k"}, {0.00012, 2, "0.00012"}, {1e-9, 2, "1.0e-09"}, {-0.0001, 1, "\xe2\x88\x92" "0.0001"},
+        {20480, 3, "20.5\xe2\x80\x89k"}, {0.00012, 2, "0.00012"}, {0.0158, 3, "0.016"}, {1e-9, 2, "1.0e-09"}, {-0.0001, 1, "\xe2\x88\x92" "0.0001"},
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++)
         assert_string_equal(page_short(out, cases[i].v, cases[i].digits), cases[i].text);
