@@ -73,5 +73,6 @@ const char page_style[] =
     ".A{color:var(--A);fill:var(--A)}.C{color:var(--C);fill:var(--C)}.G{color:var(--G);fill:var(--G)}.T{color:var(--T);fill:var(--T)}\n"
     ".o1{color:var(--s0)}.o2{color:var(--s1)}.o3{color:var(--s3)}.o4{color:var(--s4)}.o5{color:var(--soft)}\n"
     "footer{margin-top:36px;color:var(--soft);font-size:13px}\n"
-    "@media(max-width:700px){.settings{columns:1}main{padding:24px 14px}}\n"
+    "@media(max-width:700px){.settings{columns:1}main{padding:24px 14px}.top td:first-child{white-space:normal}"
+    ".top td:first-child small{display:block}th:not(:first-child){width:auto}th,td{padding-left:12px}}\n"
     "@media print{body{background:#fff}figure,.tile,.card{break-inside:avoid}}\n";
