@@ -1,6 +1,9 @@
 /* The gradient of every op, to second order (contractions to third), against differences. */
+#include "ir/interp.h"
 #include "passes/autodiff.h"
+#include "passes/pass.h"
 #include "support/gradcheck.h"
+#include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -312,9 +315,94 @@ static void test_regions(void **state)
         grad_check(&cases[i]);
 }
 
+/* ---- host functions ---- */
+/* "product": x^2 y;  "product.vjp" (x, y, ct): the gradients of x and y, one after the other */
+static bool product(void *ctx, Err *err, const char *name, int nin, const Type *in_type, const void *const *in, int nout,
+                    const Type *out_type, void *const *out)
+{
+    (void)ctx, (void)err, (void)nin, (void)nout, (void)out_type;
+    int64_t n = type_count(&in_type[0]);
+    const double *x = in[0], *y = in[1];
+    double *o = out[0];
+    for (int64_t i = 0; i < n; i++)
+        if (strcmp(name, "product") == 0) {
+            o[i] = x[i] * x[i] * y[i];
+        } else {
+            o[i] = 2 * x[i] * y[i] * ((const double *)in[2])[i];
+            o[n + i] = x[i] * x[i] * ((const double *)in[2])[i];
+        }
+    return true;
+}
+
+static Val host_product(Graph *g, const Val *x, const void *with)
+{
+    const char *vjp = with;
+    Attr a[] = {{.name = A_NAME, .s = "product"}, {.name = A_VJP, .s = vjp}};
+    Type t = type_of(g, x[0]);
+    Val arg[2] = {square(g, x[0]), x[1]};
+    return square(g, graph_node(g, OP_HOST, arg, 2, a, vjp ? 2 : 1, &t));
+}
+
+static void test_host(void **state)
+{
+    (void)state;
+    static const InterpHost host = {product, NULL};
+    static const GradCase c = {.name = "host", .nin = 2, .in = {{2, {2, 3}}, {2, {2, 3}}}, .build = host_product,
+                               .with = "product.vjp", .order = 1, .host = &host};
+    grad_check(&c);
+    Arena *arena = arena_new(); /* without one it is a mistake, said at the call's place */
+    Err err = {0};
+    Graph *g = graph_new(arena, &err, "host");
+    graph_at(g, "net.c", 12);
+    Type t = type_make(DAV_F64, 1, (int64_t[]){1});
+    Val x = g_input(g, "x", ROLE_DATA, t), y = host_product(g, (Val[]){x, x}, NULL);
+    graph_output(g, "dx", g_pick(g, graph_node(g, OP_GRAD, (Val[]){y, x}, 2, NULL, 0, NULL), 0));
+    PassCx cx = {.arena = arena, .err = &err};
+    assert_null(passes_run(&cx, g, "autodiff"));
+    assert_int_equal(err.kind, ERR_USER);
+    assert_non_null(strstr(err.text, "net.c:12"));
+    assert_non_null(strstr(err.text, "product"));
+    vec_free(cx.times);
+    arena_free(arena);
+}
+
+/* ---- what is shared, what is zero ---- */
+static void test_sharing(void **state)
+{
+    (void)state;
+    Arena *arena = arena_new();
+    Err err = {0};
+    Graph *g = graph_new(arena, &err, "share");
+    Type t = type_make(DAV_F32, 0, NULL);
+    Val x = g_input(g, "x", ROLE_DATA, t), z = g_input(g, "z", ROLE_DATA, t);
+    Val e = g_un(g, OP_EXP, x), y = g_un(g, OP_TANH, g_bin(g, OP_MUL, e, e));
+    Val tuple = graph_node(g, OP_GRAD, (Val[]){y, x, e, z}, 4, NULL, 0, NULL);
+    graph_output(g, "y", y);
+    for (int i = 0; i < 3; i++)
+        graph_output(g, (const char *[]){"dx", "de", "dz"}[i], g_pick(g, tuple, i));
+    PassCx cx = {.arena = arena, .err = &err};
+    const Graph *d = passes_run(&cx, g, "simplify");
+    assert_non_null(d);
+    int exps = 0, tanhs = 0;
+    for (Val v = 1; v < d->n; v++) {
+        exps += node_of(d, v)->op == OP_EXP;
+        tanhs += node_of(d, v)->op == OP_TANH;
+    }
+    assert_int_equal(exps, 1); /* forward values are used, not computed again */
+    assert_int_equal(tanhs, 1);
+    assert_int_equal(node_of(d, graph_find_output(d, "dz"))->op, OP_CONST); /* nothing depends on z */
+    float in[2] = {0.3f, 5}, out[4];
+    assert_true(graph_interpret(&err, d, false, (const void *[]){&in[0], &in[1]},
+                                (void *[]){&out[0], &out[1], &out[2], &out[3]}, NULL));
+    double ex = exp(0.3), de = (1 - pow(tanh(ex * ex), 2)) * 2 * ex; /* with respect to an intermediate value */
+    assert_true(fabs(out[2] - de) < 1e-6 && fabs(out[1] - de * ex) < 1e-6 && out[3] == 0);
+    vec_free(cx.times);
+    arena_free(arena);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {cmocka_unit_test(test_elementwise), cmocka_unit_test(test_ops), cmocka_unit_test(test_contract),
-                                       cmocka_unit_test(test_regions)};
+                                       cmocka_unit_test(test_regions),   cmocka_unit_test(test_host), cmocka_unit_test(test_sharing)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

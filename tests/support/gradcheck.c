@@ -61,9 +61,9 @@ static const Graph *build(Arena *arena, Err *err, const GradCase *c, int order, 
     return done;
 }
 
-static void run(Err *err, const Graph *g, double *const *in, double *const *out)
+static void run(Err *err, const Graph *g, const InterpHost *host, double *const *in, double *const *out)
 {
-    if (!graph_interpret(err, g, true, (const void *const *)in, (void *const *)out, NULL))
+    if (!graph_interpret(err, g, true, (const void *const *)in, (void *const *)out, host))
         fail_msg("%s: %s", g->name, err->text);
 }
 
@@ -82,15 +82,15 @@ static void check_order(Arena *arena, const GradCase *c, int order)
         for (int64_t e = 0; e < count[i]; e++)
             in[i][e] = c->lo == 0 && c->hi == 0 ? draw(-1, 1) : draw(c->lo, c->hi);
     }
-    run(&err, both, in, out);
+    run(&err, both, c->host, in, out);
     const double step = 1e-5;
     for (int i = 0; i < c->nin; i++)
         for (int64_t e = 0; e < count[i]; e++) {
             double at = in[i][e], up, down;
             in[i][e] = at + step;
-            run(&err, value, in, (double *[]){&up});
+            run(&err, value, c->host, in, (double *[]){&up});
             in[i][e] = at - step;
-            run(&err, value, in, (double *[]){&down});
+            run(&err, value, c->host, in, (double *[]){&down});
             in[i][e] = at;
             double want = (up - down) / (2 * step), have = out[i + 1][e];
             if (!(fabs(want - have) <= 2e-6 * (1 + fabs(want))))

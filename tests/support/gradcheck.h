@@ -13,6 +13,7 @@ typedef struct GradCase {
     Val (*build)(Graph *g, const Val *x, const void *with);
     const void *with;
     int order; /* highest order of derivative to check; 0: 2 */
+    const struct InterpHost *host; /* functions of host nodes; NULL: none */
 } GradCase;
 
 /* Checks every order up to c->order: the gradients of a weighted sum of the result, then of a weighted sum of those.
