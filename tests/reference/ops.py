@@ -18,26 +18,33 @@ DTYPES = {"float64": "f64", "float32": "f32", "int64": "i64", "int32": "i32", "u
 NAN, INF = math.nan, math.inf
 
 
-class BF16:
-    """A value stored as bf16: the array holds representable float64 numbers."""
+class Named:
+    """float64 numbers under the name of another dtype: as results they keep all their digits."""
 
-    def __init__(self, array):
-        self.array = torch.tensor(array).to(torch.bfloat16).to(torch.float64).numpy()
+    def __init__(self, array, dtype):
+        self.array, self.dtype = np.asarray(array, np.float64), dtype
 
 
-class F32:
-    """float64 numbers that stand for an f32 result: the file keeps all their digits."""
+def F32(array):
+    return Named(array, "f32")
 
-    def __init__(self, array):
-        self.array = np.asarray(array, np.float64)
+
+def rounded(array, dtype):
+    """What the 16-bit float next to each number stands for: an input."""
+    half = {"bf16": torch.bfloat16, "f16": torch.float16}[dtype]
+    return Named(torch.tensor(array).to(half).to(torch.float64).numpy(), dtype)
+
+
+def BF16(array):
+    return rounded(array, "bf16")
 
 
 def array_of(x):
-    return x.array if isinstance(x, (BF16, F32)) else np.asarray(x)
+    return x.array if isinstance(x, Named) else np.asarray(x)
 
 
 def type_of(x):
-    dtype = {BF16: "bf16", F32: "f32"}.get(type(x)) or DTYPES[array_of(x).dtype.name]
+    dtype = x.dtype if isinstance(x, Named) else DTYPES[array_of(x).dtype.name]
     return f"{dtype}[{','.join(map(str, array_of(x).shape))}]"
 
 
@@ -180,6 +187,35 @@ def elementwise():
     case("nan_not_taken", "select", [c, np.array([1, NAN, 3], np.float32), np.array([NAN, 5, NAN], np.float32)], np.array([1, 5, 3], np.float32))
     case("i64", "select", [c, np.array([1, 2, 3]), np.array([4, 5, 6])], np.array([1, 5, 3]))
     case("bool", "select", [c, c, ~c], np.array([1, 1, 1], bool))
+
+
+def halves():
+    """16-bit floats compute wider and round once."""
+    for dtype in ("bf16", "f16"):
+        x, y, z = (rounded(f32(3, 5, lo=0.2), dtype) for _ in range(3))
+        for op in ("exp", "tanh", "rsqrt", "log", "erf", "neg"):
+            case(dtype, op, [x], Named(UNARY[op][0](x.array), dtype))
+        for op, fn in {"add": np.add, "sub": np.subtract, "mul": np.multiply, "div": np.divide, "max": np.maximum}.items():
+            case(dtype, op, [x, y], Named(fn(x.array, y.array), dtype))
+        case(dtype, "lt", [x, y], x.array < y.array)
+        case(dtype, "fma", [x, y, z], Named(x.array * y.array + z.array, dtype))
+        case(dtype, "select", [x.array > 1, x, y], Named(np.where(x.array > 1, x.array, y.array), dtype))
+        case(dtype, "sum", [x], Named(x.array.sum(1, keepdims=True), dtype), "axes=[1]")
+        case(dtype, "reduce_max", [x], Named(x.array.max(0, keepdims=True), dtype), "axes=[0]")
+        case(dtype, "argmax", [x], np.argmax(x.array, 1, keepdims=True).astype(np.int32), "axis=1")
+        case(dtype, "cumsum", [x], Named(x.array.cumsum(0), dtype), "axis=0 exclusive=0 reverse=0")
+        case(dtype, "transpose", [x], Named(x.array.T, dtype), "perm=[1,0]")
+        case(dtype, "pad", [x], Named(np.pad(x.array, 1, constant_values=0.5), dtype), "lo=[1,1] hi=[1,1] fill=0.5")
+        contract(f"{dtype}_{dtype}", x, y, "a c, b c -> a b | c=5", Named(x.array @ y.array.T, dtype))
+        contract(f"{dtype}_f32", x, y, "a c, b c -> a b | c=5", F32(x.array @ y.array.T))
+        case(f"{dtype}_to_f32", "cast", [x], F32(x.array), "to=f32")
+        case(f"{dtype}_to_i32", "cast", [x], x.array.astype(np.int32), "to=i32")
+        whole = ints(4, lo=-2000, hi=2000)
+        case(f"i32_to_{dtype}", "cast", [whole], rounded(whole, dtype), f"to={dtype}")
+        case(f"f32_to_{dtype}_ties", "cast", [TIES], rounded(TIES, dtype), f"to={dtype}")
+
+
+TIES = np.array([1 + 2**-8, 1 + 3 * 2**-8, 1 + 2**-11, 1 + 3 * 2**-11, 65519, 65520, 2**-25, 3 * 2**-25, 257, 259, 2049, 2051, INF], np.float32)
 
 
 # ---- casts ----
@@ -604,10 +640,10 @@ def kernels():
 
 def main():
     with np.errstate(all="ignore"):
-        for part in (elementwise, casts, reductions, shapes, windows, indexing, contractions, randomness, regions, kernels):
+        for part in (elementwise, halves, casts, reductions, shapes, windows, indexing, contractions, randomness, regions, kernels):
             part()
-    here = pathlib.Path(__file__).resolve().parent.parent
-    (here / "data" / "ops.txt").write_text("\n".join(lines))
+    tests = pathlib.Path(__file__).resolve().parent.parent
+    (tests / "data" / "ops.txt").write_text("\n".join(lines))
 
 
 main()
