@@ -1,6 +1,4 @@
 #include "ir/config.h"
-#include <jansson.h>
-#include <math.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -37,39 +35,17 @@ DavConfig *config_new(Arena *a)
     return c;
 }
 
+Arena *config_arena(const DavConfig *c)
+{
+    return c->arena;
+}
+
 static Entry *find(const DavConfig *c, const char *name)
 {
     for (int i = 0; i < c->n; i++)
         if (strcmp(c->entry[i].name, name) == 0)
             return &c->entry[i];
     return NULL;
-}
-
-const char *config_expects(const DavKey *k, char out[256])
-{
-    static const char *const noun[] = {
-        [DAV_KEY_INT] = "an integer", [DAV_KEY_FLOAT] = "a number", [DAV_KEY_BOOL] = "true or false",
-        [DAV_KEY_STRING] = "a string", [DAV_KEY_INTS] = "a list of integers",
-    };
-    char range[80] = "", lo[32], hi[32];
-    bool ranged = k->min < k->max && (k->type == DAV_KEY_INT || k->type == DAV_KEY_FLOAT || k->type == DAV_KEY_INTS);
-    text_f64(lo, k->min);
-    text_f64(hi, k->max);
-    if (fabs(k->min) >= 1000 && fabs(k->min) < 1e15)
-        snprintf(lo, sizeof lo, "%.15g", k->min);
-    if (fabs(k->max) >= 1000 && fabs(k->max) < 1e15)
-        snprintf(hi, sizeof hi, "%.15g", k->max);
-    if (ranged && isinf(k->max))
-        snprintf(range, sizeof range, " not below %s", lo);
-    else if (ranged && isinf(k->min))
-        snprintf(range, sizeof range, " not above %s", hi);
-    else if (ranged)
-        snprintf(range, sizeof range, " from %s to %s", lo, hi);
-    if (k->type == DAV_KEY_STRING && k->choices)
-        snprintf(out, 256, "one of %s", k->choices);
-    else
-        snprintf(out, 256, "%s%s", noun[k->type], range);
-    return out;
 }
 
 /* ---- one value, from text to its type ---- */
@@ -132,7 +108,7 @@ static bool parse_ints(DavConfig *c, Entry *e, const char *text)
     return bracket || n > 0;
 }
 
-static const char *ints_text(Arena *a, const int64_t *v, int n)
+const char *config_ints_text(Arena *a, const int64_t *v, int n)
 {
     char *text = arena_alloc(a, (size_t)n * 24 + 3), *p = text;
     *p++ = '[';
@@ -234,14 +210,14 @@ void config_accept(DavConfig *c, const char *const *names, int n)
     c->accepted_lists = k + 1;
 }
 
-static bool is_accepted(const DavConfig *c, const char *name)
+bool config_accepts(const DavConfig *c, const char *name)
 {
     for (int l = 0; l < c->accepted_lists; l++)
         for (int i = 0; i < c->n_accepted[l]; i++) {
             const char *a = c->accepted[l][i];
             size_t len = strlen(a);
-            bool below = len > 2 && strcmp(a + len - 2, ".*") == 0;
-            if (below ? strncmp(a, name, len - 2) == 0 && (name[len - 2] == '.' || !name[len - 2]) : strcmp(a, name) == 0)
+            bool below = len > 2 && strcmp(a + len - 2, ".*") == 0 && strncmp(a, name, len - 2) == 0;
+            if (strcmp(a, name) == 0 || (below && (name[len - 2] == '.' || !name[len - 2])))
                 return true;
         }
     return false;
@@ -259,11 +235,11 @@ bool config_set(DavConfig *c, Err *err, const char *place, const char *key, Conf
 {
     Entry *e = find(c, key);
     if (!e) {
-        if (is_accepted(c, key))
+        if (config_accepts(c, key))
             return true;
-        const char *near = err->kind ? NULL : config_nearest(c, key); /* only the first error is told: the rest stays cheap */
-        return err_user(err, "%s: %.100s: unknown key%s%s%s", place, key, near ? ", did you mean " : "", near ? near : "",
-                        near ? "?" : "");
+        const char *near = err->kind ? NULL : config_nearest(c, key); /* only the first error is told: others stay cheap */
+        return err_user(err, "%s: %.100s: unknown key%s%s%s", place, key, near ? ", did you mean " : "",
+                        near ? near : "", near ? "?" : "");
     }
     if (value.form == CONFIG_NULL && e->key->fallback)
         value = (ConfigText){CONFIG_PLAIN, e->key->fallback};
@@ -271,7 +247,7 @@ bool config_set(DavConfig *c, Err *err, const char *place, const char *key, Conf
     if (!form_fits(e->key, value.form) || !parse_value(c, &fresh, value.text))
         return refuse(c, err, place, e, value);
     bool list = e->key->type == DAV_KEY_INTS;
-    fresh.text = list ? ints_text(c->arena, fresh.ints, fresh.n_ints) : arena_str(c->arena, value.text);
+    fresh.text = list ? config_ints_text(c->arena, fresh.ints, fresh.n_ints) : arena_str(c->arena, value.text);
     fresh.place = arena_str(c->arena, place);
     *e = fresh;
     return true;
@@ -291,103 +267,6 @@ bool config_finish(DavConfig *c, Err *err, const char *place)
             ok = err_user(err, "%s: %s: missing, expected %s", place, e->name, config_expects(e->key, expected));
     }
     return ok;
-}
-
-/* ---- JSON ---- */
-
-typedef struct JsonRead {
-    DavConfig *c;
-    Err *err;
-    const char *file;
-    const json_t *root;
-} JsonRead;
-
-static ConfigText json_list(DavConfig *c, const json_t *list)
-{
-    int n = (int)json_array_size(list); /* CONFIG_MAX_BYTES bounds it */
-    int64_t *v = arena_array(c->arena, int64_t, n);
-    for (int i = 0; i < n; i++) {
-        const json_t *item = json_array_get(list, (size_t)i);
-        if (!json_is_integer(item))
-            return (ConfigText){CONFIG_OTHER, arena_printf(c->arena, "a list whose item %d is no integer", i)};
-        v[i] = json_integer_value(item);
-    }
-    return (ConfigText){CONFIG_LIST, ints_text(c->arena, v, n)};
-}
-
-static ConfigText json_text(DavConfig *c, const json_t *v)
-{
-    char number[32];
-    switch (json_typeof(v)) {
-    case JSON_STRING:
-        return (ConfigText){CONFIG_STRING, json_string_value(v)};
-    case JSON_INTEGER:
-        return (ConfigText){CONFIG_NUMBER, arena_printf(c->arena, "%lld", (long long)json_integer_value(v))};
-    case JSON_REAL:
-        text_f64(number, json_real_value(v));
-        return (ConfigText){CONFIG_NUMBER, arena_printf(c->arena, "%s%s", number, strpbrk(number, ".e") ? "" : ".0")};
-    case JSON_TRUE:
-        return (ConfigText){CONFIG_BOOL, "true"};
-    case JSON_FALSE:
-        return (ConfigText){CONFIG_BOOL, "false"};
-    case JSON_NULL:
-        return (ConfigText){CONFIG_NULL, ""};
-    case JSON_ARRAY:
-        return json_list(c, v);
-    default:
-        return (ConfigText){CONFIG_OTHER, "an object"};
-    }
-}
-
-static bool read_object(JsonRead *r, const json_t *object, const char *prefix, int depth)
-{
-    const char *key;
-    json_t *v;
-    bool ok = true;
-    if (depth > CONFIG_MAX_DEPTH)
-        return err_user(r->err, "%s: %.100s: objects nested deeper than %d", r->file, prefix, CONFIG_MAX_DEPTH);
-    json_object_foreach((json_t *)(uintptr_t)object, key, v) {
-        if (strlen(prefix) + strlen(key) >= CONFIG_MAX_NAME)
-            return err_user(r->err, "%s: %.60s...: name longer than %d characters", r->file, key, CONFIG_MAX_NAME);
-        const char *name = arena_printf(r->c->arena, "%s%s", prefix, key);
-        if (json_is_object(v) && !find(r->c, name) && !is_accepted(r->c, name))
-            ok = read_object(r, v, arena_printf(r->c->arena, "%s.", name), depth + 1) && ok;
-        else
-            ok = config_set(r->c, r->err, r->file, name, json_text(r->c, v)) && ok;
-    }
-    return ok;
-}
-
-static bool read_root(void *arg)
-{
-    JsonRead *r = arg;
-    return read_object(r, r->root, "", 0);
-}
-
-bool config_read_json(DavConfig *c, Err *err, const char *file, const char *text, size_t len)
-{
-    if (len > CONFIG_MAX_BYTES)
-        return err_user(err, "%s: %zu bytes, expected at most %d", file, len, CONFIG_MAX_BYTES);
-    json_error_t why;
-    json_t *root = json_loadb(text, len, JSON_REJECT_DUPLICATES, &why);
-    if (!root)
-        return err_user(err, "%s:%d: expected JSON, found: %s", file, why.line, why.text);
-    JsonRead r = {c, err, file, root};
-    bool ok = json_is_object(root) ? mem_protect(err, read_root, &r)
-                                   : err_user(err, "%s: expected a JSON object at the top", file);
-    json_decref(root);
-    return ok;
-}
-
-bool config_read_json_file(DavConfig *c, Err *err, const char *path)
-{
-    char *text;
-    size_t len;
-    if (!file_read(err, path, CONFIG_MAX_BYTES, &text, &len))
-        return false;
-    bool ok = config_read_json(c, err, path, text, len);
-    mem_free(text);
-    return ok && config_finish(c, err, path);
 }
 
 /* ---- asking ---- */
@@ -458,48 +337,4 @@ const int64_t *dav_config_ints(const DavConfig *c, const char *key, int *n)
     const Entry *e = get(c, key, DAV_KEY_INTS);
     *n = e->n_ints;
     return e->ints;
-}
-
-/* ---- describing ---- */
-
-/* '|' would end a cell of a Markdown table. */
-static void cell(Buf *out, const char *s, ConfigStyle style)
-{
-    for (; *s; s++) {
-        if (*s == '|' && style == CONFIG_AS_MARKDOWN)
-            buf_str(out, "\\");
-        buf_add(out, s, 1);
-    }
-}
-
-void config_describe(Buf *out, const char *prefix, const DavKey *table, int n, ConfigStyle style)
-{
-    int name_w = 0, fallback_w = 0, expects_w = 0;
-    char expected[256];
-#define WIDEN(w, s) ((w) = (int)strlen(s) > (w) ? (int)strlen(s) : (w))
-    for (int i = 0; i < n; i++) {
-        WIDEN(name_w, table[i].name);
-        WIDEN(fallback_w, table[i].fallback ? table[i].fallback : "required");
-        WIDEN(expects_w, config_expects(&table[i], expected));
-    }
-#undef WIDEN
-    name_w += (int)strlen(prefix);
-    if (expects_w > 40)
-        expects_w = 40;
-    if (style == CONFIG_AS_MARKDOWN)
-        buf_str(out, "| key | default | expected | meaning |\n|---|---|---|---|\n");
-    for (int i = 0; i < n; i++) {
-        const char *fallback = table[i].fallback ? table[i].fallback : "required";
-        config_expects(&table[i], expected);
-        if (style == CONFIG_AS_TEXT) {
-            buf_printf(out, "  %s%-*s  %-*s  %-*s  %s\n", prefix, name_w - (int)strlen(prefix), table[i].name, fallback_w,
-                       fallback, expects_w, expected, table[i].meaning);
-            continue;
-        }
-        buf_printf(out, "| `%s%s` | %s | ", prefix, table[i].name, *fallback ? fallback : "(empty)");
-        cell(out, expected, style);
-        buf_str(out, " | ");
-        cell(out, table[i].meaning, style);
-        buf_str(out, " |\n");
-    }
 }

@@ -52,6 +52,9 @@ bool config_read_json_file(DavConfig *c, Err *err, const char *path);
 bool config_finish(DavConfig *c, Err *err, const char *place);
 
 bool config_has(const DavConfig *c, const char *key);          /* is the key in a table? */
+bool config_accepts(const DavConfig *c, const char *name);     /* may a source hold it without effect? */
+Arena *config_arena(const DavConfig *c);
+const char *config_ints_text(Arena *a, const int64_t *v, int n); /* "[1, 2]" */
 const char *config_place(const DavConfig *c, const char *key); /* where its value came from; NULL before it has one */
 /* The value as text, lists as "[1, 2]"; NULL before it has one. */
 const char *config_text(const DavConfig *c, const char *key);
