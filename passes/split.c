@@ -12,7 +12,7 @@
 #include "passes/region.h"
 #include <string.h>
 
-enum { LARGE_SUM = 32768, PART = 2048, MAX_GROUPS = 16, GROUP_BYTES = 896 << 10, SPLIT_BYTES = 3 << 19, ENOUGH_TILES = 64,
+enum { LARGE_SUM = 32768, PART = 2048, MAX_GROUPS = 16, GROUP_BYTES = 3584 << 10, ENOUGH_TILES = 64,
        TILE_ELEMENTS = 384, DEEP_SUM = 4096 };
 
 /* ---- reductions ---- */
@@ -80,8 +80,6 @@ static int64_t group_count(const Graph *g, Val v, const ContractSpec *s, int loo
     for (int i = s->nout; i < s->nloop; i++)
         depth *= s->extent[i];
     bool few_tiles = node_count(g, v) < ENOUGH_TILES * TILE_ELEMENTS && depth >= DEEP_SUM;
-    if (bytes < SPLIT_BYTES && !few_tiles)
-        return 1;
     int64_t groups = few_tiles ? largest_divisor(extent, 8) : 1;
     while (bytes / groups > GROUP_BYTES && groups < MAX_GROUPS && largest_divisor(extent, MAX_GROUPS) > groups)
         do
