@@ -365,6 +365,27 @@ static void ops_document_is_up_to_date(void **state)
     buf_free(&now);
 }
 
+/* The example of docs/ir.md is what the printer prints. */
+static void documented_example_comes_back(void **state)
+{
+    (void)state;
+    Err err = {0};
+    char *doc;
+    size_t len;
+    assert_true(file_read(&err, DAV_SOURCE_DIR "/docs/ir.md", 1 << 20, &doc, &len));
+    char *at = strstr(doc, "    graph \"demo\""), *end = at ? strstr(at, "\n    }\n") : NULL;
+    assert_non_null(end);
+    Buf text = {0};
+    for (; at <= end + 1; at = strchr(at, '\n') + 1)
+        buf_add(&text, at + 4, (size_t)(strchr(at, '\n') - at) - 3); /* without the indentation, with the line's end */
+    Graph *g = parse(&err, text.at);
+    if (!g)
+        fail_msg("%s", err.text);
+    assert_string_equal(print(g), text.at);
+    buf_free(&text);
+    mem_free(doc);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -374,6 +395,7 @@ int main(void)
         cmocka_unit_test(damaged_text_does_no_harm),   cmocka_unit_test(broken_graphs_are_refused),
         cmocka_unit_test(refused_ops_are_found_in_regions), cmocka_unit_test(broken_kernels_are_refused),
         cmocka_unit_test(out_of_memory_leaves_nothing), cmocka_unit_test(ops_document_is_up_to_date),
+        cmocka_unit_test(documented_example_comes_back),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
 }
