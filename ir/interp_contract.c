@@ -21,10 +21,12 @@ static bool stays_inside(const ContractSpec *s, const DimExpr *e, int64_t size)
 {
     int64_t lo = e->offset, hi = e->offset;
     for (int i = 0; i < e->nterm; i++) {
-        int64_t reach;
+        int64_t reach, *side;
         if (__builtin_mul_overflow(e->coef[i], s->extent[e->loop[i]] - 1, &reach))
             return false;
-        *(reach < 0 ? &lo : &hi) += reach;
+        side = reach < 0 ? &lo : &hi;
+        if (__builtin_add_overflow(*side, reach, side))
+            return false;
     }
     return e->div == 1 && lo >= 0 && hi < size;
 }

@@ -315,7 +315,8 @@ bool shape_concat(const ShapeCx *cx)
             v.dim[axis] = t.dim[axis];
         if (!type_equal(&v, &t))
             return bad(cx, "operand %d differs in dtype or outside of axis %" PRId64, i, axis);
-        t.dim[axis] += u.dim[axis];
+        if (__builtin_add_overflow(t.dim[axis], u.dim[axis], &t.dim[axis]))
+            return bad(cx, "axis %" PRId64 " would overflow", axis);
     }
     return give(cx, t);
 }

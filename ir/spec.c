@@ -175,10 +175,8 @@ static bool scan_term(Scan *s, bool first, DimExpr *e)
     if (!is_loop(*s->p)) {
         if (!scan_int(s, &v))
             return false;
-        if (*s->p != '*') {
-            e->offset += sign * v;
-            return true;
-        }
+        if (*s->p != '*')
+            return !__builtin_add_overflow(e->offset, sign * v, &e->offset);
         s->p++;
         if (!is_loop(*s->p))
             return false;
