@@ -237,7 +237,8 @@ bool config_set(DavConfig *c, Err *err, const char *place, const char *key, Conf
     if (!e) {
         if (config_accepts(c, key))
             return true;
-        const char *near = err->kind ? NULL : config_nearest(c, key); /* only the first error is told: others stay cheap */
+        const char *near =
+            err->kind ? NULL : config_nearest(c, key); /* only the first error is told: others stay cheap */
         return err_user(err, "%s: %.100s: unknown key%s%s%s", place, key, near ? ", did you mean " : "",
                         near ? near : "", near ? "?" : "");
     }

@@ -14,7 +14,15 @@
 #include "dav/config.h"
 
 /* How a source wrote a value.  PLAIN is text without a type of its own (YAML's plain scalars, --set, defaults). */
-typedef enum { CONFIG_PLAIN, CONFIG_STRING, CONFIG_NUMBER, CONFIG_BOOL, CONFIG_LIST, CONFIG_NULL, CONFIG_OTHER } ConfigForm;
+typedef enum {
+    CONFIG_PLAIN,
+    CONFIG_STRING,
+    CONFIG_NUMBER,
+    CONFIG_BOOL,
+    CONFIG_LIST,
+    CONFIG_NULL,
+    CONFIG_OTHER
+} ConfigForm;
 
 /* A value as its source wrote it; a list is the text "[1, 2]". */
 typedef struct ConfigText {

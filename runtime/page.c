@@ -139,7 +139,8 @@ static void write_interval(Page *p, const json_t *row, const char *field, int di
     double a = page_number(row, arena_printf(p->arena, "%s_low", field));
     double b = page_number(row, arena_printf(p->arena, "%s_high", field));
     if (isfinite(a) && isfinite(b))
-        buf_printf(&p->out, "<br><small>%s\xe2\x80\x93%s</small>", page_short(low, a, digits), page_short(high, b, digits));
+        buf_printf(&p->out, "<br><small>%s\xe2\x80\x93%s</small>", page_short(low, a, digits),
+                   page_short(high, b, digits));
 }
 
 static void write_comparison(Page *p)
@@ -188,7 +189,10 @@ typedef struct CurveChart {
 } CurveChart;
 
 static const CurveChart round_charts[] = {
-    {"Reward by round", "median of plain samples", {{"reward_median", "reward", 0}, {"heldout_median", "held-out", 1}}, "heldout"},
+    {"Reward by round",
+     "median of plain samples",
+     {{"reward_median", "reward", 0}, {"heldout_median", "held-out", 1}},
+     "heldout"},
     {"ELBO", "with its standard error", {{"elbo", "ELBO", 0, "elbo_se"}}, NULL},
     {"Diversity", "mean pairwise Levenshtein distance", {{"levenshtein", "distance", 0}}, NULL},
     {"3-mer correlation", "with real sequences", {{"kmer3_top", "most active", 0}, {"kmer3_all", "all", 1}}, NULL},
@@ -245,7 +249,8 @@ static ChartLine smoothed(Page *p, ChartLine l)
     return l;
 }
 
-static void write_curves(Page *p, const char *heading, const PageRows *r, const char *key, const CurveChart *charts, int n)
+static void write_curves(Page *p, const char *heading, const PageRows *r, const char *key, const CurveChart *charts,
+                         int n)
 {
     if (r->n == 0)
         return;
@@ -260,8 +265,9 @@ static void write_curves(Page *p, const char *heading, const PageRows *r, const 
         }
         if (n_lines == 1 && line[0].quiet)
             line[n_lines++] = smoothed(p, line[0]);
-        double level = charts[i].level ? median_of(p, p->group[PAGE_REAL].row, charts[i].level, charts[i].curve[0].field)
-                                       : (double)NAN;
+        double level = charts[i].level
+                           ? median_of(p, p->group[PAGE_REAL].row, charts[i].level, charts[i].curve[0].field)
+                           : (double)NAN;
         if (charts[i].level && strcmp(charts[i].level, "heldout") == 0)
             level = median_of(p, p->group[PAGE_REAL].row, "heldout", "heldout_median");
         if (isfinite(level))
@@ -317,9 +323,14 @@ static void write_sequences(Page *p)
 /* Counts are logged since the run began: a round's are what they grew by. */
 static void write_compute(Page *p)
 {
-    static const struct { const char *field, *title; } cost[] = {
-        {"forwards", "forwards"}, {"vjps", "VJPs"}, {"reward_forwards", "reward forwards"}, {"reward_vjps", "reward VJPs"},
-        {"p0_forwards", "p\xe2\x82\x80 forwards"}, {"seconds", "seconds"},
+    static const struct { const char *field, *title;
+    } cost[] = {
+        {"forwards", "forwards"},
+        {"vjps", "VJPs"},
+        {"reward_forwards", "reward forwards"},
+        {"reward_vjps", "reward VJPs"},
+        {"p0_forwards", "p\xe2\x82\x80 forwards"},
+        {"seconds", "seconds"},
     };
     enum { N = sizeof cost / sizeof *cost, SECONDS = N - 1 };
     bool has[N] = {false}, any = false;
@@ -350,7 +361,8 @@ static void write_compute(Page *p)
                 before[k] = now;
             seconds += k == SECONDS && !total && isfinite(now) ? now : 0;
             if (has[k] && shown)
-                buf_printf(&p->out, "<td>%s</td>", k == SECONDS && v < 1000 ? page_short(text, v, 3) : page_count(text, v));
+                buf_printf(&p->out, "<td>%s</td>",
+                           k == SECONDS && v < 1000 ? page_short(text, v, 3) : page_count(text, v));
         }
         if (shown)
             buf_str(&p->out, "</tr>\n");
@@ -419,7 +431,8 @@ static bool fill(void *arg)
     write_settings(p);
     buf_str(&p->out, "<footer>Made by dav from metrics.jsonl, config.yaml and samples/ in this folder.");
     if (p->bad_lines)
-        buf_printf(&p->out, " %d unreadable line%s of the logs were left out.", p->bad_lines, p->bad_lines == 1 ? "" : "s");
+        buf_printf(&p->out, " %d unreadable line%s of the logs were left out.", p->bad_lines,
+                   p->bad_lines == 1 ? "" : "s");
     buf_str(&p->out, "</footer>\n</main></body></html>\n");
     return true;
 }

@@ -150,8 +150,10 @@ static void draw_axes(Buf *out, const Chart *c, Axis x, Axis y)
     int n = ticks_of(y, tick);
     for (int i = 0; i < n; i++) {
         double at = place(y, tick[i], H - BOTTOM, TOP);
-        buf_printf(out, "<path class=\"grid\" d=\"M%d %.1fH%d\"/><text class=\"tick\" x=\"%d\" y=\"%.1f\" "
-                        "text-anchor=\"end\">%s</text>", LEFT, at, W - RIGHT, LEFT - 8, at + 4, tick_text(text, tick[i], y.step));
+        buf_printf(out,
+                   "<path class=\"grid\" d=\"M%d %.1fH%d\"/><text class=\"tick\" x=\"%d\" y=\"%.1f\" "
+                   "text-anchor=\"end\">%s</text>",
+                   LEFT, at, W - RIGHT, LEFT - 8, at + 4, tick_text(text, tick[i], y.step));
     }
     n = ticks_of(x, tick);
     for (int i = 0; i < n; i++)
@@ -195,7 +197,8 @@ static void draw_line(Buf *out, const ChartLine *l, Axis x, Axis y)
     buf_printf(out, "<path class=\"line%s s%d\" d=\"", l->quiet ? " quiet" : "", l->colour);
     for (int i = 0; i < l->n; i += i + stride < l->n || i == l->n - 1 ? stride : l->n - 1 - i) {
         if (isfinite(l->y[i]))
-            buf_printf(out, "%s%.1f %.1f", gap ? "M" : "L", place(x, l->x[i], LEFT, W - RIGHT), place(y, l->y[i], H - BOTTOM, TOP));
+            buf_printf(out, "%s%.1f %.1f", gap ? "M" : "L", place(x, l->x[i], LEFT, W - RIGHT),
+                       place(y, l->y[i], H - BOTTOM, TOP));
         gap = !isfinite(l->y[i]);
     }
     buf_str(out, "\"/>");
@@ -230,8 +233,8 @@ static void draw_labels(Buf *out, Label *label, int n)
     for (int i = n - 1; i >= 0; i--, low -= gap)
         label[i].y = fmin(label[i].y, low);
     for (int i = 0; i < n; i++) {
-        buf_printf(out, "<text class=\"name%s s%d\" x=\"%d\" y=\"%.1f\">", label[i].mark ? " level" : "", label[i].colour,
-                   W - RIGHT + 10, label[i].y + 4);
+        buf_printf(out, "<text class=\"name%s s%d\" x=\"%d\" y=\"%.1f\">", label[i].mark ? " level" : "",
+                   label[i].colour, W - RIGHT + 10, label[i].y + 4);
         page_text(out, label[i].text);
         buf_str(out, "</text>");
     }
@@ -292,7 +295,8 @@ void chart_lines(Buf *out, const Chart *c)
             continue;
         draw_line(out, &c->line[k], ax, ay);
         if (!c->line[k].quiet)
-            label[n++] = (Label){place(ay, c->line[k].y[end], H - BOTTOM, TOP), c->line[k].label, c->line[k].colour, false};
+            label[n++] =
+                (Label){place(ay, c->line[k].y[end], H - BOTTOM, TOP), c->line[k].label, c->line[k].colour, false};
     }
     draw_labels(out, label, n);
     buf_str(out, "</svg></figure>\n");
@@ -328,7 +332,8 @@ static void draw_histogram(Buf *out, const ChartValues *r, const double *sorted,
     for (int b = 0; b < BINS; b++)
         if (count[b])
             buf_printf(out, "<rect class=\"bar s%d\" x=\"%.1f\" y=\"%.1f\" width=\"%.1f\" height=\"%.1f\"/>", r->colour,
-                       left + b * width + .4, base - BAR * count[b] / (double)most, width - .8, BAR * count[b] / (double)most);
+                       left + b * width + .4, base - BAR * count[b] / (double)most, width - .8,
+                       BAR * count[b] / (double)most);
     double q[5];
     static const double at[] = {.05, .25, .5, .75, .95};
     for (int i = 0; i < 5; i++)
@@ -362,8 +367,10 @@ void chart_histograms(Buf *out, const char *title, const char *note, const Chart
     int n_ticks = ticks_of(ax, tick);
     for (int i = 0; i < n_ticks; i++) {
         double at = place(ax, tick[i], NAME, W - VALUE);
-        buf_printf(out, "<path class=\"grid\" d=\"M%.1f 4V%d\"/><text class=\"tick\" x=\"%.1f\" y=\"%d\" "
-                        "text-anchor=\"middle\">%s</text>", at, bottom, at, bottom + 16, tick_text(text, tick[i], ax.step));
+        buf_printf(out,
+                   "<path class=\"grid\" d=\"M%.1f 4V%d\"/><text class=\"tick\" x=\"%.1f\" y=\"%d\" "
+                   "text-anchor=\"middle\">%s</text>",
+                   at, bottom, at, bottom + 16, tick_text(text, tick[i], ax.step));
     }
     buf_printf(out, "<text class=\"tick\" x=\"%d\" y=\"%d\" text-anchor=\"end\">median</text>", W, bottom + 16);
     for (int k = 0; k < n_rows; k++) {

@@ -179,7 +179,8 @@ static void read_reference(Page *p, const char *path)
     if (!path || !file_exists(path) || file_is_dir(path))
         return;
     p->reference = json_load_file(path, 0, NULL);
-    const json_t *choice[] = {json_object_get(p->reference, "numbers"), json_object_get(p->reference, "real"), p->reference};
+    const json_t *choice[] = {json_object_get(p->reference, "numbers"), json_object_get(p->reference, "real"),
+                              p->reference};
     for (int i = 0; i < 3 && !p->group[PAGE_REAL].row; i++)
         p->group[PAGE_REAL].row = json_is_object(choice[i]) ? choice[i] : NULL;
 }

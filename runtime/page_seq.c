@@ -42,9 +42,11 @@ void page_sequences(Page *p, const PageGroup *g, int most)
     qsort(order, (size_t)g->n_samples, sizeof *order, best_first);
     bool valued = isfinite(order[0]->reward);
     int n = g->n_samples < most ? g->n_samples : most;
-    buf_printf(&p->out, "<figure class=\"wide\"><figcaption><b>%s</b> <span>%d of %d samples %s, %s</span></figcaption>"
-                        "<div class=\"scroll\"><table class=\"seqs\"><thead><tr>", valued ? "The best sequences" : "Sequences", n,
-               g->n_samples, g->title, valued ? "by the reward oracle" : "in the order of the file");
+    buf_printf(&p->out,
+               "<figure class=\"wide\"><figcaption><b>%s</b> <span>%d of %d samples %s, %s</span></figcaption>"
+               "<div class=\"scroll\"><table class=\"seqs\"><thead><tr>",
+               valued ? "The best sequences" : "Sequences", n, g->n_samples, g->title,
+               valued ? "by the reward oracle" : "in the order of the file");
     if (valued)
         buf_str(&p->out, "<th>reward</th><th>held-out</th>");
     buf_str(&p->out, "<th></th></tr></thead><tbody>");
@@ -66,14 +68,15 @@ void page_sequences(Page *p, const PageGroup *g, int most)
 enum { LOGO_W = 1080, LOGO_H = 104, LOGO_LEFT = 34, LOGO_TOP = 4, LOGO_BASE = 84 };
 
 /* The letters as outlines in a unit square, so that they can be stretched. */
-static const char glyphs[] =
-    "<svg width=\"0\" height=\"0\" style=\"position:absolute\" aria-hidden=\"true\"><defs>"
-    "<path id=\"gA\" d=\"M0 1 .37 0H.63L1 1H.77L.69 .77H.31L.23 1ZM.37 .59H.63L.5 .2Z\"/>"
-    "<path id=\"gC\" d=\"M1 .31C.96 .12 .8 0 .54 0 .2 0 0 .2 0 .5S.2 1 .54 1C.8 1 .96 .88 1 .69H.76C.72 .77 .65 .81 .54 .81 "
-    ".34 .81 .23 .7 .23 .5S.34 .19 .54 .19C.65 .19 .72 .23 .76 .31Z\"/>"
-    "<path id=\"gG\" d=\"M1 .31C.96 .12 .8 0 .54 0 .2 0 0 .2 0 .5S.2 1 .54 1C.8 1 1 .86 1 .6V.46H.52V.63H.77C.75 .75 .67 .81 "
-    ".54 .81 .34 .81 .23 .7 .23 .5S.34 .19 .54 .19C.65 .19 .72 .23 .76 .31Z\"/>"
-    "<path id=\"gT\" d=\"M0 0H1V.19H.62V1H.38V.19H0Z\"/></defs></svg>";
+static const char glyphs[] = "<svg width=\"0\" height=\"0\" style=\"position:absolute\" aria-hidden=\"true\"><defs>"
+                             "<path id=\"gA\" d=\"M0 1 .37 0H.63L1 1H.77L.69 .77H.31L.23 1ZM.37 .59H.63L.5 .2Z\"/>"
+                             "<path id=\"gC\" d=\"M1 .31C.96 .12 .8 0 .54 0 .2 0 0 .2 0 .5S.2 1 .54 1C.8 1 .96 .88 1 "
+                             ".69H.76C.72 .77 .65 .81 .54 .81 "
+                             ".34 .81 .23 .7 .23 .5S.34 .19 .54 .19C.65 .19 .72 .23 .76 .31Z\"/>"
+                             "<path id=\"gG\" d=\"M1 .31C.96 .12 .8 0 .54 0 .2 0 0 .2 0 .5S.2 1 .54 1C.8 1 1 .86 1 "
+                             ".6V.46H.52V.63H.77C.75 .75 .67 .81 "
+                             ".54 .81 .34 .81 .23 .7 .23 .5S.34 .19 .54 .19C.65 .19 .72 .23 .76 .31Z\"/>"
+                             "<path id=\"gT\" d=\"M0 0H1V.19H.62V1H.38V.19H0Z\"/></defs></svg>";
 
 typedef struct Column { int count[4], total; } Column;
 
@@ -140,8 +143,9 @@ void page_logos(Page *p)
             continue;
         if (!open) {
             buf_str(&p->out, glyphs);
-            buf_str(&p->out, "<figure class=\"wide logos\"><figcaption><b>Letters by position</b> <span>share of each letter, "
-                             "the most frequent on top</span></figcaption>");
+            buf_str(&p->out,
+                    "<figure class=\"wide logos\"><figcaption><b>Letters by position</b> <span>share of each letter, "
+                    "the most frequent on top</span></figcaption>");
         }
         open = true;
         buf_printf(&p->out, "<h3>%s <span>%d samples</span></h3>", p->group[g].title, p->group[g].n_samples);

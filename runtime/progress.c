@@ -64,8 +64,8 @@ static void draw(Progress *p, double now)
         strcat(bar, i < (int)(part * 16 + .5) ? "\xe2\x94\x81" : "\xe2\x94\x84"); /* a heavy and a dotted line */
     progress_time(took, spent);
     progress_time(left, rate > 0 ? (double)(p->total - p->done) / rate : -1);
-    snprintf(line, sizeof line, "%s %s %3.0f%%  %s, %s left  %.*f/s  %s", p->label, bar, 100 * part, took, left, rate < 10,
-             rate, p->note);
+    snprintf(line, sizeof line, "%s %s %3.0f%%  %s, %s left  %.*f/s  %s", p->label, bar, 100 * part, took, left,
+             rate < 10, rate, p->note);
     int columns = 0;
     char *end = line;
     for (; *end && columns < p->width - 1; end++) /* cut to the terminal's width, between characters */

@@ -148,8 +148,8 @@ static bool cut(Err *err, const RunLog *log, int which, uint64_t offset)
         return err_user(err, "%s/%s: %lld bytes, expected at least the %" PRIu64 " of the checkpoint", log->dir,
                         log_names[which], (long long)size, offset);
     if (which == METRICS && offset > 0 && (pread(log->fd[which], &last, 1, (off_t)offset - 1) != 1 || last != '\n'))
-        return err_user(err, "%s/%s: expected the end of a line at byte %" PRIu64 ", where the checkpoint stands", log->dir,
-                        log_names[which], offset);
+        return err_user(err, "%s/%s: expected the end of a line at byte %" PRIu64 ", where the checkpoint stands",
+                        log->dir, log_names[which], offset);
     return ftruncate(log->fd[which], (off_t)offset) == 0 ||
            err_env(err, "%s/%s: cannot be cut: %s", log->dir, log_names[which], strerror(errno));
 }
@@ -209,7 +209,8 @@ static bool open_logs(RunLog *log, Err *err, RunStart start, uint64_t metrics_of
     return flush_events(log, err);
 }
 
-bool runlog_open(Err *err, const char *dir, RunStart start, uint64_t metrics_offset, uint64_t events_offset, RunLog **out)
+bool runlog_open(Err *err, const char *dir, RunStart start, uint64_t metrics_offset, uint64_t events_offset,
+                 RunLog **out)
 {
     *out = NULL;
     if (!check_start(err, dir, start))
@@ -332,7 +333,8 @@ bool runlog_seconds(RunLog *log, Err *err, int64_t round, double seconds)
 {
     char line[120], text[32];
     text_f64(text, seconds);
-    int n = snprintf(line, sizeof line, "{\"event\": \"round\", \"round\": %" PRId64 ", \"seconds\": %s}\n", round, text);
+    int n =
+        snprintf(line, sizeof line, "{\"event\": \"round\", \"round\": %" PRId64 ", \"seconds\": %s}\n", round, text);
     return append(err, log, TIMES, line, (size_t)n);
 }
 

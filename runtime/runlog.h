@@ -15,7 +15,8 @@ typedef struct RunLog RunLog;
 
 /* Opens the folder and locks it against other processes.  With RUN_RESUME the logs are cut to the offsets of the
  * checkpoint (runlog_sync's); otherwise these are 0.  runlog_close also after an error: *out is then NULL or usable. */
-bool runlog_open(Err *err, const char *dir, RunStart start, uint64_t metrics_offset, uint64_t events_offset, RunLog **out);
+bool runlog_open(Err *err, const char *dir, RunStart start, uint64_t metrics_offset, uint64_t events_offset,
+                 RunLog **out);
 void runlog_close(RunLog *log); /* NULL is fine */
 
 /* One row: begin, fields, end.  The row and its TensorBoard scalars (tag EVENT/NAME at the row's step) reach the files

@@ -37,7 +37,11 @@ static void add(Settings *s, const char *name, ConfigText value, const char *pla
 static bool is_utf8(const char *s)
 {
     for (const unsigned char *p = (const unsigned char *)s; *p;) {
-        int more = *p < 0x80 ? 0 : *p >= 0xc2 && *p < 0xe0 ? 1 : *p >= 0xe0 && *p < 0xf0 ? 2 : *p >= 0xf0 && *p < 0xf5 ? 3 : -1;
+        int more = *p < 0x80                 ? 0
+                   : *p >= 0xc2 && *p < 0xe0 ? 1
+                   : *p >= 0xe0 && *p < 0xf0 ? 2
+                   : *p >= 0xf0 && *p < 0xf5 ? 3
+                                             : -1;
         if (more < 0)
             return false;
         for (p++; more > 0; more--, p++)
@@ -222,7 +226,8 @@ static bool read_map(Yaml *y, const char *prefix, int depth)
         if (!next(y))
             return false;
         if (y->event.type == YAML_MAPPING_END_EVENT)
-            return n > 0 || err_user_at(y->err, y->file, line_of(y), "%s expected settings, found an empty map", prefix);
+            return n > 0 ||
+                   err_user_at(y->err, y->file, line_of(y), "%s expected settings, found an empty map", prefix);
         if (y->event.type != YAML_SCALAR_EVENT || y->event.data.scalar.length == 0)
             return err_user_at(y->err, y->file, line_of(y), "expected the name of a setting");
         if (strlen(prefix) + y->event.data.scalar.length >= CONFIG_MAX_NAME)
@@ -263,7 +268,8 @@ static bool read_base(Settings *s, const Yaml *y, const Chain *chain)
     Err inner = {.kind = ERR_NONE};
     if (read_file(s, &inner, arena_printf(s->arena, "%.*s%s", folder, y->file, y->base), chain))
         return true;
-    return (inner.kind == ERR_USER ? err_user : err_env)(y->err, "%s (base of %s:%d)", inner.text, y->file, y->base_line);
+    return (inner.kind == ERR_USER ? err_user : err_env)(y->err, "%s (base of %s:%d)", inner.text, y->file,
+                                                         y->base_line);
 }
 
 static bool parse(Settings *s, Err *err, const char *file, const char *text, size_t len, const Chain *chain)

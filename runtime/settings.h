@@ -14,7 +14,8 @@ typedef struct Settings Settings;
 
 Settings *settings_new(Arena *a);
 bool settings_read_yaml(Settings *s, Err *err, const char *path);
-bool settings_parse_yaml(Settings *s, Err *err, const char *file, const char *text, size_t len); /* file: for places, `base` */
+bool settings_parse_yaml(Settings *s, Err *err, const char *file, const char *text,
+                         size_t len);                             /* file: for places, `base` */
 bool settings_set(Settings *s, Err *err, const char *assignment); /* "a.b=v", as after --set */
 
 /* The last value given to a name, as text; NULL: none. */

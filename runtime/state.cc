@@ -1,5 +1,5 @@
-// The codec of RunState.  Base's allocator unwinds with longjmp, so nothing here that has a destructor is alive while it
-// is called: encoding uses only C++'s memory, decoding only the arena's.
+// The codec of RunState.  Base's allocator unwinds with longjmp, so nothing here that has a destructor is alive while
+// it is called: encoding uses only C++'s memory, decoding only the arena's.
 #include <stdarg.h>
 #include <stdint.h>
 #include <string.h>
@@ -30,8 +30,8 @@ static fb::Offset<fs::State> build(fb::FlatBufferBuilder &b, const RunState &s)
     }
     return fs::CreateStateDirect(b, STATE_FORMAT, s.dav_version, s.cpu_level, s.precision, s.seed,
                                  static_cast<fs::Phase>(s.phase), s.round, s.step, s.inner_epoch, s.forwards, s.vjps,
-                                 s.reward_forwards, s.reward_vjps, s.p0_forwards, s.ema_step, s.serial, s.metrics_offset,
-                                 s.events_offset, &files, &arrays);
+                                 s.reward_forwards, s.reward_vjps, s.p0_forwards, s.ema_step, s.serial,
+                                 s.metrics_offset, s.events_offset, &files, &arrays);
 }
 
 bool state_encode(Err *err, const RunState *s, bool (*sink)(void *, Err *, const void *, size_t), void *arg)

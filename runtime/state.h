@@ -66,11 +66,12 @@ const StateArray *state_array(const RunState *s, const char *name); /* NULL: non
 
 /* The same bits are promised only for the same version, CPU level and precision: anything else is an error, unless
  * allowed. */
-bool state_same_machine(Err *err, const RunState *s, const char *dav_version, const char *cpu_level, const char *precision,
-                        bool allow_different_bits);
+bool state_same_machine(Err *err, const RunState *s, const char *dav_version, const char *cpu_level,
+                        const char *precision, bool allow_different_bits);
 
 /* The codec (C++).  state_decode copies into the arena; `place` is the file's name in errors. */
-bool state_encode(Err *err, const RunState *s, bool (*sink)(void *arg, Err *err, const void *bytes, size_t n), void *arg);
+bool state_encode(Err *err, const RunState *s, bool (*sink)(void *arg, Err *err, const void *bytes, size_t n),
+                  void *arg);
 bool state_decode(Arena *a, Err *err, const char *place, const void *bytes, size_t n, RunState *s);
 
 #ifdef __cplusplus

@@ -149,8 +149,10 @@ static bool check_file(Err *err, const char *run_dir, const StateFile *f)
         return false;
     if (bytes == f->bytes && hash == f->hash)
         return true;
-    return err_user(err, "%s: %" PRIu64 " bytes with xxhash64 %016" PRIx64 ", expected %" PRIu64 " bytes with %016" PRIx64
-                    " as run.state says", path, bytes, hash, f->bytes, f->hash);
+    return err_user(err,
+                    "%s: %" PRIu64 " bytes with xxhash64 %016" PRIx64 ", expected %" PRIu64 " bytes with %016" PRIx64
+                    " as run.state says",
+                    path, bytes, hash, f->bytes, f->hash);
 }
 
 typedef struct Loading { Arena *a; Err *err; const char *path, *bytes; size_t n; RunState *s; } Loading;
@@ -198,11 +200,14 @@ const StateArray *state_array(const RunState *s, const char *name)
     return NULL;
 }
 
-bool state_same_machine(Err *err, const RunState *s, const char *dav_version, const char *cpu_level, const char *precision,
-                        bool allow_different_bits)
+bool state_same_machine(Err *err, const RunState *s, const char *dav_version, const char *cpu_level,
+                        const char *precision, bool allow_different_bits)
 {
-    const struct { const char *what, *then, *now; } same[] = {
-        {"version", s->dav_version, dav_version}, {"CPU level", s->cpu_level, cpu_level}, {"precision", s->precision, precision},
+    const struct { const char *what, *then, *now;
+    } same[] = {
+        {"version", s->dav_version, dav_version},
+        {"CPU level", s->cpu_level, cpu_level},
+        {"precision", s->precision, precision},
     };
     for (int i = 0; i < 3 && !allow_different_bits; i++)
         if (strcmp(same[i].then, same[i].now) != 0)

@@ -67,8 +67,9 @@ static void test_json_values(void **state)
 {
     Fixture *f = *state;
     int n;
-    assert_true(json(f, "{\"steps\": 7, \"model\": {\"name\": \"DNAConv\", \"dilations\": [2, 64]}, \"train.replay\": false,"
-                        "\"train\": {\"lr\": 1}, \"search.gamma\": null}"));
+    assert_true(
+        json(f, "{\"steps\": 7, \"model\": {\"name\": \"DNAConv\", \"dilations\": [2, 64]}, \"train.replay\": false,"
+                "\"train\": {\"lr\": 1}, \"search.gamma\": null}"));
     assert_true(config_finish(f->c, &f->err, "config.json"));
     assert_int_equal(dav_config_int(f->c, "steps"), 7);
     assert_string_equal(dav_config_string(f->c, "model.name"), "DNAConv");
@@ -96,12 +97,14 @@ static const char *const json_errors[][2] = {
     {"{\"steps\": {\"a\": 1}}", "config.json: steps: expected an integer from 1 to 4096, found an object"},
     {"{\"search.gamma\": 1.5}", "config.json: search.gamma: expected a number from 0 to 1, found 1.5"},
     {"{\"train.replay\": 1}", "config.json: train.replay: expected true or false, found 1"},
-    {"{\"search\": \"non\"}", "config.json: search: expected one of none|dav|best, found the string \"non\", did you mean none?"},
+    {"{\"search\": \"non\"}",
+     "config.json: search: expected one of none|dav|best, found the string \"non\", did you mean none?"},
     {"{\"model.name\": null}", "config.json: model.name: expected a string, found null"},
     {"{\"model.name\": 5}", "config.json: model.name: expected a string, found 5"},
-    {"{\"model.dilations\": [1, \"a\"]}",
-     "config.json: model.dilations: expected a list of integers from 1 to 512, found a list whose item 1 is no integer"},
-    {"{\"model.dilations\": [0]}", "config.json: model.dilations: expected a list of integers from 1 to 512, found [0]"},
+    {"{\"model.dilations\": [1, \"a\"]}", "config.json: model.dilations: expected a list of integers from 1 to 512, "
+                                          "found a list whose item 1 is no integer"},
+    {"{\"model.dilations\": [0]}",
+     "config.json: model.dilations: expected a list of integers from 1 to 512, found [0]"},
     {"[1]", "config.json: expected a JSON object at the top"},
 };
 
@@ -294,7 +297,18 @@ static void test_presets(void **state)
 }
 
 static const char *const strings[] = {
-    "plain", "", "true", "1e5", "null", "with # hash: and colon", "tab\there", "\"quoted\\\"", "-", "~", "\xc3\xa9\xc2\x85!", "yes",
+    "plain",
+    "",
+    "true",
+    "1e5",
+    "null",
+    "with # hash: and colon",
+    "tab\there",
+    "\"quoted\\\"",
+    "-",
+    "~",
+    "\xc3\xa9\xc2\x85!",
+    "yes",
 };
 
 static void test_round_trip(void **state)
@@ -388,8 +402,10 @@ int main(void)
 {
 #define T(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
     const struct CMUnitTest tests[] = {
-        T(test_json_values), T(test_json_errors), T(test_json_depth), T(test_many_errors), T(test_missing_and_accepted), T(test_yaml_values),
-        T(test_yaml_errors), T(test_yaml_depth), T(test_presets), T(test_round_trip), T(test_written_yaml), T(test_describe),
+        T(test_json_values),         T(test_json_errors),          T(test_json_depth),
+        T(test_many_errors),         T(test_missing_and_accepted), T(test_yaml_values),
+        T(test_yaml_errors),         T(test_yaml_depth),           T(test_presets),
+        T(test_round_trip),          T(test_written_yaml),         T(test_describe),
         T(test_allocation_failures),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

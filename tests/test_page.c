@@ -63,9 +63,11 @@ static const char *page(Fixture *f)
 #define assert_lacks(text) assert_null(strstr(f->page, text))
 
 static const char rounds[] =
-    "{\"event\": \"round\", \"round\": 1, \"reward_median\": 5, \"heldout_median\": 6.25, \"elbo\": 1, \"elbo_se\": 0.5, "
+    "{\"event\": \"round\", \"round\": 1, \"reward_median\": 5, \"heldout_median\": 6.25, \"elbo\": 1, \"elbo_se\": "
+    "0.5, "
     "\"forwards\": 1000}\n"
-    "{\"event\": \"round\", \"round\": 2, \"reward_median\": 7, \"heldout_median\": 8.5, \"elbo\": 3, \"elbo_se\": 0.5, "
+    "{\"event\": \"round\", \"round\": 2, \"reward_median\": 7, \"heldout_median\": 8.5, \"elbo\": 3, \"elbo_se\": "
+    "0.5, "
     "\"forwards\": 1234}\n"
     "{\"event\": \"eval\", \"name\": \"before\", \"reward\": [1, 2, 3], \"heldout\": [4, 5, 9], \"gc\": 0.39}\n"
     "{\"event\": \"eval\", \"name\": \"after\", \"reward\": [3, 9], \"heldout\": [7, 8], \"gain\": 1.5, "
@@ -76,8 +78,9 @@ static void test_alignment(void **state)
 {
     Fixture *f = *state;
     put(f, "metrics.jsonl", rounds);
-    put(f, "times.jsonl", "{\"event\": \"round\", \"round\": 1, \"seconds\": 9}\n{\"event\": \"round\", \"round\": 2, \"seconds\": 3}\n"
-                          "{\"event\": \"round\", \"round\": 1, \"seconds\": 2}\n");
+    put(f, "times.jsonl",
+        "{\"event\": \"round\", \"round\": 1, \"seconds\": 9}\n{\"event\": \"round\", \"round\": 2, \"seconds\": 3}\n"
+        "{\"event\": \"round\", \"round\": 1, \"seconds\": 2}\n");
     put(f, "real.json", "{\"numbers\": {\"heldout.test\": [5, 6, 7], \"gc.all\": [0.3, 0.38, 0.4]}}");
     put(f, "samples/after.fasta", ">1\nACGT\n>2\nACCC\nTT\n");
     put(f, "config.yaml", "search:\n  gamma: 0.9  # --set\nseed: 0  # default\n");
@@ -88,7 +91,8 @@ static void test_alignment(void **state)
     assert_has("<td>1\xe2\x80\x89" "234</td>");               /* forwards in all */
     assert_has("<td>2</td><td>234</td>");                      /* and of the second round */
     assert_has("<td>5.00</td></tr>\n</tbody>");                /* seconds: the later row of round 1 counts */
-    assert_has("<td>5.00</td><td>7.50<br><small>7.25\xe2\x80\x93" "7.75</small></td><td>6.00</td>");     /* held-out medians of before, after, real */
+    assert_has("<td>5.00</td><td>7.50<br><small>7.25\xe2\x80\x93"
+               "7.75</small></td><td>6.00</td>"); /* held-out medians of before, after, real */
     assert_has("<td>0.390</td><td>\xe2\x80\x93</td><td>0.380</td>");
     assert_has("Letters by position");
     assert_has("1 unreadable line of the logs were left out"); /* the torn one */
@@ -109,7 +113,8 @@ static void test_self_contained(void **state)
     Fixture *f = *state;
     put(f, "metrics.jsonl", rounds);
     page(f);
-    static const char *const outside[] = {"http:", "https:", "<script", "src=", "url(", "@import", "<link", "javascript:"};
+    static const char *const outside[] = {
+        "http:", "https:", "<script", "src=", "url(", "@import", "<link", "javascript:"};
     for (size_t i = 0; i < sizeof outside / sizeof *outside; i++)
         assert_lacks(outside[i]);
 }
@@ -119,7 +124,8 @@ static void test_training(void **state)
     Fixture *f = *state;
     Buf b = {0};
     for (int i = 1; i <= 5000; i++)
-        buf_printf(&b, "{\"event\": \"step\", \"step\": %d, \"loss\": %g%s}\n", i, 1.3 + 1.0 / i, i % 1000 ? "" : ", \"val_nats\": 1.34");
+        buf_printf(&b, "{\"event\": \"step\", \"step\": %d, \"loss\": %g%s}\n", i, 1.3 + 1.0 / i,
+                   i % 1000 ? "" : ", \"val_nats\": 1.34");
     put(f, "metrics.jsonl", b.at);
     buf_free(&b);
     page(f);
@@ -141,10 +147,14 @@ static void test_nothing(void **state)
 static const char *const hostile[] = {
     "null\n[]\n3\n\"x\"\n{}\n",
     "{\"event\": \"round\"}\n{\"event\": \"round\", \"round\": \"1\"}\n",
-    "{\"event\": \"round\", \"round\": 1, \"elbo\": 1e308, \"elbo_se\": 1e308}\n{\"event\": \"round\", \"round\": 2, \"elbo\": -1e308}\n",
-    "{\"event\": \"round\", \"round\": 1e300, \"loss\": 1}\n{\"event\": \"round\", \"round\": -1e300, \"loss\": 1e-300}\n",
-    "{\"event\": \"round\", \"round\": 1, \"loss\": 1}\n{\"event\": \"round\", \"round\": 1.0000000000000002, \"loss\": 1}\n",
-    "{\"event\": \"round\", \"round\": 1, \"loss\": 100000000000000000}\n{\"event\": \"round\", \"round\": 2, \"loss\": 100000000000000016}\n",
+    "{\"event\": \"round\", \"round\": 1, \"elbo\": 1e308, \"elbo_se\": 1e308}\n{\"event\": \"round\", \"round\": 2, "
+    "\"elbo\": -1e308}\n",
+    "{\"event\": \"round\", \"round\": 1e300, \"loss\": 1}\n{\"event\": \"round\", \"round\": -1e300, \"loss\": "
+    "1e-300}\n",
+    "{\"event\": \"round\", \"round\": 1, \"loss\": 1}\n{\"event\": \"round\", \"round\": 1.0000000000000002, "
+    "\"loss\": 1}\n",
+    "{\"event\": \"round\", \"round\": 1, \"loss\": 100000000000000000}\n{\"event\": \"round\", \"round\": 2, "
+    "\"loss\": 100000000000000016}\n",
     "{\"event\": \"eval\", \"name\": \"after\", \"reward\": {\"a\": 1}, \"heldout\": [null, \"x\", []]}\n",
     "{\"event\": \"eval\", \"name\": \"after\", \"reward\": [1e308, -1e308], \"heldout\": [5]}\n",
     "{\"event\": [], \"name\": {}}\n",
@@ -186,9 +196,22 @@ static void test_numbers(void **state)
 {
     (void)state;
     char out[48];
-    static const struct { double v; int digits; const char *text; } cases[] = {
-        {12.345, 3, "12.3"}, {0.9583, 3, "0.958"}, {-3.5, 2, "\xe2\x88\x92" "3.5"}, {0, 3, "0.00"}, {1234567, 3, "1.23\xe2\x80\x89M"},
-        {20480, 3, "20.5\xe2\x80\x89k"}, {0.00012, 2, "0.00012"}, {0.0158, 3, "0.016"}, {1e-9, 2, "1.0e-09"}, {-0.0001, 1, "\xe2\x88\x92" "0.0001"},
+    static const struct { double v; int digits; const char *text;
+    } cases[] = {
+        {12.345, 3, "12.3"},
+        {0.9583, 3, "0.958"},
+        {-3.5, 2,
+         "\xe2\x88\x92"
+         "3.5"},
+        {0, 3, "0.00"},
+        {1234567, 3, "1.23\xe2\x80\x89M"},
+        {20480, 3, "20.5\xe2\x80\x89k"},
+        {0.00012, 2, "0.00012"},
+        {0.0158, 3, "0.016"},
+        {1e-9, 2, "1.0e-09"},
+        {-0.0001, 1,
+         "\xe2\x88\x92"
+         "0.0001"},
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++)
         assert_string_equal(page_short(out, cases[i].v, cases[i].digits), cases[i].text);
@@ -220,8 +243,8 @@ int main(void)
 {
 #define T(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
     const struct CMUnitTest tests[] = {
-        T(test_alignment), T(test_self_contained), T(test_training), T(test_nothing), T(test_hostile_metrics), T(test_escaping),
-        T(test_numbers), T(test_failures),
+        T(test_alignment),       T(test_self_contained), T(test_training), T(test_nothing),
+        T(test_hostile_metrics), T(test_escaping),       T(test_numbers),  T(test_failures),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

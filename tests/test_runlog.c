@@ -98,7 +98,8 @@ static void test_starts(void **state)
     assert_false(runlog_open(&f->err, f->run, RUN_NEW, 0, 0, &log));
     assert_null(log);
     assert_int_equal(f->err.kind, ERR_USER);
-    assert_non_null(strstr(f->err.text, "holds a run that is not finished; --resume continues one, --overwrite replaces it"));
+    assert_non_null(
+        strstr(f->err.text, "holds a run that is not finished; --resume continues one, --overwrite replaces it"));
     err_clear(&f->err);
     assert_true(runlog_open(&f->err, f->run, RUN_RESUME, 0, 0, &log));
     assert_true(runlog_finish(log, &f->err));
@@ -217,7 +218,10 @@ static void test_progress(void **state)
 {
     (void)state;
     char text[4000] = "", out[16];
-    const struct { double s; const char *text; } times[] = {{0, "0s"}, {59.9, "59s"}, {185, "3:05"}, {3729, "1:02:09"}, {-1, "?"}};
+    const struct {
+        double s;
+        const char *text;
+    } times[] = {{0, "0s"}, {59.9, "59s"}, {185, "3:05"}, {3729, "1:02:09"}, {-1, "?"}};
     for (int i = 0; i < 5; i++) {
         progress_time(out, times[i].s);
         assert_string_equal(out, times[i].text);

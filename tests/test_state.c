@@ -164,7 +164,8 @@ static void test_kills(void **state)
                     static const char *const roles[] = {"weights", "optimiser"};
                     char path[STATE_PATH];
                     int n = snprintf(text, sizeof text, "%s %llu", roles[i], (unsigned long long)s.serial);
-                    if (!state_file_path(&err, path, f->dir, &s, roles[i]) || !file_write(&err, path, text, (size_t)n) ||
+                    if (!state_file_path(&err, path, f->dir, &s, roles[i]) ||
+                        !file_write(&err, path, text, (size_t)n) ||
                         !state_add_file(f->arena, &err, f->dir, &s, roles[i]))
                         _exit(1);
                 }
@@ -290,8 +291,9 @@ static void test_machine(void **state)
     assert_true(state_same_machine(&f->err, &s, "0.1.0", "haswell", "f32", false));
     assert_true(state_same_machine(&f->err, &s, "0.2.0", "skylake-avx512", "bf16", true));
     assert_false(state_same_machine(&f->err, &s, "0.1.0", "skylake-avx512", "f32", false));
-    assert_string_equal(f->err.text, "the run was made with CPU level haswell, here it is skylake-avx512; its bits would "
-                                     "differ: --allow-different-bits goes on all the same");
+    assert_string_equal(f->err.text,
+                        "the run was made with CPU level haswell, here it is skylake-avx512; its bits would "
+                        "differ: --allow-different-bits goes on all the same");
 }
 
 static bool load_protected(void *arg)
