@@ -30,53 +30,88 @@ static const char *kind_name(DavModelKind k)
 
 static void ports(List *l, const char *title, const DavPort *port)
 {
-    buf_printf(&l->out, "%s\n", title);
-    for (int i = 0; i < DAV_MAX_PORTS && port[i].name; i++)
-        buf_printf(&l->out, "  %-18s %s  %s\n", port[i].name, port[i].types, port[i].meaning ? port[i].meaning : "");
+    buf_printf(&l->out, l->markdown ? "\n| %s | type | |\n|---|---|---|\n" : "%s\n", title);
+    for (int i = 0; i < DAV_MAX_PORTS && port[i].name; i++) {
+        const char *meaning = port[i].meaning ? port[i].meaning : "";
+        if (l->markdown) { /* a bar would end the cell */
+            buf_printf(&l->out, "| `%s` | `", port[i].name);
+            for (const char *p = port[i].types; *p; p += strncmp(p, " | ", 3) == 0 ? 3 : 1)
+                buf_printf(&l->out, strncmp(p, " | ", 3) == 0 ? "` or `" : "%c", *p);
+            buf_printf(&l->out, "` | %s |\n", meaning);
+        } else {
+            buf_printf(&l->out, "  %-18s %s  %s\n", port[i].name, port[i].types, meaning);
+        }
+    }
 }
 
 static void keys(List *l, const DavKey *table, int n)
 {
-    buf_str(&l->out, n ? "settings\n" : "no settings\n");
+    buf_str(&l->out, l->markdown ? "\n" : n ? "settings\n" : "no settings\n");
     if (n)
-        config_describe(&l->out, "", table, n, CONFIG_AS_TEXT);
+        config_describe(&l->out, "", table, n, l->markdown ? CONFIG_AS_MARKDOWN : CONFIG_AS_TEXT);
 }
 
-static void list_models(List *l, bool rewards)
+static void describe_model(List *l, const DavModel *m)
 {
-    const DavModel *m;
-    for (int i = 0; (m = registry_model_at(l->registry, i)); i++)
-        if (!rewards || m->kind == DAV_REWARD)
-            buf_printf(&l->out, "%-20s %-9s %s\n", m->name, kind_name(m->kind), m->doc ? m->doc : "");
-}
-
-static bool describe_model(List *l, const char *name)
-{
-    const DavModel *m = registry_model(l->registry, l->err, "list models", name);
-    if (!m)
-        return false;
-    buf_printf(&l->out, "%s (%s): %s\n", m->name, kind_name(m->kind), m->doc ? m->doc : "");
+    buf_printf(&l->out, l->markdown ? "\n## %s\n\nA %s: %s.\n" : "%s (%s): %s\n", m->name, kind_name(m->kind), m->doc ? m->doc : "");
     ports(l, "inputs", m->input);
     ports(l, "outputs", m->output);
     keys(l, m->keys, m->n_keys);
-    return true;
 }
 
-static void list_objectives(List *l)
+static void list_models_of(List *l, bool rewards)
+{
+    const DavModel *m;
+    if (l->markdown)
+        buf_str(&l->out, "# Models\n\nWritten from the models' own tables by `./dev docs`.\n");
+    for (int i = 0; (m = registry_model_at(l->registry, i)); i++) {
+        if (rewards && m->kind != DAV_REWARD)
+            continue;
+        if (l->markdown)
+            describe_model(l, m);
+        else
+            buf_printf(&l->out, "%-20s %-9s %s\n", m->name, kind_name(m->kind), m->doc ? m->doc : "");
+    }
+}
+
+static void list_models(List *l)
+{
+    list_models_of(l, false);
+}
+
+static void list_rewards(List *l)
+{
+    list_models_of(l, true);
+}
+
+static void list_searches(List *l)
 {
     const DavSearch *s;
-    const DavLoss *o;
-    buf_str(&l->out, "searches (weights of the children)\n");
+    row(l, "none", "plain sampling");
     for (int i = 0; (s = registry_search_at(l->registry, i)); i++)
         row(l, s->name, s->doc);
-    buf_str(&l->out, "losses (of the distillation)\n");
+}
+
+static void list_losses(List *l)
+{
+    const DavLoss *o;
     for (int i = 0; (o = registry_loss_at(l->registry, i)); i++)
         row(l, o->name, o->doc);
 }
 
+static void list_objectives(List *l)
+{
+    buf_str(&l->out, "searches (how a child is chosen)\n");
+    list_searches(l);
+    buf_str(&l->out, "losses (of the distillation)\n");
+    list_losses(l);
+}
+
 static void list_ops(List *l)
 {
-    for (int i = 1; i < OP_COUNT; i++)
+    if (l->markdown)
+        ops_markdown(&l->out);
+    for (int i = 1; i < OP_COUNT && !l->markdown; i++)
         if (op_info[i].flags & OPF_TENSOR)
             row(l, op_info[i].text, op_info[i].doc);
 }
@@ -94,31 +129,36 @@ static void list_devices(List *l)
     row(l, "interp64", "the reference interpreter, every float in f64");
 }
 
+static const struct Topic {
+    const char *name;
+    void (*list)(List *l);
+} topics[] = {
+    {"models", list_models},     {"objectives", list_objectives}, {"searches", list_searches}, {"losses", list_losses},
+    {"rewards", list_rewards},   {"ops", list_ops},               {"passes", list_passes},     {"devices", list_devices},
+};
+enum { TOPICS = sizeof topics / sizeof topics[0] };
+
 static bool list_topic(List *l, const char *topic, const char *name)
 {
-    static const char *const topics[] = {"models", "objectives", "rewards", "ops", "passes", "devices"};
-    if (strcmp(topic, "models") == 0 && name)
-        return describe_model(l, name);
-    if (name)
+    const char *names[TOPICS];
+    if (name && strcmp(topic, "models") != 0 && strcmp(topic, "rewards") != 0)
         return err_user(l->err, "list %s takes no further name; usage: dav list models NAME", topic);
-    if (strcmp(topic, "models") == 0 || strcmp(topic, "rewards") == 0)
-        list_models(l, topic[0] == 'r');
-    else if (strcmp(topic, "objectives") == 0)
-        list_objectives(l);
-    else if (strcmp(topic, "ops") == 0 && l->markdown)
-        ops_markdown(&l->out);
-    else if (strcmp(topic, "ops") == 0)
-        list_ops(l);
-    else if (strcmp(topic, "passes") == 0)
-        list_passes(l);
-    else if (strcmp(topic, "devices") == 0)
-        list_devices(l);
-    else {
-        const char *near = err_nearest(topic, topics, 6);
-        return err_user(l->err, "list: unknown topic '%.60s'%s%s%s; there are models, objectives, rewards, ops, passes, devices", topic,
-                        near ? ", did you mean '" : "", near ? near : "", near ? "'?" : "");
+    if (name) {
+        const DavModel *m = registry_model(l->registry, l->err, "list models", name);
+        if (m)
+            describe_model(l, m);
+        return m != NULL;
     }
-    return true;
+    for (int i = 0; i < TOPICS; i++) {
+        names[i] = topics[i].name;
+        if (strcmp(topic, names[i]) == 0) {
+            topics[i].list(l);
+            return true;
+        }
+    }
+    const char *near = err_nearest(topic, names, TOPICS);
+    return err_user(l->err, "list: unknown topic '%.60s'%s%s%s; there are models, objectives, searches, losses, rewards, ops, passes, "
+                    "devices", topic, near ? ", did you mean '" : "", near ? near : "", near ? "'?" : "");
 }
 
 static bool list_command(void *arg)
@@ -127,8 +167,8 @@ static bool list_command(void *arg)
     const char *operand[2];
     int n;
     const CliOption options[] = {{"plugin", CLI_LIST, &l->plugins, "FILE.so", "a plugin to load first; may be given again"},
-                                 {"markdown", CLI_FLAG, &l->markdown, "", "ops as docs/ops.md has them"}};
-    const CliUse use = {.synopsis = "list [models|objectives|rewards|ops|passes|devices] [NAME]", .most = 2, CLI_OPTIONS(options),
+                                 {"markdown", CLI_FLAG, &l->markdown, "", "models and ops as the pages in docs/ have them"}};
+    const CliUse use = {.synopsis = "list [models|objectives|searches|losses|rewards|ops|passes|devices] [NAME]", .most = 2, CLI_OPTIONS(options),
                         .doc = "Lists what the program and its plugins bring; with a model's name, its inputs and settings."};
     if (!cli_parse(l->err, &use, l->argc, l->argv, operand, &n) ||
         !registry_load_all(l->registry, l->err, l->plugins, (int)vec_len(l->plugins)))

@@ -168,6 +168,17 @@ static void page_shows_the_file(void **state)
     mem_free(code);
 }
 
+static void models_document_is_up_to_date(void **state)
+{
+    (void)state;
+    assert_runs(dav("list models --markdown"));
+    char *now = read_text(path("said")), *then = read_text(DAV_SOURCE_DIR "/docs/models.md");
+    if (strcmp(now, then) != 0)
+        fail_msg("docs/models.md differs from the tables: run ./dev docs");
+    mem_free(now);
+    mem_free(then);
+}
+
 static int setup(void **state)
 {
     (void)state;
@@ -191,6 +202,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(agrees_with_pytorch),    cmocka_unit_test(learns_and_is_listed), cmocka_unit_test(mistakes_name_the_line),
         cmocka_unit_test(other_plugins_are_refused), cmocka_unit_test(page_shows_the_file),
+        cmocka_unit_test(models_document_is_up_to_date),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
 }
