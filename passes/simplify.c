@@ -14,7 +14,7 @@
  */
 #include "passes/pass.h"
 #include "passes/region.h"
-#include "passes/specs.h"
+#include "passes/simplify.h"
 #include <math.h>
 #include <string.h>
 
@@ -184,112 +184,6 @@ static Val simplify_slice(Graph *g, const Node *n)
     return 0;
 }
 
-/* A transposed operand is read in its own order. */
-static Val contract_untransposed(Graph *g, const Node *n)
-{
-    ContractSpec spec = *attr_spec(n);
-    Val arg[2] = {n->arg[0], n->arg[1]};
-    for (int o = 0; o < 2; o++) {
-        const Node *x = operand(g, n, o);
-        if (x->op != OP_TRANSPOSE)
-            continue;
-        const int64_t *perm = attr_ints(x, A_PERM, NULL); /* axis i of the operand is axis perm[i] of x's own */
-        int64_t back[IR_MAX_RANK];
-        for (int i = 0; i < x->rank; i++)
-            back[perm[i]] = i;
-        spec_permute_operand(&spec, o, back);
-        arg[o] = x->arg[0];
-    }
-    return arg[0] != n->arg[0] || arg[1] != n->arg[1] ? g_contract(g, arg[0], arg[1], &spec, (DavDtype)n->dtype) : 0;
-}
-
-/* Loop `gone`, which runs once, leaves every expression; axes that were this loop leave their operand. */
-static Val contract_without(Graph *g, const Node *n, int gone)
-{
-    ContractSpec s = *attr_spec(n);
-    Val arg[2];
-    for (int o = 0; o < 2; o++) {
-        int64_t dim[IR_MAX_RANK];
-        int rank = 0;
-        for (int d = 0; d < s.rank[o]; d++) {
-            DimExpr e = s.dim[o][d];
-            if (expr_is_loop(&e, gone))
-                continue;
-            int terms = 0;
-            for (int i = 0; i < e.nterm; i++) {
-                if (e.loop[i] == gone)
-                    continue;
-                e.loop[terms] = e.loop[i] - (e.loop[i] > gone);
-                e.coef[terms++] = e.coef[i];
-            }
-            e.nterm = terms;
-            dim[rank] = operand(g, n, o)->dim[d];
-            s.dim[o][rank++] = e;
-        }
-        arg[o] = g_reshape(g, n->arg[o], rank, dim);
-        s.rank[o] = rank;
-    }
-    memmove(s.extent + gone, s.extent + gone + 1, (size_t)(s.nloop - gone - 1) * sizeof *s.extent);
-    s.nloop--;
-    s.nout -= gone < s.nout;
-    return g_reshape(g, g_contract(g, arg[0], arg[1], &s, (DavDtype)n->dtype), n->rank, n->dim);
-}
-
-/* Is every axis that is one loop alone still as long as the loop when `gone` has left the expressions? */
-static bool can_drop(const Graph *g, const Node *n, int gone)
-{
-    const ContractSpec *s = attr_spec(n);
-    bool inside_sum = false;
-    for (int o = 0; o < 2; o++)
-        for (int d = 0; d < s->rank[o]; d++) {
-            const DimExpr *e = &s->dim[o][d];
-            int rest = -1;
-            bool has = false, plain = e->offset == 0 && e->div == 1;
-            for (int i = 0; i < e->nterm; i++) {
-                has |= e->loop[i] == gone;
-                if (e->loop[i] != gone) {
-                    rest = e->loop[i];
-                    plain &= e->coef[i] == 1;
-                }
-            }
-            if (!has || expr_is_loop(e, gone))
-                continue;
-            if (e->nterm != 2)
-                return false;
-            inside_sum = true;
-            if (plain && s->extent[rest] != operand(g, n, o)->dim[d])
-                return false;
-        }
-    return inside_sum || gone >= s->nout;
-}
-
-/* Kernels of size 1 are matrix products. */
-static Val contract_unit_loop(Graph *g, const Node *n)
-{
-    const ContractSpec *s = attr_spec(n);
-    for (int l = 0; l < s->nloop; l++)
-        if (s->extent[l] == 1 && can_drop(g, n, l))
-            return contract_without(g, n, l);
-    return 0;
-}
-
-static Val simplify_contract(Graph *g, const Node *n)
-{
-    Val v = contract_untransposed(g, n);
-    return v ? v : contract_unit_loop(g, n);
-}
-
-/* A contraction that only this transpose reads is made in the transposed order. */
-static Val transposed_contract(Graph *g, Val contract, const Node *transpose)
-{
-    const Node *n = node_of(g, contract);
-    if (n->op != OP_CONTRACT)
-        return 0;
-    ContractSpec s = *attr_spec(n);
-    spec_permute_output(&s, attr_ints(transpose, A_PERM, NULL));
-    return g_contract(g, n->arg[0], n->arg[1], &s, (DavDtype)n->dtype);
-}
-
 static const Rule rules[OP_COUNT] = {
     [OP_SUM] = simplify_sum,         [OP_ADD] = simplify_add,     [OP_SUB] = simplify_sub,
     [OP_MUL] = simplify_mul,         [OP_DIV] = simplify_div,     [OP_CAST] = simplify_cast,
@@ -310,56 +204,6 @@ static Val simplified(Graph *g, Val v, int first_new)
         v = next;
     }
     return v;
-}
-
-/* ---- loops ---- */
-static void rebuild(Graph *out, const Graph *in);
-
-/* The loop without the results in `picked` that are false (carried ones stay) and without scanned and invariant operands that
- * the body does not read.  index[k]: the new number of result k. */
-static Val copy_loop(Graph *out, const Graph *in, Val v, const Val *map, const bool *picked, int *index)
-{
-    const Node *n = node_of(in, v);
-    const Graph *body = attr_graph(n, A_GRAPH);
-    int carry = (int)attr_i(n, A_CARRY), scan = (int)attr_i(n, A_SCAN), nin;
-    Graph *wanted = graph_new(out->arena, out->err, body->name), *slim = graph_new(out->arena, out->err, body->name);
-    Val *inner = arena_array(out->arena, Val, body->n);
-    for (Val b = 1; b < body->n; b++)
-        inner[b] = graph_copy_node(wanted, body, b, inner);
-    for (int k = 0; k < body->nout; k++)
-        if (k < carry || picked[k]) {
-            index[k] = wanted->nout;
-            graph_output(wanted, body->out[k].name, inner[body->out[k].val]);
-        }
-    rebuild(slim, wanted);
-    const Val *input = graph_inputs(slim, out->arena, &nin);
-    bool *read = arena_array(out->arena, bool, slim->n);
-    for (Val b = 1; b < slim->n; b++)
-        for (int i = 0; i < node_of(slim, b)->narg; i++)
-            read[node_of(slim, b)->arg[i]] = true;
-    for (int k = 0; k < slim->nout; k++)
-        read[slim->out[k].val] = true;
-    Val *arg = arena_array(out->arena, Val, n->narg + 1), *keep = arena_array(out->arena, Val, slim->n);
-    Graph *final = graph_new(out->arena, out->err, body->name);
-    int narg = 0, nscan = 0;
-    for (int i = 0; i < nin; i++) {
-        if (i >= carry && !read[input[i]])
-            continue;
-        nscan += i >= carry && i < carry + scan;
-        arg[narg++] = map[n->arg[i]];
-    }
-    for (Val b = 1; b < slim->n; b++) {
-        bool dropped = false;
-        for (int i = carry; i < nin; i++)
-            dropped |= b == input[i] && !read[b];
-        if (!dropped)
-            keep[b] = graph_copy_node(final, slim, b, keep);
-    }
-    for (int k = 0; k < slim->nout; k++)
-        graph_output(final, slim->out[k].name, keep[slim->out[k].val]);
-    Attr extra[] = {{.name = A_TRIP, .i = attr_i(n, A_TRIP)}, {.name = A_CARRY, .i = carry}, {.name = A_SCAN, .i = nscan}};
-    graph_at_node(out, in, v);
-    return g_region(out, OP_LOOP, final, arg, narg, extra, 3);
 }
 
 /* ---- rebuilding ---- */
@@ -386,7 +230,7 @@ static int *count_uses(const Graph *in, const bool *live, Arena *arena)
     return uses;
 }
 
-static void rebuild(Graph *out, const Graph *in)
+void simplify_graph(Graph *out, const Graph *in)
 {
     Arena *arena = out->arena;
     const bool *live = graph_live(arena, in);
@@ -403,7 +247,7 @@ static void rebuild(Graph *out, const Graph *in)
         graph_at_node(out, in, v);
         if (n->op == OP_LOOP) {
             index[v] = arena_array(arena, int, tuple_count(in, v));
-            map[v] = copy_loop(out, in, v, map, picked[v], index[v]);
+            map[v] = simplify_loop(out, in, v, map, picked[v], index[v]);
         } else if (n->op == OP_PICK && index[n->arg[0]]) {
             map[v] = g_pick(out, map[n->arg[0]], index[n->arg[0]][attr_i(n, A_INDEX)]);
         } else if (n->op == OP_TRANSPOSE && uses[n->arg[0]] == 1 && transposed_contract(out, map[n->arg[0]], n)) {
@@ -419,8 +263,8 @@ static void rebuild(Graph *out, const Graph *in)
 static bool run(PassCx *cx, const Graph *in, Graph *out)
 {
     Graph *once = graph_new(cx->arena, cx->err, in->name);
-    rebuild(once, in);
-    rebuild(out, once); /* what the rules left unread goes */
+    simplify_graph(once, in);
+    simplify_graph(out, once); /* what the rules left unread goes */
     return cx->err->kind == ERR_NONE;
 }
 
