@@ -111,7 +111,8 @@ static void choose_rows(ContractPlan *p)
     const ContractSpec *s = &p->spec;
     p->row = -1;
     for (int i = 0; i < s->nout; i++) {
-        if (i == p->col || spec_uses(s, 1, i) || only_dim(s, 0, i) < 0 || s->extent[i] == 1)
+        int dim = only_dim(s, 0, i);
+        if (i == p->col || spec_uses(s, 1, i) || dim < 0 || s->extent[i] == 1 || (p->inner >= 0 && dim == p->inner_dim[0]))
             continue;
         bool long_enough = s->extent[i] >= MIN_ROW_EXTENT, had = p->row >= 0 && s->extent[p->row] >= MIN_ROW_EXTENT;
         bool better = p->row < 0 || (long_enough && !had) ||
@@ -122,13 +123,15 @@ static void choose_rows(ContractPlan *p)
     p->row_dim = p->row < 0 ? -1 : only_dim(s, 0, p->row);
 }
 
+/* The summed loop whose steps are nearest in memory.  It decides the order of summation, so it is chosen before the rows are and
+ * by nothing that a batch could change: a row's result is the same alone and among others. */
 static void choose_inner(ContractPlan *p)
 {
     const ContractSpec *s = &p->spec;
     p->inner = -1;
     for (int i = s->nout; i < s->nloop; i++) {
         int a = only_dim(s, 0, i), b = only_dim(s, 1, i);
-        if (a < 0 || b < 0 || a == p->row_dim || s->dim[0][a].div != 1 || s->dim[1][b].div != 1)
+        if (a < 0 || b < 0 || s->dim[0][a].div != 1 || s->dim[1][b].div != 1)
             continue;
         bool better = p->inner < 0 || s->extent[p->inner] == 1 ||
                       (s->extent[i] > 1 && stride_of(p, 0, i) + stride_of(p, 1, i) < stride_of(p, 0, p->inner) + stride_of(p, 1, p->inner));
@@ -186,10 +189,8 @@ bool contract_plan(const Graph *g, Val contract, const CompileOptions *options, 
         p->from[i] = i;
     merge_loops(p);
     ContractSpec *s = &p->spec;
-    p->col = s->nout - 1;
-    while (p->col > 0 && s->extent[p->col] == 1)
-        p->col--;
-    if (p->col < 0 || s->extent[p->col] == 1)
+    p->col = s->nout - 1; /* also where it is short: another axis could be the batch */
+    if (p->col < 0)
         return false;
     p->swapped = spec_uses(s, 0, p->col);
     if (p->swapped) {
@@ -210,8 +211,8 @@ bool contract_plan(const Graph *g, Val contract, const CompileOptions *options, 
     p->col_dim = spec_plain_dim(s, 1, p->col, p->size[1]);
     if (spec_uses(s, 0, p->col) || p->col_dim < 0)
         return false;
-    choose_rows(p);
     choose_inner(p);
+    choose_rows(p);
     TileShape best = {options && options->tile_rows ? options->tile_rows : 6, options && options->tile_columns ? options->tile_columns : 16};
     choose_tile(p, best);
     return true;

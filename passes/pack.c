@@ -27,10 +27,11 @@ static int column_operand(const Graph *g, const Node *n, const ContractSpec *s, 
     return -1;
 }
 
+/* 0: no column.  Which loop it is does not change a bit of the result: each element is summed in the same order. */
 static int64_t column_score(const Graph *g, const Node *n, const ContractSpec *s, int i)
 {
     int o = column_operand(g, n, s, i);
-    if (o < 0 || s->extent[i] < 2)
+    if (o < 0)
         return 0;
     int64_t width = s->extent[i] < MANY_COLUMNS ? s->extent[i] : MANY_COLUMNS;
     bool contiguous = spec_plain_dim(s, o, i, node_of(g, n->arg[o])->dim) == s->rank[o] - 1;
@@ -39,12 +40,9 @@ static int64_t column_score(const Graph *g, const Node *n, const ContractSpec *s
 
 static int choose_column(const Graph *g, const Node *n, const ContractSpec *s)
 {
-    int last = s->nout - 1;
-    while (last > 0 && s->extent[last] == 1)
-        last--;
-    if (last < 0 || (column_score(g, n, s, last) && s->extent[last] >= ENOUGH_COLUMNS))
-        return last;
-    int best = last;
+    int best = s->nout - 1;
+    if (best < 0 || (column_score(g, n, s, best) && s->extent[best] >= ENOUGH_COLUMNS))
+        return best;
     for (int i = 0; i < s->nout; i++)
         if (column_score(g, n, s, i) > column_score(g, n, s, best))
             best = i;
@@ -119,9 +117,7 @@ static Val pack_contract(const Graph *in, Graph *out, Val v, const Val *map)
         return graph_copy_node(out, in, v, map);
     ContractSpec s = *given;
     int from_axis = col, o = column_operand(in, n, given, col);
-    bool moved = false;
-    for (int i = col + 1; i < s.nout; i++)
-        moved |= s.extent[i] != 1;
+    bool moved = col != s.nout - 1;
     if (moved) {
         s = move_last(given, col);
         col = s.nout - 1;

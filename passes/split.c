@@ -12,7 +12,7 @@
 #include "passes/region.h"
 #include <string.h>
 
-enum { LARGE_SUM = 32768, PART = 2048, MAX_GROUPS = 16, GROUP_BYTES = 3584 << 10, ENOUGH_TILES = 64,
+enum { LARGE_SUM = 8192, PART = 2048, MAX_GROUPS = 16, GROUP_BYTES = 3584 << 10, ENOUGH_TILES = 64,
        TILE_ELEMENTS = 384, DEEP_SUM = 4096 };
 
 /* ---- reductions ---- */
@@ -49,7 +49,7 @@ static Val split_reduction(const Graph *in, Graph *out, Val v, const Val *map)
     unsigned axes = reduced_axes(in, v);
     Val x = map[n->arg[0]];
     int64_t kept = node_count(in, v), all = node_count(in, n->arg[0]);
-    if (!axes || all < LARGE_SUM || all / kept < PART || kept >= all / kept)
+    if (!axes || kept == 0 || all / kept < LARGE_SUM) /* by the sum's own length: a row is summed alike in any batch */
         return graph_copy_node(out, in, v, map);
     unsigned first = axes & -axes, rest = axes & ~first;
     if (!rest)

@@ -230,7 +230,7 @@ static void test_loop(void **state)
 /* A convolution, layer norm and softmax over `batch` sequences. */
 static Graph *network(Fixture *f, int64_t batch)
 {
-    enum { L = 30, C = 20, OUT = 37 };
+    enum { L = 60, C = 20, OUT = 150, HEADS = 3 };
     Graph *g = new_graph(f);
     Val x = g_input(g, "x", ROLE_DATA, f32(3, batch, L, C)), w = g_input(g, "w", ROLE_PARAM, f32(3, 5, C, OUT));
     ContractSpec s;
@@ -245,6 +245,14 @@ static Graph *network(Fixture *f, int64_t batch)
     Val y = g_bin(g, OP_DIV, e, g_broadcast_like(g, sum, e));
     graph_output(g, "y", y);
     graph_output(g, "total", g_reduce_mask(g, OP_SUM, y, 6)); /* over positions and channels */
+    for (int heads = 1; heads <= HEADS; heads += 2) { /* narrow linear layers */
+        Val v = g_input(g, heads == 1 ? "one" : "three", ROLE_PARAM, f32(2, OUT, heads, 0));
+        Val first = g_slice(g, y, (int64_t[]){0, 7, 0}, (int64_t[]){batch, 8, OUT}, NULL);
+        spec_parse(&f->err, "a c, c b -> a b | c=150", &s);
+        s.extent[0] = batch;
+        s.extent[1] = heads;
+        graph_output(g, heads == 1 ? "score" : "scores", g_contract(g, g_reshape(g, first, 2, (int64_t[]){batch, OUT}), v, &s, DAV_F32));
+    }
     return g;
 }
 
@@ -257,27 +265,32 @@ static void fill(float *v, int n)
 static void test_rows_do_not_depend_on_the_batch(void **state)
 {
     (void)state;
-    enum { B = 7, ROW = 30 * 20, OUT_ROW = 30 * 37 };
-    static float x[B * ROW], w[5 * 20 * 37], y[2][B * OUT_ROW], total[2][B];
+    enum { B = 7, ROW = 60 * 20, OUT_ROW = 60 * 150 };
+    static float x[B * ROW], w[5 * 20 * 150], head[2][450], y[2][B * OUT_ROW], total[2][B], score[2][B], scores[2][3 * B];
     fill(x, B * ROW);
-    fill(w, 5 * 20 * 37);
+    fill(w, 5 * 20 * 150);
+    fill(head[0], 150);
+    fill(head[1], 450);
     for (int d = 0; d < 2; d++) { /* all at once, by one and by two threads; one by one */
         Fixture f = begin();
         network(&f, B);
         Program *p = compile_on(&f, "cpu", NULL);
-        run(&f, p, (void *[]){x, w}, (void *[]){y[0], total[0]}, 1, 1 + d);
+        run(&f, p, (void *[]){x, w, head[0], head[1]}, (void *[]){y[0], total[0], score[0], scores[0]}, 1, 1 + d);
         program_free(p);
         end(&f);
         f = begin();
         network(&f, 1);
         p = compile_on(&f, "cpu", NULL);
         for (int b = 0; b < B; b++)
-            run(&f, p, (void *[]){x + b * ROW, w}, (void *[]){y[1] + b * OUT_ROW, total[1] + b}, 1, 1);
+            run(&f, p, (void *[]){x + b * ROW, w, head[0], head[1]},
+                (void *[]){y[1] + b * OUT_ROW, total[1] + b, score[1] + b, scores[1] + 3 * b}, 1, 1);
         program_free(p);
         end(&f);
         assert_memory_equal(y[0], y[1], sizeof y[0]);
         assert_memory_equal(total[0], total[1], sizeof total[0]);
-        assert_true(fabsf(total[0][3] - 30) < 1e-4f);
+        assert_memory_equal(score[0], score[1], sizeof score[0]);
+        assert_memory_equal(scores[0], scores[1], sizeof scores[0]);
+        assert_true(fabsf(total[0][3] - 60) < 1e-3f);
     }
 }
 
