@@ -7,6 +7,7 @@
 #include "models/builtin.h"
 #include "passes/pass.h"
 #include "passes/plan.h"
+#include "runtime/program.h"
 #include "support/random_graph.h"
 #include <dav/objective.h>
 #include <dirent.h>
@@ -256,6 +257,56 @@ static void test_networks(void **state)
     }
 }
 
+/* The same networks by the whole pipeline and compiled code; bf16 only has to come near. */
+static void test_compiled(void **state)
+{
+    (void)state;
+    static DavVal (*const network[])(DavNet *, int64_t) = {images, sequences};
+    for (int k = 0; k < 6; k++) {
+        Arena *arena = arena_new();
+        Err err = {0};
+        Rng rng = {5};
+        Graph *g = trained(arena, &err, network[k % 2], 3);
+        bool bf16 = k >= 4;
+        void *in[64], **out[2];
+        int nin = 0;
+        for (int d = 0; d < 2; d++) {
+            ProgramOptions o = {.device = d ? "cpu" : "interp", .compile = {.precision = bf16 ? DAV_BF16 : DAV_F32}};
+            Program *p = program_compile(&err, g, &o);
+            if (!p)
+                fail_msg("%s", err.text);
+            for (; !d && nin < program_input_count(p); nin++) {
+                Type t = program_input_type(p, nin);
+                in[nin] = mem_alloc_aligned((size_t)type_count(&t) * 4, 64);
+                random_fill(&rng, &t, in[nin]);
+            }
+            out[d] = arena_array(arena, void *, program_output_count(p));
+            for (int i = 0; i < program_output_count(p); i++) {
+                Type t = program_output_type(p, i);
+                out[d][i] = mem_alloc_aligned((size_t)type_count(&t) * 4, 64);
+            }
+            if (!program_run(p, &err, in, out[d], 1, 1 + k / 2 % 2))
+                fail_msg("%s", err.text);
+            program_free(p);
+        }
+        for (int i = 0; i < g->nout; i++) {
+            double off = 0, all = 1e-2; /* a key bias has no gradient but noise */
+            for (int64_t e = 0; e < node_count(g, g->out[i].val); e++) {
+                double a = ((float *)out[0][i])[e], b = ((float *)out[1][i])[e];
+                off += (a - b) * (a - b);
+                all += a * a;
+            }
+            if (!(sqrt(off / all) < (bf16 ? 0.2 : 1e-4)))
+                fail_msg("network %d, output %s: off by %.3g", k % 2, g->out[i].name, sqrt(off / all));
+            mem_free(out[0][i]);
+            mem_free(out[1][i]);
+        }
+        for (int i = 0; i < nin; i++)
+            mem_free(in[i]);
+        arena_free(arena);
+    }
+}
+
 /* The denoiser's training graph has no transposed copy of an activation, forward or backward. */
 static void test_no_transposes(void **state)
 {
@@ -381,6 +432,6 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {cmocka_unit_test(test_golden),   cmocka_unit_test(test_random_graphs),
                                        cmocka_unit_test(test_networks), cmocka_unit_test(test_no_transposes),
-                                       cmocka_unit_test(test_memory_budget), cmocka_unit_test(test_runner)};
+                                       cmocka_unit_test(test_memory_budget), cmocka_unit_test(test_compiled), cmocka_unit_test(test_runner)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
