@@ -29,6 +29,7 @@ typedef struct CpuTarget {
     int vector_bytes;     /* of a vector register */
     int nregs;            /* vector registers */
     bool fma, avx512, avx512_bf16, amx;
+    bool amx_emulated; /* for tests: tile products by vector code, on machines without AMX */
     int mr, nr; /* best register tile of f32: rows, columns; also for bf16 */
 } CpuTarget;
 

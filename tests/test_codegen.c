@@ -400,6 +400,39 @@ static void test_neon(void **state)
     kernel_check_aarch64(c, n);
 }
 
+/* ---- AMX ---- */
+/* The tile products emulated; all the rest of the kernel is what AMX runs. The real ones run with all levels where they exist. */
+static void test_amx(void **state)
+{
+    Fix *f = *state;
+    static const int shapes[][3] = {{6, 64, 64}, {16, 32, 70}, {14, 16, 33}, {1, 48, 32}, {6, 64, 31}};
+    CpuTarget t;
+    Buf assembly = {0};
+    TileCase c = {.packed = true, .row_step = 1, .div = 1, .taps = 3, .dilation = 2, .a_k_stride = 1, .type = DAV_BF16};
+    bool runs = !cpu_target_lacks("cooperlake");
+    assert_true(cpu_target_named(&f->err, "cooperlake", &t));
+    t.name = "AMX emulated";
+    t.amx = t.amx_emulated = true;
+    for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++)
+        for (int dynamic = 0; dynamic < 2; dynamic++)
+            for (int ext = 0; ext <= 7; ext += 7) {
+                c.mr = shapes[i][0], c.nr = shapes[i][1], c.k = shapes[i][2], c.dynamic = dynamic, c.ext = ext;
+                c.rows = dynamic && c.mr > 2 ? c.mr - 1 : c.mr, c.columns = c.nr;
+                tile_now = c;
+                if (runs)
+                    kernel_check_on(&(KernelCase){.kernel = tile_kernel(f, c), .tolerance = 1e-3, .fill = fill_sizes}, &t);
+            }
+    assert_true(cpu_target_named(&f->err, "sapphirerapids", &t));
+    assert_true(jit_text(&t, &f->err, tile_kernel(f, c), NULL, &assembly, NULL));
+    assert_non_null(strstr(assembly.at, "tdpbf16ps"));
+    assert_non_null(strstr(assembly.at, "tileloadd"));
+    buf_free(&assembly);
+    if (!runs)
+        print_message("SKIPPED: the emulation needs AVX512-BF16\n");
+    if (cpu_target_lacks("sapphirerapids"))
+        print_message("SKIPPED: AMX itself, this machine lacks %s\n", cpu_target_lacks("sapphirerapids"));
+}
+
 /* ---- levels ---- */
 static void test_levels(void **state)
 {
@@ -433,6 +466,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_long_reach, setup, teardown),
         cmocka_unit_test_setup_teardown(test_philox, setup, teardown),
         cmocka_unit_test_setup_teardown(test_neon, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_amx, setup, teardown),
         cmocka_unit_test(test_levels),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

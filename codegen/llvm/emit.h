@@ -76,6 +76,9 @@ LLVMValueRef ll_select(const Fn *f, LLVMValueRef c, LLVMValueRef x, LLVMValueRef
 LLVMValueRef ll_shuffle(const Fn *f, LLVMValueRef x, LLVMValueRef y, const int *index, int n);
 LLVMBasicBlockRef ll_block(const Fn *f, const char *name);
 void ll_enter(const Fn *f, LLVMBasicBlockRef bb);
+/* if (cond) { ... }: open gives the block that ll_endif goes on in. */
+LLVMBasicBlockRef ll_if(const Fn *f, LLVMValueRef cond);
+void ll_endif(const Fn *f, LLVMBasicBlockRef done);
 /* for (iv = lo; iv < hi; iv += step): open gives iv, close ends the body. */
 typedef struct Loop { LLVMBasicBlockRef body, done; LLVMValueRef iv, step, hi; } Loop;
 Loop ll_loop(const Fn *f, LLVMValueRef lo, LLVMValueRef hi, int64_t step);

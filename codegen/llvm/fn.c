@@ -127,6 +127,20 @@ void ll_enter(const Fn *f, LLVMBasicBlockRef bb)
     LLVMPositionBuilderAtEnd(f->b, bb);
 }
 
+LLVMBasicBlockRef ll_if(const Fn *f, LLVMValueRef cond)
+{
+    LLVMBasicBlockRef then = ll_block(f, "then"), done = ll_block(f, "endif");
+    LLVMBuildCondBr(f->b, cond, then, done);
+    ll_enter(f, then);
+    return done;
+}
+
+void ll_endif(const Fn *f, LLVMBasicBlockRef done)
+{
+    LLVMBuildBr(f->b, done);
+    ll_enter(f, done);
+}
+
 /* The loop is rotated: tested once before it is entered, then at its bottom. */
 Loop ll_loop(const Fn *f, LLVMValueRef lo, LLVMValueRef hi, int64_t step)
 {

@@ -61,13 +61,9 @@ static const Tile *walked_tile(const Emit *e, Val loop, int arg)
 
 static void body_if(Emit *e, Val loop, int64_t i, LLVMValueRef cond)
 {
-    const Fn *f = &e->f;
-    LLVMBasicBlockRef then = ll_block(f, "row"), next = ll_block(f, "next");
-    LLVMBuildCondBr(f->b, cond, then, next);
-    ll_enter(f, then);
-    body_at(e, loop, ll_i64(f, i), 0);
-    LLVMBuildBr(f->b, next);
-    ll_enter(f, next);
+    LLVMBasicBlockRef next = ll_if(&e->f, cond);
+    body_at(e, loop, ll_i64(&e->f, i), 0);
+    ll_endif(&e->f, next);
 }
 
 static void emit_unrolled(Emit *e, Val loop, Bounds b)
@@ -183,12 +179,9 @@ static void vector_dynamic(Emit *e, const Vector *w, const Bounds *b)
         vector_steps(e, w, at, stop, parts);
         at = stop;
     }
-    LLVMBasicBlockRef tail = ll_block(f, "tail"), done = ll_block(f, "joined");
-    LLVMBuildCondBr(f->b, LLVMBuildICmp(f->b, LLVMIntSLT, at, b->hi, ""), tail, done);
-    ll_enter(f, tail);
+    LLVMBasicBlockRef done = ll_if(f, LLVMBuildICmp(f->b, LLVMIntSLT, at, b->hi, ""));
     vector_tail(e, w, at, LLVMBuildSub(f->b, b->hi, at, ""));
-    LLVMBuildBr(f->b, done);
-    ll_enter(f, done);
+    ll_endif(f, done);
 }
 
 /* Columns of a register tile: unrolled, since registers have no index. */
@@ -253,13 +246,9 @@ static void emit_for(Emit *e, Val loop)
 
 static void emit_if(Emit *e, Val v)
 {
-    const Fn *f = &e->f;
-    LLVMBasicBlockRef then = ll_block(f, "then"), done = ll_block(f, "endif");
-    LLVMBuildCondBr(f->b, as_scalar(e, node_of(e->k, v)->arg[0]), then, done);
-    ll_enter(f, then);
+    LLVMBasicBlockRef done = ll_if(&e->f, as_scalar(e, node_of(e->k, v)->arg[0]));
     emit_range(e, v + 1, e->end[v]);
-    LLVMBuildBr(f->b, done);
-    ll_enter(f, done);
+    ll_endif(&e->f, done);
 }
 
 static void emit_const(Emit *e, Val v)

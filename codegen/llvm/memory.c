@@ -217,18 +217,10 @@ void emit_load(Emit *e, Val v)
 static void store_one(Emit *e, LLVMValueRef v, LLVMValueRef p, LLVMValueRef cond, unsigned align)
 {
     const Fn *f = &e->f;
-    LLVMBasicBlockRef done = NULL;
-    if (cond) {
-        LLVMBasicBlockRef then = ll_block(f, "store");
-        done = ll_block(f, "stored");
-        LLVMBuildCondBr(f->b, cond, then, done);
-        ll_enter(f, then);
-    }
+    LLVMBasicBlockRef done = cond ? ll_if(f, cond) : NULL;
     store_masked(f, v, p, NULL, align);
-    if (cond) {
-        LLVMBuildBr(f->b, done);
-        ll_enter(f, done);
-    }
+    if (done)
+        ll_endif(f, done);
 }
 
 void emit_store(Emit *e, Val v)

@@ -2,6 +2,8 @@
 #include "codegen/codegen.h"
 #include <stdlib.h>
 #include <string.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 
 #define X86 "x86_64-unknown-linux-gnu"
 
@@ -12,17 +14,28 @@ typedef struct Level {
 } Level;
 
 static const Level level[] = {
-    {{"x86-64", X86, "x86-64", "", 16, 16, false, false, false, false, 6, 8}, "baseline", ""},
-    {{"haswell", X86, "haswell", "", 32, 16, true, false, false, false, 6, 16}, "x86-64-v3", "avx2 fma bmi2"},
-    {{"skylake-avx512", X86, "skylake-avx512", "", 64, 32, true, true, false, false, 6, 64}, "x86-64-v4",
+    {{"x86-64", X86, "x86-64", "", 16, 16, false, false, false, false, false, 6, 8}, "baseline", ""},
+    {{"haswell", X86, "haswell", "", 32, 16, true, false, false, false, false, 6, 16}, "x86-64-v3", "avx2 fma bmi2"},
+    {{"skylake-avx512", X86, "skylake-avx512", "", 64, 32, true, true, false, false, false, 6, 64}, "x86-64-v4",
      "avx2 fma bmi2 avx512f avx512bw avx512dq avx512vl avx512cd"},
-    {{"cooperlake", X86, "skylake-avx512", "+avx512bf16", 64, 32, true, true, true, false, 6, 64}, "znver4",
+    {{"cooperlake", X86, "skylake-avx512", "+avx512bf16", 64, 32, true, true, true, false, false, 6, 64}, "znver4",
      "avx2 fma bmi2 avx512f avx512bw avx512dq avx512vl avx512cd avx512bf16"},
-    {{"sapphirerapids", X86, "skylake-avx512", "+avx512bf16,+amx-tile,+amx-bf16", 64, 32, true, true, true, true, 6, 64}, "amx",
+    {{"sapphirerapids", X86, "skylake-avx512", "+avx512bf16,+amx-tile,+amx-bf16", 64, 32, true, true, true, true, false, 6, 64}, "amx",
      "avx2 fma bmi2 avx512f avx512bw avx512dq avx512vl avx512cd avx512bf16 amx-bf16"},
-    {{"neon", "aarch64-unknown-linux-gnu", "generic", "+neon", 16, 32, true, false, false, false, 6, 16}, "aarch64", "aarch64"},
+    {{"neon", "aarch64-unknown-linux-gnu", "generic", "+neon", 16, 32, true, false, false, false, false, 6, 16}, "aarch64", "aarch64"},
 };
 enum { LEVELS = sizeof level / sizeof *level };
+
+#if defined(__x86_64__)
+/* CPUID 7.0 EDX: bit 22 AMX-BF16, bit 24 AMX-TILE; and the kernel lets this process have the tile registers. */
+static bool has_amx(void)
+{
+    enum { ARCH_REQ_XCOMP_PERM = 0x1023, XFEATURE_XTILEDATA = 18 };
+    unsigned a = 7, b, c = 0, d;
+    __asm__("cpuid" : "+a"(a), "=b"(b), "+c"(c), "=d"(d));
+    return (d >> 22 & 1) && (d >> 24 & 1) && syscall(SYS_arch_prctl, ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA) == 0;
+}
+#endif
 
 static bool machine_has(const char *feature)
 {
@@ -38,11 +51,8 @@ static bool machine_has(const char *feature)
     for (size_t i = 0; i < sizeof table / sizeof *table; i++)
         if (strcmp(table[i].name, feature) == 0)
             return table[i].has != 0;
-    if (strcmp(feature, "amx-bf16") == 0) { /* CPUID 7.0 EDX: bit 22 AMX-BF16, bit 24 AMX-TILE */
-        unsigned a = 7, b, c = 0, d;
-        __asm__("cpuid" : "+a"(a), "=b"(b), "+c"(c), "=d"(d));
-        return (d >> 22 & 1) && (d >> 24 & 1);
-    }
+    if (strcmp(feature, "amx-bf16") == 0)
+        return has_amx();
 #elif defined(__aarch64__)
     if (strcmp(feature, "aarch64") == 0)
         return true;

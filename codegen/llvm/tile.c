@@ -1,25 +1,10 @@
 /* Register tiles.  The accumulators are variables that mem2reg turns into phis, through every loop around them; in a step of k
  * each row's element of A is broadcast and used in all columns before the next row's, the order that keeps it all in
  * registers. */
-#include "codegen/llvm/emit.h"
+#include "codegen/llvm/tile.h"
 
 /* Zeros that a row outside of A reads instead of a row; longer reaches step by 0 there. */
 enum { MAX_ZERO_ROW = 1 << 14, MAX_PREFETCH = 1024 /* bytes of a row */, PREFETCH_STEPS = 16 };
-
-typedef struct Panel {
-    Emit *e;
-    const Fn *f;
-    const Tile *t;
-    TileContract c;
-    DavDtype a_type, b_type;
-    int rows;
-    LLVMValueRef row[MAX_TILE_ROWS];  /* where row r starts; only row[0] is set when all are a constant apart */
-    LLVMValueRef step[MAX_TILE_ROWS]; /* all ones, or 0 for a row that stays at its zero; NULL: not needed */
-    bool apart;                       /* rows are a constant apart */
-    LLVMValueRef b;
-    LLVMValueRef ring; /* of A's pairs; NULL: not needed */
-    LLVMValueRef col_on[MAX_TILE_VECS]; /* columns to read; NULL: all */
-} Panel;
 
 void emit_tile(Emit *e, Val v)
 {
@@ -64,7 +49,7 @@ static LLVMTypeRef lanes_of_type(const Panel *p, LLVMTypeRef elem, int times)
     return LLVMVectorType(elem, (unsigned)(p->t->lanes * times));
 }
 
-static LLVMValueRef a_ptr(const Panel *p, int r, LLVMValueRef k)
+LLVMValueRef panel_a(const Panel *p, int r, LLVMValueRef k)
 {
     const Fn *f = p->f;
     LLVMTypeRef elem = memory_type(f, p->a_type);
@@ -81,7 +66,7 @@ static LLVMValueRef a_ptr(const Panel *p, int r, LLVMValueRef k)
 static LLVMValueRef a_element(const Panel *p, int r, LLVMValueRef k)
 {
     unsigned align = (unsigned)dav_dtype_size(p->a_type);
-    LLVMValueRef x = load_masked(p->f, memory_type(p->f, p->a_type), a_ptr(p, r, k), NULL, align);
+    LLVMValueRef x = load_masked(p->f, memory_type(p->f, p->a_type), panel_a(p, r, k), NULL, align);
     return ll_splat(p->f, widen_memory(p->f, p->a_type, x), p->t->lanes);
 }
 
@@ -167,11 +152,11 @@ static LLVMValueRef a_word(const Panel *p, int r, LLVMValueRef k, bool last)
     const Fn *f = p->f;
     LLVMValueRef w;
     if (p->c.a_k_stride == 1 && !last) {
-        w = load_masked(f, f->i32, a_ptr(p, r, k), NULL, 2);
+        w = load_masked(f, f->i32, panel_a(p, r, k), NULL, 2);
     } else {
-        w = LLVMBuildZExt(f->b, load_masked(f, f->i16, a_ptr(p, r, k), NULL, 2), f->i32, "");
+        w = LLVMBuildZExt(f->b, load_masked(f, f->i16, panel_a(p, r, k), NULL, 2), f->i32, "");
         if (!last) {
-            LLVMValueRef next = a_ptr(p, r, LLVMBuildAdd(f->b, k, ll_i64(f, 1), ""));
+            LLVMValueRef next = panel_a(p, r, LLVMBuildAdd(f->b, k, ll_i64(f, 1), ""));
             next = LLVMBuildZExt(f->b, load_masked(f, f->i16, next, NULL, 2), f->i32, "");
             w = LLVMBuildOr(f->b, w, LLVMBuildShl(f->b, next, LLVMConstInt(f->i32, 16, false), ""), "");
         }
@@ -235,7 +220,7 @@ static void ring_put(const Panel *p, LLVMValueRef pair, LLVMValueRef slot, bool 
     for (int r = 0; r < 16; r++)
         on[r] = LLVMConstInt(f->i1, r < p->rows, false);
     for (int odd = 0; odd < 2; odd++)
-        x[odd] = odd && last ? LLVMConstNull(t) : load_masked(f, t, a_ptr(p, 0, odd ? next_k(p, k) : k), LLVMConstVector(on, 16), 2);
+        x[odd] = odd && last ? LLVMConstNull(t) : load_masked(f, t, panel_a(p, 0, odd ? next_k(p, k) : k), LLVMConstVector(on, 16), 2);
     LLVMBuildStore(f->b, interleave(p, x[0], x[1], 0, 16), ring_slot(p, slot));
 }
 
@@ -287,8 +272,8 @@ static void prefetch_steps(const Panel *p, LLVMValueRef k)
     int64_t a_step = p->c.a_k_stride * (int64_t)dav_dtype_size(p->a_type), b_size = (int64_t)dav_dtype_size(p->b_type);
     LLVMValueRef later = LLVMBuildAdd(f->b, k, ll_i64(f, PREFETCH_STEPS), "");
     if (p->apart && a_step >= 128) { /* rows that lie next to each other may share two lines */
-        prefetch(f, a_ptr(p, 0, later), 3);
-        prefetch(f, a_ptr(p, p->rows - 1, later), 3);
+        prefetch(f, panel_a(p, 0, later), 3);
+        prefetch(f, panel_a(p, p->rows - 1, later), 3);
     }
     if (!p->c.b_packed && p->c.b_k_stride * b_size >= 128)
         for (int64_t at = 0; at < p->t->nr * b_size; at += 64)
@@ -313,24 +298,16 @@ static void last_half(const Panel *p, LLVMValueRef pair, bool dot)
         step_half(p, pair, 0);
 }
 
-static void when(const Panel *p, LLVMValueRef cond, LLVMBasicBlockRef *then, LLVMBasicBlockRef *other);
-
-static void end_when(const Panel *p, LLVMBasicBlockRef other)
-{
-    LLVMBuildBr(p->f->b, other);
-    ll_enter(p->f, other);
-}
-
 static void loop_pairs(Panel *p, LLVMValueRef k, bool dot)
 {
     const Fn *f = p->f;
     LLVMValueRef pairs = LLVMBuildLShr(f->b, k, ll_i64(f, 1), ""), odd = LLVMBuildAnd(f->b, k, ll_i64(f, 1), "");
-    LLVMBasicBlockRef then, done;
+    LLVMValueRef start = dot && amx_takes(p) ? amx_blocks(p, pairs) : ll_i64(f, 0);
     p->ring = dot && rows_touch(p) ? emit_variable(p->e, LLVMArrayType2(LLVMVectorType(f->i16, 32), RING), "ring") : NULL;
-    when(p, LLVMBuildICmp(f->b, LLVMIntSGT, pairs, ll_i64(f, 0), ""), &then, &done);
+    LLVMBasicBlockRef done = ll_if(f, LLVMBuildICmp(f->b, LLVMIntSGT, pairs, start, ""));
     for (int i = 0; p->ring && i < RING_AHEAD; i++)
         ring_fill(p, ll_i64(f, 0), i, pairs);
-    Loop l = ll_loop(f, ll_i64(f, 0), pairs, 1);
+    Loop l = ll_loop(f, start, pairs, 1);
     if (p->ring)
         ring_fill(p, l.iv, RING_AHEAD, pairs);
     LLVMValueRef first = LLVMBuildMul(f->b, l.iv, ll_i64(f, 2), "");
@@ -338,10 +315,10 @@ static void loop_pairs(Panel *p, LLVMValueRef k, bool dot)
     prefetch_steps(p, next_k(p, first));
     step_pair(p, l.iv, dot);
     ll_loop_end(f, &l);
-    end_when(p, done);
-    when(p, LLVMBuildICmp(f->b, LLVMIntNE, odd, ll_i64(f, 0), ""), &then, &done);
+    ll_endif(f, done);
+    done = ll_if(f, LLVMBuildICmp(f->b, LLVMIntNE, odd, ll_i64(f, 0), ""));
     last_half(p, pairs, dot);
-    end_when(p, done);
+    ll_endif(f, done);
 }
 
 static void loop_k(Panel *p)
@@ -452,14 +429,6 @@ static void prefetch_rows(const Panel *p)
         }
 }
 
-static void when(const Panel *p, LLVMValueRef cond, LLVMBasicBlockRef *then, LLVMBasicBlockRef *other)
-{
-    *then = ll_block(p->f, "then");
-    *other = ll_block(p->f, "else");
-    LLVMBuildCondBr(p->f->b, cond, *then, *other);
-    ll_enter(p->f, *then);
-}
-
 static void contract_unchecked(Panel *p, LLVMValueRef rows)
 {
     const Fn *f = p->f;
@@ -469,29 +438,24 @@ static void contract_unchecked(Panel *p, LLVMValueRef rows)
         loop_k(p);
         return;
     }
-    LLVMBasicBlockRef then, other, some, done = ll_block(f, "contracted");
-    when(p, LLVMBuildICmp(f->b, LLVMIntSGE, rows, ll_i64(f, p->rows), ""), &then, &other);
+    LLVMBasicBlockRef done = ll_if(f, LLVMBuildICmp(f->b, LLVMIntSGE, rows, ll_i64(f, p->rows), ""));
     rows_apart(p);
     loop_k(p);
-    LLVMBuildBr(f->b, done);
-    ll_enter(f, other);
-    some = ll_block(f, "some");
-    LLVMBuildCondBr(f->b, LLVMBuildICmp(f->b, LLVMIntSGT, rows, ll_i64(f, 0), ""), some, done);
-    ll_enter(f, some);
+    ll_endif(f, done);
+    LLVMValueRef some = LLVMBuildICmp(f->b, LLVMIntSGT, rows, ll_i64(f, 0), "");
+    LLVMValueRef fewer = LLVMBuildICmp(f->b, LLVMIntSLT, rows, ll_i64(f, p->rows), "");
+    done = ll_if(f, LLVMBuildAnd(f->b, some, fewer, ""));
     rows_clamped(p, rows);
     loop_k(p);
-    LLVMBuildBr(f->b, done);
-    ll_enter(f, done);
+    ll_endif(f, done);
 }
 
 static void contract_checked(Panel *p, LLVMValueRef rows)
 {
-    LLVMBasicBlockRef then, done;
-    when(p, rows_checked(p, rows), &then, &done);
+    LLVMBasicBlockRef done = ll_if(p->f, rows_checked(p, rows));
     prefetch_rows(p);
     loop_k(p);
-    LLVMBuildBr(p->f->b, done);
-    ll_enter(p->f, done);
+    ll_endif(p->f, done);
 }
 
 static void find_columns(Panel *p)

@@ -218,6 +218,18 @@ void kernel_check(const KernelCase *c)
     bufs_free(&b);
 }
 
+void kernel_check_on(const KernelCase *c, const CpuTarget *target)
+{
+    Err err = {0};
+    Level l = {.name = target->name, .jit = jit_new(&err, target, NULL)};
+    assert_non_null(l.jit);
+    Bufs b;
+    bufs_prepare(c, &b);
+    run_level(c, &l, &b);
+    bufs_free(&b);
+    jit_free(l.jit);
+}
+
 /* ---- on an emulated machine: one program with all kernels, buffers through its standard input and output ---- */
 static const char driver[] =
     "#include <stdint.h>\n#include <stdio.h>\n#include <stdlib.h>\n"

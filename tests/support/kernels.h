@@ -10,5 +10,7 @@ typedef struct KernelCase {
     void (*fill)(void *const *bufs); /* after the random fill; NULL: none */
 } KernelCase;
 void kernel_check(const KernelCase *c);
+/* The same on one target, which need not be a level. */
+void kernel_check_on(const KernelCase *c, const CpuTarget *target);
 /* The same for n kernels compiled for AArch64 and run under qemu-user; skips the test where that or its compiler is missing. */
 void kernel_check_aarch64(const KernelCase *cases, int n);
