@@ -66,9 +66,9 @@ static bool attr_same(const Attr *a, const Attr *b)
     case ATTR_STR:
         return strcmp(a->s, b->s) == 0;
     case ATTR_INTS:
-        return memcmp(a->ints, b->ints, (size_t)a->n * sizeof *a->ints) == 0;
+        return a->n == 0 || memcmp(a->ints, b->ints, (size_t)a->n * sizeof *a->ints) == 0;
     case ATTR_FLOATS:
-        return memcmp(a->floats, b->floats, (size_t)a->n * sizeof *a->floats) == 0;
+        return a->n == 0 || memcmp(a->floats, b->floats, (size_t)a->n * sizeof *a->floats) == 0;
     case ATTR_GRAPH:
         return a->graph == b->graph;
     case ATTR_SPEC:
