@@ -20,19 +20,20 @@ static bool is_axis(const ContractSpec *s, int operand, int loop)
     return false;
 }
 
-/* The output loops (longer than 1) that only this operand has. */
-static int own_loops(const ContractSpec *s, int operand, int *last)
+/* The output loops of at least this extent that only this operand has. */
+static int own_loops(const ContractSpec *s, int operand, int64_t least, int *last)
 {
     int count = 0;
     for (int i = 0; i < s->nout; i++)
-        if (s->extent[i] > 1 && uses(s, operand, i) && !uses(s, 1 - operand, i)) {
+        if (s->extent[i] >= least && uses(s, operand, i) && !uses(s, 1 - operand, i)) {
             *last = i;
             count++;
         }
     return count;
 }
 
-/* Output channels: the one loop that the weights alone have, while the activations have several (samples, positions). */
+/* Output channels: the one loop that the weights alone have, while the activations have several (samples, positions).  A batch of
+ * one sample counts like any other, so that its results have the same bits. */
 static int channel_loop(const Layout *l, const Node *n)
 {
     const ContractSpec *s = attr_spec(n);
@@ -40,7 +41,7 @@ static int channel_loop(const Layout *l, const Node *n)
     for (int o = 0; o < 2; o++) {
         int channel = -1, other;
         bool like_weights = l->weights[n->arg[o]] || node_count(l->in, n->arg[o]) < type_count(&result);
-        if (like_weights && own_loops(s, o, &channel) == 1 && own_loops(s, 1 - o, &other) > 1 && is_axis(s, o, channel))
+        if (like_weights && own_loops(s, o, 2, &channel) == 1 && own_loops(s, 1 - o, 1, &other) > 1 && is_axis(s, o, channel))
             return channel;
     }
     return -1;
