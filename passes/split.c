@@ -12,7 +12,7 @@
 #include "passes/region.h"
 #include <string.h>
 
-enum { LARGE_SUM = 8192, PART = 2048, MAX_GROUPS = 16, GROUP_BYTES = 3584 << 10, ENOUGH_TILES = 64,
+enum { LARGE_SUM = 2048, PART = LARGE_SUM, MAX_GROUPS = 16, GROUP_BYTES = 3584 << 10, ENOUGH_TILES = 64,
        TILE_ELEMENTS = 384, DEEP_SUM = 4096 };
 
 /* ---- reductions ---- */
