@@ -22,6 +22,7 @@ typedef struct Solve {
     Factor out, other;             /* dout and the operand that is not differentiated for */
     Affine want[IR_MAX_RANK];      /* what must equal x_j */
     bool solved[SPEC_MAX_LOOPS];   /* loops replaced */
+    bool too_large;                /* coefficients that no real network has */
     bool fixed[IR_MAX_RANK];       /* axes whose equation has no loop left: the gradient is 0 where it does not hold */
 } Solve;
 
@@ -107,7 +108,17 @@ static void factor_add_axis(Solve *s, Factor *f, int loop)
 }
 
 /* ---- solving ---- */
-static void substitute(Affine *a, int loop, const Affine *value)
+/* Small enough for products of two, and sums of those, to fit. */
+static bool is_small(const Affine *a)
+{
+    const int64_t most = (int64_t)1 << 28;
+    for (int i = 0; i < NVAR; i++)
+        if (a->coef[i] > most || a->coef[i] < -most)
+            return false;
+    return a->offset <= most && a->offset >= -most && a->div <= most;
+}
+
+static void substitute(Solve *s, Affine *a, int loop, const Affine *value)
 {
     int64_t c = a->coef[loop];
     if (!c)
@@ -118,17 +129,21 @@ static void substitute(Affine *a, int loop, const Affine *value)
     a->offset = a->offset * value->div + c * value->offset;
     a->div *= value->div;
     reduce(a);
+    s->too_large |= !is_small(a);
 }
 
 static void replace_loop(Solve *s, int loop, const Affine *value, int naxis)
 {
     s->solved[loop] = true;
+    s->too_large |= !is_small(value);
+    if (s->too_large)
+        return;
     for (int i = 0; i < s->out.rank; i++)
-        substitute(&s->out.dim[i], loop, value);
+        substitute(s, &s->out.dim[i], loop, value);
     for (int i = 0; i < s->other.rank; i++)
-        substitute(&s->other.dim[i], loop, value);
+        substitute(s, &s->other.dim[i], loop, value);
     for (int j = 0; j < naxis; j++)
-        substitute(&s->want[j], loop, value);
+        substitute(s, &s->want[j], loop, value);
 }
 
 /* The loop to solve equation j for; -1: it has none. */
@@ -279,16 +294,23 @@ Val contract_grad(Graph *g, Val v, int o, Val ct)
         s.out.dim[i] = affine_var(i);
     for (int i = 0; i < s.other.rank; i++)
         s.other.dim[i] = affine_of(&spec->dim[1 - o][i]);
+    for (int i = 0; i < s.other.rank; i++)
+        s.too_large |= !is_small(&s.other.dim[i]);
     bool plain[IR_MAX_RANK];
     for (int j = 0; j < x.rank; j++) {
         const DimExpr *e = &spec->dim[o][j];
         s.want[j] = affine_of(e);
+        s.too_large |= !is_small(&s.want[j]);
         plain[j] = e->nterm == 1 && is_var(&s.want[j], e->loop[0]);
     }
     for (int first = 1; first >= 0; first--) /* axes that are a loop leave no choice: they go first */
         for (int j = 0; j < x.rank; j++)
-            if (plain[j] == first)
+            if (plain[j] == first && !s.too_large)
                 solve_axis(&s, j, x.rank);
+    if (s.too_large) {
+        err_user_at(g->err, g->file, g->line, "the index expressions of this contraction have numbers too large for a gradient");
+        return 0;
+    }
     ContractSpec out = {0};
     int number[NVAR];
     int64_t extent_of[NVAR] = {0};

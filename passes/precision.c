@@ -18,17 +18,21 @@
 
 bool pass_precision(PassCx *cx, const Graph *in, Graph *out);
 
+enum { MOST_VIEWS = 16 }; /* that a cast moves in front of */
+
 /* x in bf16.  Nodes never move in memory that is given back, so n stays valid while g grows. */
-static Val rounded(Graph *g, Val x)
+static Val rounded(Graph *g, Val x, int views)
 {
     const Node *n = node_of(g, x);
+    if (views == 0)
+        return g_cast(g, x, DAV_BF16);
     switch (n->op) {
     case OP_RESHAPE:
-        return g_reshape(g, rounded(g, n->arg[0]), n->rank, n->dim);
+        return g_reshape(g, rounded(g, n->arg[0], views - 1), n->rank, n->dim);
     case OP_BROADCAST:
-        return g_broadcast(g, rounded(g, n->arg[0]), n->dim);
+        return g_broadcast(g, rounded(g, n->arg[0], views - 1), n->dim);
     case OP_TRANSPOSE:
-        return g_transpose(g, rounded(g, n->arg[0]), attr_ints(n, A_PERM, NULL));
+        return g_transpose(g, rounded(g, n->arg[0], views - 1), attr_ints(n, A_PERM, NULL));
     case OP_CAST: /* what was bf16 already */
         if (node_of(g, n->arg[0])->dtype == DAV_BF16)
             return n->arg[0];
@@ -42,7 +46,7 @@ static Val rounded_contract(Graph *out, const Graph *in, Val v, const Val *map)
 {
     const Node *n = node_of(in, v);
     graph_at_node(out, in, v);
-    Val a = rounded(out, map[n->arg[0]]), b = rounded(out, map[n->arg[1]]);
+    Val a = rounded(out, map[n->arg[0]], MOST_VIEWS), b = rounded(out, map[n->arg[1]], MOST_VIEWS);
     return g_contract(out, a, b, attr_spec(n), DAV_F32);
 }
 

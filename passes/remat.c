@@ -68,11 +68,14 @@ static double work_of(const Graph *g, Val v)
 /* A view keeps what it looks at alive. */
 static void read_by(const Forward *f, Val *last, Val v, Val reader)
 {
-    if (reader > last[v])
-        last[v] = reader;
-    const Node *n = node_of(f->g, v);
-    if (!f->bytes[v] && n->narg == 1 && !(op_info[n->op].flags & OPF_TUPLE))
-        read_by(f, last, n->arg[0], reader);
+    for (;;) {
+        const Node *n = node_of(f->g, v);
+        if (reader > last[v])
+            last[v] = reader;
+        if (f->bytes[v] || n->narg != 1 || (op_info[n->op].flags & OPF_TUPLE))
+            return;
+        v = n->arg[0];
+    }
 }
 
 static Val most_live(const Forward *f)
@@ -167,6 +170,7 @@ typedef struct Remat {
     const Forward *f;
     Graph *out;
     const bool *keep;
+    bool *there, *wanted;
     Val *map, *again, *held; /* first computation, second one, source of second ones */
     Val newest;              /* what the backward part has just computed */
     int repeated;
@@ -190,35 +194,57 @@ static Val hold(Remat *r, Val v)
     return r->held[v] = graph_node(r->out, OP_DYN_SLICE, (Val[]){x, index}, 2, a, 2, NULL);
 }
 
-/* Is the forward value still there in the backward part, or a view of one that is? */
-static bool is_there(const Remat *r, Val v)
+/* Values that stay, and views of those: there is nothing to do again for them. */
+static void mark_there(Remat *r)
 {
-    const Node *n = node_of(r->f->g, v);
-    if (r->keep[v] || !r->f->data[v] || !can_repeat(n))
-        return true;
-    for (int i = 0; i < n->narg; i++)
-        if (r->f->bytes[v] || !is_there(r, n->arg[i]))
-            return false;
-    return true;
+    const Graph *g = r->f->g;
+    for (Val v = 1; v <= r->f->end; v++) {
+        const Node *n = node_of(g, v);
+        r->there[v] = r->keep[v] || !r->f->data[v] || !can_repeat(n) || (!r->f->bytes[v] && n->narg == 1 && r->there[n->arg[0]]);
+    }
 }
 
-/* A forward value computed again. */
-static Val repeat(Remat *r, Val v)
+static void repeat_node(Remat *r, Val v)
 {
     const Node *n = node_of(r->f->g, v);
-    if (!r->f->data[v] || (op_info[n->op].flags & OPF_TUPLE))
-        return r->map[v];
-    if (r->keep[v] || !can_repeat(n))
-        return hold(r, v);
-    if (r->again[v])
-        return r->again[v];
     Val *arg = arena_array(r->f->arena, Val, n->narg + 1);
-    for (int i = 0; i < n->narg; i++)
-        arg[i] = repeat(r, n->arg[i]);
+    for (int i = 0; i < n->narg; i++) {
+        Val x = n->arg[i];
+        const Node *m = node_of(r->f->g, x);
+        bool source = !r->f->data[x] || r->keep[x] || !can_repeat(m);
+        arg[i] = !source ? r->again[x] : r->f->data[x] ? hold(r, x) : r->map[x];
+    }
     Type t = type_of(r->f->g, v);
     graph_at_node(r->out, r->f->g, v);
+    r->again[v] = graph_node(r->out, (Op)n->op, arg, n->narg, n->attr, n->nattr, &t);
     r->repeated += r->f->bytes[v] > 0;
-    return r->again[v] = graph_node(r->out, (Op)n->op, arg, n->narg, n->attr, n->nattr, &t);
+}
+
+/* Computes v again, with what it needs and has not been computed again yet. */
+static Val repeat(Remat *r, Val v)
+{
+    int waiting = !r->again[v];
+    r->wanted[v] = waiting;
+    Val first = v;
+    for (; waiting > 0; first--) {
+        if (!r->wanted[first])
+            continue;
+        waiting--;
+        const Node *n = node_of(r->f->g, first);
+        for (int i = 0; i < n->narg; i++) {
+            Val x = n->arg[i];
+            if (r->wanted[x] || r->again[x] || r->keep[x] || !r->f->data[x] || !can_repeat(node_of(r->f->g, x)))
+                continue;
+            r->wanted[x] = true;
+            waiting++;
+        }
+    }
+    for (Val w = first + 1; w <= v; w++) {
+        if (r->wanted[w])
+            repeat_node(r, w);
+        r->wanted[w] = false;
+    }
+    return r->again[v];
 }
 
 static void build(Remat *r)
@@ -233,7 +259,7 @@ static void build(Remat *r)
         Val *arg = arena_array(r->f->arena, Val, n->narg + 1);
         for (int i = 0; i < n->narg; i++) {
             Val x = n->arg[i];
-            arg[i] = x > r->f->end || is_there(r, x) ? r->map[x] : repeat(r, x);
+            arg[i] = x > r->f->end || r->there[x] ? r->map[x] : repeat(r, x);
         }
         Type t = type_of(g, v);
         graph_at_node(r->out, g, v);
@@ -251,6 +277,9 @@ static const Graph *with_kept(PassCx *cx, const Forward *f, const bool *keep, in
     r.map = arena_array(cx->arena, Val, f->g->n);
     r.again = arena_array(cx->arena, Val, f->g->n);
     r.held = arena_array(cx->arena, Val, f->g->n);
+    r.there = arena_array(cx->arena, bool, f->g->n);
+    r.wanted = arena_array(cx->arena, bool, f->g->n);
+    mark_there(&r);
     build(&r);
     *repeated = r.repeated;
     return r.out;

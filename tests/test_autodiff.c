@@ -400,9 +400,44 @@ static void test_sharing(void **state)
     arena_free(arena);
 }
 
+/* What the table says of ties: extremes share, max and min give to the first operand, abs gives nothing at 0. */
+static void test_ties(void **state)
+{
+    (void)state;
+    Arena *arena = arena_new();
+    Err err = {0};
+    Graph *g = graph_new(arena, &err, "ties");
+    Type t = type_make(DAV_F32, 1, (int64_t[]){4});
+    Val x = g_input(g, "x", ROLE_DATA, t), y = g_input(g, "y", ROLE_DATA, t), f[4];
+    f[0] = g_reduce_mask(g, OP_RMAX, x, 1);
+    f[1] = g_reduce_mask(g, OP_SUM, g_bin(g, OP_MAX, x, y), 1);
+    f[2] = g_reduce_mask(g, OP_SUM, g_bin(g, OP_MIN, x, y), 1);
+    f[3] = g_reduce_mask(g, OP_SUM, g_un(g, OP_ABS, x), 1);
+    for (int i = 0; i < 4; i++)
+        for (int k = 0; k < 2; k++)
+            graph_output(g, arena_printf(arena, "d%d%d", i, k),
+                         g_pick(g, graph_node(g, OP_GRAD, (Val[]){f[i], x, y}, 3, NULL, 0, NULL), k));
+    PassCx cx = {.arena = arena, .err = &err};
+    const Graph *d = passes_run(&cx, g, "simplify");
+    assert_non_null(d);
+    const float xs[4] = {2, 2, -1, 0}, ys[4] = {2, 3, -4, 0};
+    static const float want[8][4] = {{.5f, .5f, 0, 0}, {0}, {1, 0, 1, 1}, {0, 1, 0, 0}, {1, 1, 0, 1}, {0, 0, 1, 0}, {1, 1, -1, 0}, {0}};
+    float out[8][4];
+    void *to[8];
+    for (int i = 0; i < 8; i++)
+        to[i] = out[i];
+    assert_true(graph_interpret(&err, d, false, (const void *[]){xs, ys}, to, NULL));
+    for (int i = 0; i < 8; i++)
+        for (int e = 0; e < 4; e++)
+            assert_true(out[i][e] == want[i][e]);
+    vec_free(cx.times);
+    arena_free(arena);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {cmocka_unit_test(test_elementwise), cmocka_unit_test(test_ops), cmocka_unit_test(test_contract),
-                                       cmocka_unit_test(test_regions),   cmocka_unit_test(test_host), cmocka_unit_test(test_sharing)};
+                                       cmocka_unit_test(test_regions),   cmocka_unit_test(test_host), cmocka_unit_test(test_sharing),
+                                       cmocka_unit_test(test_ties)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
