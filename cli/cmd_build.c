@@ -54,8 +54,8 @@ static bool compile(Err *err, const char *source, const char *out, const char *i
     char flag[4200];
     snprintf(flag, sizeof flag, "-I%s", include);
     cc = cc && *cc ? cc : "cc";
-    char *const argv[] = {(char *)cc, "-std=gnu11", "-O1", "-g", "-Wall", "-shared", "-fPIC", flag, "-o", (char *)out, (char *)source,
-                          "-lm", NULL};
+    char *const argv[] = {(char *)cc, "-std=gnu11", "-O1",       "-g",           "-Wall", "-shared", "-fPIC",
+                          flag,       "-o",         (char *)out, (char *)source, "-lm",   NULL};
     pid_t pid;
     int status = 0, failed = posix_spawnp(&pid, cc, NULL, NULL, argv, environ);
     if (failed)
@@ -73,18 +73,24 @@ static bool build_command(void *arg)
     int n;
     char include[4096];
     const CliOption options[] = {{"out", CLI_TEXT, &out, "FILE.so", "the plugin to write (also -o FILE.so)"}};
-    const CliUse use = {.synopsis = "build FILE.c -o FILE.so", .least = 1, .most = 1, CLI_OPTIONS(options),
-                        .doc = "Compiles a user's models and objectives (dav/plugin.h) with cc, or with the compiler named by CC."};
+    const CliUse use = {
+        .synopsis = "build FILE.c -o FILE.so",
+        .least = 1,
+        .most = 1,
+        CLI_OPTIONS(options),
+        .doc = "Compiles a user's models and objectives (dav/plugin.h) with cc, or with the compiler named by CC."};
     for (int i = 1; i < b->argc; i++) /* what every compiler calls it */
         if (strcmp(b->argv[i], "-o") == 0)
             b->argv[i] = "--out";
     if (!cli_parse(b->err, &use, b->argc, b->argv, operand, &n))
         return false;
     if (!out || !plugin_path(out))
-        return err_user(b->err, "-o: expected a name that ends in .so, found '%.200s'; usage: dav %s", out ? out : "", use.synopsis);
+        return err_user(b->err, "-o: expected a name that ends in .so, found '%.200s'; usage: dav %s", out ? out : "",
+                        use.synopsis);
     if (!file_exists(operand[0]))
         return err_user(b->err, "%s: no such file", operand[0]);
-    return find_headers(b->err, include) && compile(b->err, operand[0], out, include) && registry_load(b->registry, b->err, out);
+    return find_headers(b->err, include) && compile(b->err, operand[0], out, include) &&
+           registry_load(b->registry, b->err, out);
 }
 
 int cmd_build(int argc, char **argv)

@@ -53,7 +53,8 @@ static void keys(List *l, const DavKey *table, int n)
 
 static void describe_model(List *l, const DavModel *m)
 {
-    buf_printf(&l->out, l->markdown ? "\n## %s\n\nA %s: %s.\n" : "%s (%s): %s\n", m->name, kind_name(m->kind), m->doc ? m->doc : "");
+    buf_printf(&l->out, l->markdown ? "\n## %s\n\nA %s: %s.\n" : "%s (%s): %s\n", m->name, kind_name(m->kind),
+               m->doc ? m->doc : "");
     ports(l, "inputs", m->input);
     ports(l, "outputs", m->output);
     keys(l, m->keys, m->n_keys);
@@ -133,8 +134,9 @@ static const struct Topic {
     const char *name;
     void (*list)(List *l);
 } topics[] = {
-    {"models", list_models},     {"objectives", list_objectives}, {"searches", list_searches}, {"losses", list_losses},
-    {"rewards", list_rewards},   {"ops", list_ops},               {"passes", list_passes},     {"devices", list_devices},
+    {"models", list_models}, {"objectives", list_objectives}, {"searches", list_searches},
+    {"losses", list_losses}, {"rewards", list_rewards},       {"ops", list_ops},
+    {"passes", list_passes}, {"devices", list_devices},
 };
 enum { TOPICS = sizeof topics / sizeof topics[0] };
 
@@ -157,8 +159,11 @@ static bool list_topic(List *l, const char *topic, const char *name)
         }
     }
     const char *near = err_nearest(topic, names, TOPICS);
-    return err_user(l->err, "list: unknown topic '%.60s'%s%s%s; there are models, objectives, searches, losses, rewards, ops, passes, "
-                    "devices", topic, near ? ", did you mean '" : "", near ? near : "", near ? "'?" : "");
+    return err_user(
+        l->err,
+        "list: unknown topic '%.60s'%s%s%s; there are models, objectives, searches, losses, rewards, ops, passes, "
+        "devices",
+        topic, near ? ", did you mean '" : "", near ? near : "", near ? "'?" : "");
 }
 
 static bool list_command(void *arg)
@@ -166,10 +171,14 @@ static bool list_command(void *arg)
     List *l = arg;
     const char *operand[2];
     int n;
-    const CliOption options[] = {{"plugin", CLI_LIST, &l->plugins, "FILE.so", "a plugin to load first; may be given again"},
-                                 {"markdown", CLI_FLAG, &l->markdown, "", "models and ops as the pages in docs/ have them"}};
-    const CliUse use = {.synopsis = "list [models|objectives|searches|losses|rewards|ops|passes|devices] [NAME]", .most = 2, CLI_OPTIONS(options),
-                        .doc = "Lists what the program and its plugins bring; with a model's name, its inputs and settings."};
+    const CliOption options[] = {
+        {"plugin", CLI_LIST, &l->plugins, "FILE.so", "a plugin to load first; may be given again"},
+        {"markdown", CLI_FLAG, &l->markdown, "", "models and ops as the pages in docs/ have them"}};
+    const CliUse use = {
+        .synopsis = "list [models|objectives|searches|losses|rewards|ops|passes|devices] [NAME]",
+        .most = 2,
+        CLI_OPTIONS(options),
+        .doc = "Lists what the program and its plugins bring; with a model's name, its inputs and settings."};
     if (!cli_parse(l->err, &use, l->argc, l->argv, operand, &n) ||
         !registry_load_all(l->registry, l->err, l->plugins, (int)vec_len(l->plugins)))
         return false;

@@ -19,8 +19,8 @@ static bool dtype_of(Err *err, const char *text, DavDtype *t)
     if (dav_dtype_from_name(text, t) && (*t == DAV_F32 || *t == DAV_F64 || *t == DAV_BF16))
         return true;
     const char *near = err_nearest(text, names, 3);
-    return err_user(err, "--dtype: expected f32, f64 or bf16, found '%.40s'%s%s%s", text, near ? ", did you mean '" : "",
-                    near ? near : "", near ? "'?" : "");
+    return err_user(err, "--dtype: expected f32, f64 or bf16, found '%.40s'%s%s%s", text,
+                    near ? ", did you mean '" : "", near ? near : "", near ? "'?" : "");
 }
 
 static bool device_of(Err *err, const char *text)
@@ -42,8 +42,9 @@ static bool run_graph(Err *err, const char *path, const ModelRun *m)
 {
     if (m->vjp)
         return err_user(err, "--vjp: expected a model's folder; a graph in text has the gradients that it computes");
-    const ProgramOptions o = {.compile = {.precision = m->dtype == DAV_BF16 ? DAV_BF16 : DAV_F32, .threads = m->threads},
-                              .device = m->dtype == DAV_F64 ? "interp64" : m->device};
+    const ProgramOptions o = {
+        .compile = {.precision = m->dtype == DAV_BF16 ? DAV_BF16 : DAV_F32, .threads = m->threads},
+        .device = m->dtype == DAV_F64 ? "interp64" : m->device};
     return graph_run_file(err, path, m->in, m->out, &o);
 }
 
@@ -63,8 +64,12 @@ static bool run_command(void *arg)
         {"threads", CLI_INT, &threads, "N", "0, the default: all"},
         {"plugin", CLI_LIST, &r->plugins, "FILE.so", "a plugin to load first; may be given again"},
     };
-    const CliUse use = {.synopsis = "run DIR|GRAPH.ir --in FILE --out FILE [--vjp]", .least = 1, .most = 1, CLI_OPTIONS(options),
-                        .doc = "Runs the model of a folder (config.json and weights), or a graph, on the tensors of a file."};
+    const CliUse use = {
+        .synopsis = "run DIR|GRAPH.ir --in FILE --out FILE [--vjp]",
+        .least = 1,
+        .most = 1,
+        CLI_OPTIONS(options),
+        .doc = "Runs the model of a folder (config.json and weights), or a graph, on the tensors of a file."};
     if (!cli_parse(r->err, &use, r->argc, r->argv, operand, &n))
         return false;
     if (!m.in || !m.out)

@@ -9,7 +9,8 @@ static void print_help(const CliUse *use)
     for (int i = 0; i < use->n; i++) {
         const CliOption *o = &use->option[i];
         char left[64];
-        snprintf(left, sizeof left, "--%s%s%s", o->name, o->kind == CLI_FLAG ? "" : " ", o->kind == CLI_FLAG ? "" : o->arg);
+        snprintf(left, sizeof left, "--%s%s%s", o->name, o->kind == CLI_FLAG ? "" : " ",
+                 o->kind == CLI_FLAG ? "" : o->arg);
         printf("  %-28s %s\n", left, o->meaning);
     }
 }
@@ -25,8 +26,8 @@ static const CliOption *find(Err *err, const CliUse *use, const char *name)
             names[n++] = use->option[i].name;
     }
     const char *near = err_nearest(name, names, n);
-    err_user(err, "unknown option '--%.100s'%s%s%s; usage: dav %s", name, near ? ", did you mean '--" : "", near ? near : "",
-             near ? "'?" : "", use->synopsis);
+    err_user(err, "unknown option '--%.100s'%s%s%s; usage: dav %s", name, near ? ", did you mean '--" : "",
+             near ? near : "", near ? "'?" : "", use->synopsis);
     return NULL;
 }
 
@@ -40,7 +41,8 @@ static bool store(Err *err, const CliOption *o, const char *value)
         *(const char **)o->into = value;
         return true;
     case CLI_INT:
-        return text_to_i64(value, o->into) || err_user(err, "--%s: expected an integer, found '%.100s'", o->name, value);
+        return text_to_i64(value, o->into) ||
+               err_user(err, "--%s: expected an integer, found '%.100s'", o->name, value);
     case CLI_FLOAT:
         return text_to_f64(value, o->into) || err_user(err, "--%s: expected a number, found '%.100s'", o->name, value);
     case CLI_LIST: {

@@ -1,4 +1,5 @@
-/* Matrix products and convolutions as contractions: index expressions over the loops of the output and the summed ones. */
+/* Matrix products and convolutions as contractions: index expressions over the loops of the output and the summed ones.
+ */
 #include "frontend/net.h"
 #include <inttypes.h>
 #include <string.h>
@@ -18,13 +19,14 @@ static bool same_floats(DavPlace at, DavNet *n, const char *what, DavVal a, DavV
     char x[160], y[160];
     if (dav_dtype(a) == dav_dtype(b) && dav_dtype_is_float(dav_dtype(a)))
         return true;
-    net_bad(at, n, "%s(%s, %s): expected floats of one dtype; cast one of them", what, net_type_text(a, x), net_type_text(b, y));
+    net_bad(at, n, "%s(%s, %s): expected floats of one dtype; cast one of them", what, net_type_text(a, x),
+            net_type_text(b, y));
     return false;
 }
 
 /* ---- matmul ---- */
-/* Drops the leading axes of size 1 among the first `batch` that the result repeats (or does not have); lists in loop[] the
- * batch loop that each kept axis follows. */
+/* Drops the leading axes of size 1 among the first `batch` that the result repeats (or does not have); lists in loop[]
+ * the batch loop that each kept axis follows. */
 static DavVal drop_repeated(DavNet *n, DavVal x, int batch, const int64_t *out_batch, int *loop, int *kept)
 {
     const Node *a = net_node(x);
@@ -54,8 +56,11 @@ static bool matmul_batch(DavPlace at, DavNet *n, DavVal a, DavVal b, int *batch,
             int64_t d = i < 0 ? 1 : op[o]->dim[i];
             if (d != 1 && size[l] != 1 && d != size[l]) {
                 char x[160], y[160];
-                net_bad(at, n, "matmul(%s, %s): batch axes of sizes %" PRId64 " and %" PRId64 "; expected equal ones, or 1 in one of "
-                        "them", net_type_text(a, x), net_type_text(b, y), size[l], d);
+                net_bad(at, n,
+                        "matmul(%s, %s): batch axes of sizes %" PRId64 " and %" PRId64
+                        "; expected equal ones, or 1 in one of "
+                        "them",
+                        net_type_text(a, x), net_type_text(b, y), size[l], d);
                 return false;
             }
             size[l] = d != 1 ? d : size[l];
@@ -72,8 +77,10 @@ static DavVal matmul_matrices(DavPlace at, DavNet *n, DavVal a, DavVal b)
     ContractSpec s = {0};
     const Node *na = net_node(a), *nb = net_node(b);
     if (na->dim[na->rank - 1] != nb->dim[nb->rank - 2])
-        return net_bad(at, n, "matmul(%s, %s): the last axis of the first, %" PRId64 ", must equal the last but one of the second, %"
-                       PRId64, net_type_text(a, x), net_type_text(b, y), na->dim[na->rank - 1], nb->dim[nb->rank - 2]);
+        return net_bad(at, n,
+                       "matmul(%s, %s): the last axis of the first, %" PRId64
+                       ", must equal the last but one of the second, %" PRId64,
+                       net_type_text(a, x), net_type_text(b, y), na->dim[na->rank - 1], nb->dim[nb->rank - 2]);
     if (!matmul_batch(at, n, a, b, &batch, s.extent))
         return net_val(n, 0);
     s.nout = batch + 2;
@@ -100,8 +107,8 @@ DavVal dav_matmul_(DavPlace at, DavVal a, DavVal b)
         return net_val(n, 0);
     bool row = net_node(a)->rank == 1, column = net_node(b)->rank == 1;
     if (!net_node(a)->rank || !net_node(b)->rank)
-        return net_bad(at, n, "matmul(%s, %s): expected vectors or matrices; dav_mul multiplies by a scalar", net_type_text(a, x),
-                       net_type_text(b, y));
+        return net_bad(at, n, "matmul(%s, %s): expected vectors or matrices; dav_mul multiplies by a scalar",
+                       net_type_text(a, x), net_type_text(b, y));
     if (!same_floats(at, n, "matmul", a, b))
         return net_val(n, 0);
     DavVal m = matmul_matrices(at, n, row ? dav_unsqueeze_(at, a, 0) : a, column ? dav_unsqueeze_(at, b, 1) : b);
@@ -111,7 +118,7 @@ DavVal dav_matmul_(DavPlace at, DavVal a, DavVal b)
 
 /* ---- convolution ---- */
 typedef struct Conv {
-    int rank; /* of space */
+    int rank;                                                      /* of space */
     int64_t batch, in, out, groups, extent[3], kernel[3], size[3]; /* in, out: channels in all; size: of the result */
 } Conv;
 
@@ -126,12 +133,17 @@ static bool conv_numbers(DavPlace at, DavNet *n, const char *what, int rank, Dav
         }
         o->stride[i] = o->stride[i] ? o->stride[i] : 1;
         o->dilation[i] = o->dilation[i] ? o->dilation[i] : 1;
-        const struct { const char *name; int64_t v, lo; } check[] = {
-            {"stride", o->stride[i], 1}, {"dilation", o->dilation[i], 1}, {"pad", o->pad[i], 0}, {"more", o->more[i], 0}};
+        const struct {
+            const char *name;
+            int64_t v, lo;
+        } check[] = {{"stride", o->stride[i], 1},
+                     {"dilation", o->dilation[i], 1},
+                     {"pad", o->pad[i], 0},
+                     {"more", o->more[i], 0}};
         for (int k = 0; k < 4; k++)
             if (check[k].v < check[k].lo || check[k].v > INT32_MAX) {
-                net_bad(at, n, "%s: %s %" PRId64 " along spatial axis %d, expected %" PRId64 " to %d", what, check[k].name, check[k].v,
-                        i, check[k].lo, INT32_MAX);
+                net_bad(at, n, "%s: %s %" PRId64 " along spatial axis %d, expected %" PRId64 " to %d", what,
+                        check[k].name, check[k].v, i, check[k].lo, INT32_MAX);
                 return false;
             }
     }
@@ -144,7 +156,8 @@ static int64_t common_divisor(int64_t a, int64_t b)
 }
 
 /* Checks shapes; transposed: w is [in, out/groups, kernel..], else [out, in/groups, kernel..]. */
-static bool conv_shape(DavPlace at, DavNet *n, const char *what, DavVal x, DavVal w, DavConvShape *o, bool transposed, Conv *c)
+static bool conv_shape(DavPlace at, DavNet *n, const char *what, DavVal x, DavVal w, DavConvShape *o, bool transposed,
+                       Conv *c)
 {
     const Node *nx = net_node(x), *nw = net_node(w);
     char a[160], b[160];
@@ -152,7 +165,9 @@ static bool conv_shape(DavPlace at, DavNet *n, const char *what, DavVal x, DavVa
     net_type_text(w, b);
     *c = (Conv){.rank = nx->rank - 2};
     if (c->rank < 1 || c->rank > 3 || nw->rank != nx->rank) {
-        net_bad(at, n, "%s(%s, %s): expected an operand [batch, channels, 1 to 3 spatial axes] and a weight of equal rank", what, a, b);
+        net_bad(at, n,
+                "%s(%s, %s): expected an operand [batch, channels, 1 to 3 spatial axes] and a weight of equal rank",
+                what, a, b);
         return false;
     }
     if (!conv_numbers(at, n, what, c->rank, o) || !same_floats(at, n, what, x, w))
@@ -161,14 +176,14 @@ static bool conv_shape(DavPlace at, DavNet *n, const char *what, DavVal x, DavVa
     c->batch = nx->dim[0];
     c->in = nx->dim[1];
     if (o->groups < 1 || c->in % o->groups || nw->dim[0] % o->groups) {
-        net_bad(at, n, "%s(%s, %s): %" PRId64 " groups do not divide the channels; nearest: %" PRId64, what, a, b, o->groups,
-                common_divisor(c->in, nw->dim[0]));
+        net_bad(at, n, "%s(%s, %s): %" PRId64 " groups do not divide the channels; nearest: %" PRId64, what, a, b,
+                o->groups, common_divisor(c->in, nw->dim[0]));
         return false;
     }
     int64_t want = transposed ? c->in : c->in / o->groups, have = nw->dim[transposed ? 0 : 1];
     if (want != have) {
-        net_bad(at, n, "%s(%s, %s): the weight is for %" PRId64 " input channels%s, expected %" PRId64, what, a, b, have,
-                transposed ? "" : " a group", want);
+        net_bad(at, n, "%s(%s, %s): the weight is for %" PRId64 " input channels%s, expected %" PRId64, what, a, b,
+                have, transposed ? "" : " a group", want);
         return false;
     }
     if (transposed && __builtin_mul_overflow(nw->dim[1], o->groups, &c->out)) {
@@ -187,7 +202,9 @@ static bool conv_shape(DavPlace at, DavNet *n, const char *what, DavVal x, DavVa
         c->size[i] = transposed ? (c->extent[i] - 1) * o->stride[i] - 2 * o->pad[i] + span + o->more[i]
                                 : c->extent[i] + 2 * o->pad[i] - span;
         if (c->size[i] < (transposed ? 1 : 0)) {
-            net_bad(at, n, "%s(%s, %s): a kernel of %" PRId64 " dilated by %" PRId64 " does not fit spatial axis %d padded by %" PRId64,
+            net_bad(at, n,
+                    "%s(%s, %s): a kernel of %" PRId64 " dilated by %" PRId64
+                    " does not fit spatial axis %d padded by %" PRId64,
                     what, a, b, c->kernel[i], o->dilation[i], i, o->pad[i]);
             return false;
         }
@@ -240,11 +257,12 @@ static DavVal convolve(DavPlace at, const char *what, DavVal x, DavVal w, DavCon
         s.extent[space + i] = c.size[i];
         s.extent[taps + i] = c.kernel[i];
         /* x index: place * stride + tap * dilation - pad; transposed: (place - tap * dilation + pad) / stride */
-        put_axis(&s, 0, (DimExpr){.nterm = 2,
-                                  .loop = {space + i, taps + i},
-                                  .coef = {transposed ? 1 : o.stride[i], transposed ? -o.dilation[i] : o.dilation[i]},
-                                  .offset = transposed ? o.pad[i] : -o.pad[i],
-                                  .div = transposed ? o.stride[i] : 1});
+        put_axis(&s, 0,
+                 (DimExpr){.nterm = 2,
+                           .loop = {space + i, taps + i},
+                           .coef = {transposed ? 1 : o.stride[i], transposed ? -o.dilation[i] : o.dilation[i]},
+                           .offset = transposed ? o.pad[i] : -o.pad[i],
+                           .div = transposed ? o.stride[i] : 1});
         put_axis(&s, 1, spec_loop(taps + i));
     }
     DavVal y = contract(n, x, w, &s);

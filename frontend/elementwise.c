@@ -24,8 +24,8 @@ static bool number_fits(DavDtype t, double x)
 static DavVal constant(DavPlace at, DavNet *n, const char *what, Type t, double number)
 {
     if (!number_fits(t.dtype, number))
-        return net_bad(at, n, "%s: the number %g is no %s; cast the value beside it, or use a number that fits", what, number,
-                       dav_dtype_name(t.dtype));
+        return net_bad(at, n, "%s: the number %g is no %s; cast the value beside it, or use a number that fits", what,
+                       number, dav_dtype_name(t.dtype));
     return net_val(n, g_const(n->g, t, number));
 }
 
@@ -104,9 +104,11 @@ static bool common_shape(DavPlace at, const char *op, DavNet *n, const DavArg *a
             for (int t = 0; t < narg; t++)
                 if (!arg[t].is_number)
                     net_type_text(arg[t].val, types[t]);
-            net_bad(at, n, "%s(%s%s%s%s%s): axis %d from the end has the sizes %" PRId64 " and %" PRId64
-                    "; expected equal sizes, or 1 in one of them", op, types[0], *types[1] ? ", " : "", types[1],
-                    *types[2] ? ", " : "", types[2], out->rank - i, out->dim[i], a->dim[j]);
+            net_bad(at, n,
+                    "%s(%s%s%s%s%s): axis %d from the end has the sizes %" PRId64 " and %" PRId64
+                    "; expected equal sizes, or 1 in one of them",
+                    op, types[0], *types[1] ? ", " : "", types[1], *types[2] ? ", " : "", types[2], out->rank - i,
+                    out->dim[i], a->dim[j]);
             return false;
         }
     }

@@ -88,7 +88,8 @@ DavVal dav_top_k_(DavPlace at, DavVal x, int axis, int64_t k, DavVal *indices)
     int rank = net_node(x)->rank;
     DavVal last = dav_swap(x, a, rank - 1);
     if (k < 1 || k > dav_dim(last, -1))
-        return net_bad(at, n, "top_k: k is %" PRId64 ", expected 1 to %" PRId64 ", the size of axis %d", k, dav_dim(last, -1), axis);
+        return net_bad(at, n, "top_k: k is %" PRId64 ", expected 1 to %" PRId64 ", the size of axis %d", k,
+                       dav_dim(last, -1), axis);
     DavVal order = dav_slice(dav_argsort(last, -1, true), -1, 0, k);
     if (indices)
         *indices = dav_swap(order, a, rank - 1);
@@ -109,7 +110,8 @@ DavVal dav_dyn_update_(DavPlace at, DavVal x, DavVal update, DavVal start, int a
 {
     DavNet *n;
     int a;
-    if (!net_operands(at, "dyn_update", (DavVal[]){x, update, start}, 3, &n) || !net_axis(at, "dyn_update", x, axis, &a))
+    if (!net_operands(at, "dyn_update", (DavVal[]){x, update, start}, 3, &n) ||
+        !net_axis(at, "dyn_update", x, axis, &a))
         return net_val(n, 0);
     Attr attr = {.name = A_AXIS, .i = a};
     return net_val(n, graph_node(n->g, OP_DYN_UPDATE, (Val[]){x.id, update.id, start.id}, 3, &attr, 1, NULL));

@@ -71,8 +71,9 @@ static DavVal conv(DavPlace at, DavNet *n, const char *name, DavVal x, int64_t o
                        net_type_text(x, t));
     int64_t groups = o->groups ? o->groups : 1, in = dav_dim(x, 1);
     if (groups < 1 || in % groups || out % groups)
-        return net_bad(at, n, "%s '%s': %" PRId64 " groups do not divide %" PRId64 " input and %" PRId64 " output channels", what,
-                       name ? name : "", groups, in, out);
+        return net_bad(at, n,
+                       "%s '%s': %" PRId64 " groups do not divide %" PRId64 " input and %" PRId64 " output channels",
+                       what, name ? name : "", groups, in, out);
     int64_t dim[DAV_MAX_RANK] = {transposed ? in : out, (transposed ? out : in) / groups}, fan = dim[1];
     for (int i = 0; i < space; i++) {
         dim[i + 2] = o->kernel[i] ? o->kernel[i] : 1;
@@ -156,7 +157,8 @@ DavVal dav_group_norm_(DavPlace at, DavNet *n, const char *name, DavVal x, int64
         return (DavVal){n, 0};
     const Node *a = net_node(x);
     if (a->rank < 2 || groups < 1 || a->dim[1] % groups)
-        return net_bad(at, n, "group_norm '%s' of %s: expected [batch, channels, ..] with channels divisible by %" PRId64,
+        return net_bad(at, n,
+                       "group_norm '%s' of %s: expected [batch, channels, ..] with channels divisible by %" PRId64,
                        name ? name : "", net_type_text(x, t), groups);
     int rank = a->rank;
     int64_t shape[DAV_MAX_RANK];
@@ -175,7 +177,8 @@ DavVal dav_batch_norm_(DavPlace at, DavNet *n, const char *name, DavVal x, DavNo
     if (!layer(at, n, "batch_norm", name, x))
         return (DavVal){n, 0};
     if (net_node(x)->rank < 2)
-        return net_bad(at, n, "batch_norm '%s' of %s: expected [batch, channels, ..]", name ? name : "", net_type_text(x, t));
+        return net_bad(at, n, "batch_norm '%s' of %s: expected [batch, channels, ..]", name ? name : "",
+                       net_type_text(x, t));
     int rank = dav_rank(x);
     int64_t c = dav_dim(x, 1);
     dav_enter(n, "%s", name ? name : "");

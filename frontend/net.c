@@ -79,8 +79,10 @@ bool net_operands(DavPlace at, const char *what, const DavVal *v, int n, DavNet 
         if (!v[i].net)
             net_bad(at, *net, "%s: operand %d is no value: it was never made", what, i + 1);
         else if (v[i].net != *net)
-            net_bad(at, *net, "%s: operand %d belongs to another graph; a region's body uses only values given to it as arguments",
-                    what, i + 1);
+            net_bad(
+                at, *net,
+                "%s: operand %d belongs to another graph; a region's body uses only values given to it as arguments",
+                what, i + 1);
         else if (v[i].id < 0 || v[i].id >= (*net)->g->n)
             net_bad(at, *net, "%s: operand %d is no value of this graph", what, i + 1);
         else if (v[i].id)
@@ -101,8 +103,8 @@ bool net_axis(DavPlace at, const char *what, DavVal x, int64_t axis, int *out)
     if (rank == 0)
         net_bad(at, x.net, "%s: axis %" PRId64 " of %s, which has no axes", what, axis, net_type_text(x, t));
     else
-        net_bad(at, x.net, "%s: axis %" PRId64 " of %s, expected %d to %d (nearest: %d)", what, axis, net_type_text(x, t), -rank,
-                rank - 1, axis < 0 ? -rank : rank - 1);
+        net_bad(at, x.net, "%s: axis %" PRId64 " of %s, expected %d to %d (nearest: %d)", what, axis,
+                net_type_text(x, t), -rank, rank - 1, axis < 0 ? -rank : rank - 1);
     return false;
 }
 

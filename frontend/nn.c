@@ -29,7 +29,8 @@ DavVal dav_gelu_(DavPlace at, DavVal x)
 
 DavVal dav_gelu_tanh_(DavPlace at, DavVal x)
 {
-    DavVal cubic = dav_mul(dav_add(x, dav_mul(dav_mul(x, dav_square(x)), 0.044715)), 0.7978845608028654); /* sqrt(2/pi) */
+    DavVal cubic =
+        dav_mul(dav_add(x, dav_mul(dav_mul(x, dav_square(x)), 0.044715)), 0.7978845608028654); /* sqrt(2/pi) */
     return dav_mul(dav_mul(x, 0.5), dav_add(dav_tanh(cubic), 1));
 }
 
@@ -81,7 +82,8 @@ DavVal dav_pool_(DavPlace at, DavVal x, bool max, DavPool o)
     for (int i = 0; i < space; i++) {
         int64_t size = o.size[i] ? o.size[i] : 1;
         if (o.pad[i] < 0 || o.pad[i] > size / 2)
-            return net_bad(at, n, "%s: pad %" PRId64 " of a window of %" PRId64 ", expected 0 to %" PRId64, what, o.pad[i], size, size / 2);
+            return net_bad(at, n, "%s: pad %" PRId64 " of a window of %" PRId64 ", expected 0 to %" PRId64, what,
+                           o.pad[i], size, size / 2);
         if (size == 1 && o.stride[i] <= 1)
             continue;
         DavVal w = dav_window(x, i + 2, size, .step = o.stride[i], .pad = o.pad[i], .fill = max ? -INFINITY : 0);

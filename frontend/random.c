@@ -7,7 +7,8 @@ DavVal dav_random_bits_(DavPlace at, DavVal key, DavVal counter, int rank, const
 {
     DavNet *n;
     Type t;
-    if (!net_operands(at, "random", (DavVal[]){key, counter}, 2, &n) || !net_type(at, n, "random", DAV_U32, rank, dim, &t))
+    if (!net_operands(at, "random", (DavVal[]){key, counter}, 2, &n) ||
+        !net_type(at, n, "random", DAV_U32, rank, dim, &t))
         return net_val(n, 0);
     Attr shape = {.name = A_SHAPE, .n = rank, .ints = dim};
     return net_val(n, graph_node(n->g, OP_RANDOM, (Val[]){key.id, counter.id}, 2, &shape, 1, NULL));
@@ -38,7 +39,8 @@ DavVal dav_normal_(DavPlace at, DavVal key, DavVal counter, int rank, const int6
 {
     DavNet *n;
     Type t;
-    if (!net_operands(at, "normal", (DavVal[]){key, counter}, 2, &n) || !net_type(at, n, "normal", DAV_F32, rank, dim, &t))
+    if (!net_operands(at, "normal", (DavVal[]){key, counter}, 2, &n) ||
+        !net_type(at, n, "normal", DAV_F32, rank, dim, &t))
         return net_val(n, 0);
     if (rank < 1 || rank >= IR_MAX_RANK)
         return net_bad(at, n, "normal: rank %d, expected 1 to %d", rank, IR_MAX_RANK - 1);

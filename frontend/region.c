@@ -28,8 +28,8 @@ DavVal dav_grad_(DavPlace at, DavVal y, DavVal x)
     return g;
 }
 
-DavVal dav_host_(DavPlace at, DavNet *n, const char *name, const char *vjp, DavDtype t, int rank, const int64_t *dim, int nin,
-                 const DavVal *in)
+DavVal dav_host_(DavPlace at, DavNet *n, const char *name, const char *vjp, DavDtype t, int rank, const int64_t *dim,
+                 int nin, const DavVal *in)
 {
     Type type;
     DavNet *net = n;
@@ -45,7 +45,8 @@ DavVal dav_host_(DavPlace at, DavNet *n, const char *name, const char *vjp, DavD
 }
 
 /* ---- regions ---- */
-static bool region_operands(DavPlace at, DavNet *n, const char *what, const DavVal *in, int nin, int nout, const DavLoop *loop)
+static bool region_operands(DavPlace at, DavNet *n, const char *what, const DavVal *in, int nin, int nout,
+                            const DavLoop *loop)
 {
     DavNet *net;
     if (!n || nin < 0 || nout < 0 || (nin && !net_operands(at, what, in, nin, &net)))
@@ -58,15 +59,15 @@ static bool region_operands(DavPlace at, DavNet *n, const char *what, const DavV
         return true;
     if (loop->trip < 0 || loop->trip > INT32_MAX || loop->carry < 0 || loop->scan < 0 || loop->carry > nin ||
         loop->scan > nin - loop->carry || loop->carry > nout) {
-        net_bad(at, n, "loop: trip %" PRId64 ", carry %d, scan %d do not fit %d operands and %d results", loop->trip, loop->carry,
-                loop->scan, nin, nout);
+        net_bad(at, n, "loop: trip %" PRId64 ", carry %d, scan %d do not fit %d operands and %d results", loop->trip,
+                loop->carry, loop->scan, nin, nout);
         return false;
     }
     for (int i = loop->carry; i < loop->carry + loop->scan; i++)
         if (!net_node(in[i])->rank || net_node(in[i])->dim[0] != loop->trip) {
             char t[160];
-            net_bad(at, n, "loop: scanned operand %d is %s, expected a first axis of %" PRId64, i + 1, net_type_text(in[i], t),
-                    loop->trip);
+            net_bad(at, n, "loop: scanned operand %d is %s, expected a first axis of %" PRId64, i + 1,
+                    net_type_text(in[i], t), loop->trip);
             return false;
         }
     return true;
@@ -85,8 +86,8 @@ static void body_inputs(DavNet *body, const DavVal *in, int nin, const DavLoop *
 }
 
 /* The body as a graph of its own; NULL after a mistake. */
-static DavNet *build_body(DavPlace at, DavNet *n, const char *scope, DavBody fn, const void *context, const DavVal *in, int nin,
-                          int nout, const DavLoop *loop)
+static DavNet *build_body(DavPlace at, DavNet *n, const char *scope, DavBody fn, const void *context, const DavVal *in,
+                          int nin, int nout, const DavLoop *loop)
 {
     DavNet *body = net_new(n->arena, n->err, "body");
     NetBody keep = {.net = body};
@@ -119,8 +120,8 @@ static const Graph *shared_body(DavNet *n, const DavNet *body)
     return body->g;
 }
 
-static void region(DavPlace at, Op op, DavNet *n, const char *scope, DavBody fn, const void *context, const DavVal *in, int nin,
-                   DavVal *out, int nout, const DavLoop *loop)
+static void region(DavPlace at, Op op, DavNet *n, const char *scope, DavBody fn, const void *context, const DavVal *in,
+                   int nin, DavVal *out, int nout, const DavLoop *loop)
 {
     for (int i = 0; i < nout; i++)
         out[i] = (DavVal){n, 0};
@@ -153,14 +154,14 @@ static void region(DavPlace at, Op op, DavNet *n, const char *scope, DavBody fn,
         out[i] = net_val(n, g_pick(n->g, tuple, i));
 }
 
-void dav_call_(DavPlace at, DavNet *n, const char *scope, DavBody body, const void *context, const DavVal *in, int nin, DavVal *out,
-               int nout)
+void dav_call_(DavPlace at, DavNet *n, const char *scope, DavBody body, const void *context, const DavVal *in, int nin,
+               DavVal *out, int nout)
 {
     region(at, OP_CALL, n, scope, body, context, in, nin, out, nout, NULL);
 }
 
-void dav_loop_(DavPlace at, DavNet *n, const char *scope, DavBody body, const void *context, const DavVal *in, int nin, DavVal *out,
-               int nout, DavLoop o)
+void dav_loop_(DavPlace at, DavNet *n, const char *scope, DavBody body, const void *context, const DavVal *in, int nin,
+               DavVal *out, int nout, DavLoop o)
 {
     region(at, OP_LOOP, n, scope, body, context, in, nin, out, nout, &o);
 }

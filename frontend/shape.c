@@ -115,12 +115,14 @@ DavVal dav_reshape_(DavPlace at, DavVal x, int rank, const int64_t *dim)
         if (dim[i] == -1 && free_axis < 0)
             free_axis = i;
         else if (dim[i] < 0 || __builtin_mul_overflow(known, dim[i], &known))
-            return net_bad(at, n, "reshape(%s): size %" PRId64 " for axis %d; expected sizes of 0 or more, one of them may be -1",
-                           net_type_text(x, t), dim[i], i);
+            return net_bad(
+                at, n, "reshape(%s): size %" PRId64 " for axis %d; expected sizes of 0 or more, one of them may be -1",
+                net_type_text(x, t), dim[i], i);
     }
     if (free_axis >= 0 && (known == 0 || count % known != 0))
-        return net_bad(at, n, "reshape(%s): %" PRId64 " elements are no multiple of %" PRId64 ", the product of the other sizes",
-                       net_type_text(x, t), count, known);
+        return net_bad(
+            at, n, "reshape(%s): %" PRId64 " elements are no multiple of %" PRId64 ", the product of the other sizes",
+            net_type_text(x, t), count, known);
     if (free_axis >= 0)
         full[free_axis] = count / known;
     return net_val(n, g_reshape(n->g, x.id, rank, full));
@@ -165,14 +167,16 @@ DavVal dav_broadcast_(DavPlace at, DavVal x, int rank, const int64_t *dim)
         return net_val(n, 0);
     const Node *a = net_node(x);
     if (rank < a->rank || rank > IR_MAX_RANK)
-        return net_bad(at, n, "broadcast(%s): rank %d, expected %d to %d", net_type_text(x, t), rank, a->rank, IR_MAX_RANK);
+        return net_bad(at, n, "broadcast(%s): rank %d, expected %d to %d", net_type_text(x, t), rank, a->rank,
+                       IR_MAX_RANK);
     int64_t full[IR_MAX_RANK];
     for (int i = 0; i < rank; i++) {
         int j = i - (rank - a->rank);
         full[i] = dim[i] == -1 && j >= 0 ? a->dim[j] : dim[i];
         if (full[i] < 0 || (j >= 0 && a->dim[j] != 1 && a->dim[j] != full[i]))
-            return net_bad(at, n, "broadcast(%s): axis %d cannot become %" PRId64 "; expected its own size, or any where it is 1",
-                           net_type_text(x, t), i, dim[i]);
+            return net_bad(
+                at, n, "broadcast(%s): axis %d cannot become %" PRId64 "; expected its own size, or any where it is 1",
+                net_type_text(x, t), i, dim[i]);
     }
     return net_broadcast_to(n, x, rank, full);
 }
@@ -186,8 +190,8 @@ DavVal dav_unsqueeze_(DavPlace at, DavVal x, int axis)
     const Node *a = net_node(x);
     int rank = a->rank + 1, i = axis < 0 ? axis + rank : axis;
     if (rank > IR_MAX_RANK || i < 0 || i >= rank)
-        return net_bad(at, n, "unsqueeze(%s): axis %d, expected %d to %d (and at most %d axes)", net_type_text(x, t), axis, -rank,
-                       rank - 1, IR_MAX_RANK);
+        return net_bad(at, n, "unsqueeze(%s): axis %d, expected %d to %d (and at most %d axes)", net_type_text(x, t),
+                       axis, -rank, rank - 1, IR_MAX_RANK);
     int64_t dim[IR_MAX_RANK];
     for (int k = 0; k < rank; k++)
         dim[k] = k == i ? 1 : a->dim[k - (k > i)];
@@ -218,8 +222,10 @@ DavVal dav_slice_(DavPlace at, DavVal x, int axis, int64_t start, int64_t limit,
     int64_t size = a->dim[i], lo[IR_MAX_RANK] = {0}, hi[IR_MAX_RANK], by[IR_MAX_RANK];
     int64_t from = start < 0 ? start + size : start, to = limit < 0 ? limit + size : limit;
     if (from < 0 || to > size || from > to || step < 1)
-        return net_bad(at, n, "slice(%s): [%" PRId64 ", %" PRId64 ") by %" PRId64 " of axis %d; expected a range inside [0, %" PRId64
-                       ") and a step of 1 or more", net_type_text(x, t), start, limit, step, axis, size);
+        return net_bad(at, n,
+                       "slice(%s): [%" PRId64 ", %" PRId64 ") by %" PRId64
+                       " of axis %d; expected a range inside [0, %" PRId64 ") and a step of 1 or more",
+                       net_type_text(x, t), start, limit, step, axis, size);
     for (int k = 0; k < a->rank; k++) {
         hi[k] = a->dim[k];
         by[k] = 1;
@@ -269,11 +275,13 @@ static bool window_numbers(DavPlace at, DavNet *n, const char *what, int64_t siz
 {
     o->step = o->step ? o->step : size;
     o->dilation = o->dilation ? o->dilation : 1;
-    if (size >= 1 && size <= INT32_MAX && o->step >= 1 && o->step <= INT32_MAX && o->dilation >= 1 && o->dilation <= INT32_MAX &&
-        o->pad >= 0 && o->pad < INT32_MAX)
+    if (size >= 1 && size <= INT32_MAX && o->step >= 1 && o->step <= INT32_MAX && o->dilation >= 1 &&
+        o->dilation <= INT32_MAX && o->pad >= 0 && o->pad < INT32_MAX)
         return true;
-    net_bad(at, n, "%s: size %" PRId64 ", step %" PRId64 ", dilation %" PRId64 ", pad %" PRId64
-            "; expected size, step and dilation of 1 or more, pad of 0 or more", what, size, o->step, o->dilation, o->pad);
+    net_bad(at, n,
+            "%s: size %" PRId64 ", step %" PRId64 ", dilation %" PRId64 ", pad %" PRId64
+            "; expected size, step and dilation of 1 or more, pad of 0 or more",
+            what, size, o->step, o->dilation, o->pad);
     return false;
 }
 
@@ -287,10 +295,15 @@ DavVal dav_window_(DavPlace at, DavVal x, int axis, int64_t size, DavWindow o)
         return net_val(n, 0);
     int64_t span = net_node(x)->dim[i] + 2 * o.pad - o.dilation * (size - 1) - 1;
     if (span < 0)
-        return net_bad(at, n, "window(%s): a window of %" PRId64 " dilated by %" PRId64 " does not fit axis %d padded by %" PRId64,
-                       net_type_text(x, t), size, o.dilation, axis, o.pad);
-    Attr extra[] = {{.name = A_SIZE, .i = size}, {.name = A_STEP, .i = o.step}, {.name = A_DILATION, .i = o.dilation},
-                    {.name = A_PAD, .i = o.pad}, {.name = A_COUNT, .i = span / o.step + 1}, {.name = A_FILL, .f = o.fill},
+        return net_bad(
+            at, n, "window(%s): a window of %" PRId64 " dilated by %" PRId64 " does not fit axis %d padded by %" PRId64,
+            net_type_text(x, t), size, o.dilation, axis, o.pad);
+    Attr extra[] = {{.name = A_SIZE, .i = size},
+                    {.name = A_STEP, .i = o.step},
+                    {.name = A_DILATION, .i = o.dilation},
+                    {.name = A_PAD, .i = o.pad},
+                    {.name = A_COUNT, .i = span / o.step + 1},
+                    {.name = A_FILL, .f = o.fill},
                     {.name = A_AXIS, .i = i}};
     return net_val(n, graph_node(n->g, OP_WINDOW, &x.id, 1, extra, 7, NULL));
 }
@@ -304,7 +317,10 @@ DavVal dav_fold_(DavPlace at, DavVal x, int axis, int64_t count, DavWindow o)
     const Node *a = net_node(x);
     if (!window_numbers(at, n, "fold", a->rank ? a->dim[a->rank - 1] : 0, &o))
         return net_val(n, 0);
-    Attr attr[] = {{.name = A_AXIS, .i = i}, {.name = A_STEP, .i = o.step}, {.name = A_DILATION, .i = o.dilation},
-                   {.name = A_PAD, .i = o.pad}, {.name = A_COUNT, .i = count}};
+    Attr attr[] = {{.name = A_AXIS, .i = i},
+                   {.name = A_STEP, .i = o.step},
+                   {.name = A_DILATION, .i = o.dilation},
+                   {.name = A_PAD, .i = o.pad},
+                   {.name = A_COUNT, .i = count}};
     return net_val(n, graph_node(n->g, OP_FOLD, &x.id, 1, attr, 5, NULL));
 }

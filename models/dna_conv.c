@@ -1,7 +1,7 @@
-/* DNAConv: the masked DNA denoiser of the reference code (methods.md 6).
+/* DNAConv: the masked DNA denoiser of the DAV paper's reference code.
  *
- * One-hot [B,V,L] -> conv -> ReLU; then for each layer: feat + dense(time), layer norm over channels, dilated conv, ReLU,
- * residual; at the end two 1x1 convolutions.  The copies of one dilation follow each other. */
+ * One-hot [B,V,L] -> conv -> ReLU; then for each layer: feat + dense(time), layer norm over channels, dilated conv,
+ * ReLU, residual; at the end two 1x1 convolutions.  The copies of one dilation follow each other. */
 #include "builtin.h"
 #include <math.h>
 
@@ -33,7 +33,8 @@ static DavVal layer(DavNet *n, int i, DavVal feat, DavVal time, int64_t kernel, 
     DavVal shift = dav_linear(n, dav_name(n, "time_layers.%d.dense", i), time, c);
     DavVal h = dav_add(feat, dav_unsqueeze(shift, 2));
     h = dav_layer_norm(n, dav_name(n, "norms.%d", i), h, .axis = 1);
-    h = dav_conv(n, dav_name(n, "convs.%d", i), h, c, .kernel = {kernel}, .dilation = {dilation}, .pad = {dilation * (kernel / 2)});
+    h = dav_conv(n, dav_name(n, "convs.%d", i), h, c, .kernel = {kernel}, .dilation = {dilation},
+                 .pad = {dilation * (kernel / 2)});
     return dav_add(feat, dav_relu(h));
 }
 
@@ -42,15 +43,18 @@ static void forward(DavNet *n, const DavConfig *c, const DavVal *in, DavVal *out
     int64_t symbols = dav_config_int(c, "alphabet_size"), hidden = dav_config_int(c, "hidden_dim");
     int64_t kernel = dav_config_int(c, "kernel_size"), stacks = dav_config_int(c, "num_cnn_stacks");
     if (kernel % 2 == 0)
-        dav_mistake(n, "DNAConv: kernel_size is %d, expected an odd number (nearest: %d)", (int)kernel, (int)kernel + 1);
+        dav_mistake(n, "DNAConv: kernel_size is %d, expected an odd number (nearest: %d)", (int)kernel,
+                    (int)kernel + 1);
     if (hidden % 2)
-        dav_mistake(n, "DNAConv: hidden_dim is %d, expected an even number (nearest: %d)", (int)hidden, (int)hidden + 1);
+        dav_mistake(n, "DNAConv: hidden_dim is %d, expected an even number (nearest: %d)", (int)hidden,
+                    (int)hidden + 1);
     if (dav_config_bool(c, "clean_data") || dav_config_bool(c, "cls_free_guidance"))
         dav_mistake(n, "DNAConv: clean_data and cls_free_guidance are known only as false");
     DavVal onehot = dav_rank(in[0]) == 3 ? in[0] : dav_one_hot(in[0], symbols, DAV_F32);
     DavVal t = in[1].net ? in[1] : dav_const(n, DAV_F32, 0, 1);
     DavVal time = time_features(n, t, hidden, dav_config_float(c, "fourier_scale"));
-    DavVal feat = dav_relu(dav_conv(n, "linear", dav_swap(onehot, 1, 2), hidden, .kernel = {kernel}, .pad = {kernel / 2}));
+    DavVal feat =
+        dav_relu(dav_conv(n, "linear", dav_swap(onehot, 1, 2), hidden, .kernel = {kernel}, .pad = {kernel / 2}));
     int groups, i = 0;
     const int64_t *dilation = dav_config_ints(c, "dilations", &groups);
     if (groups * stacks > 1024)
@@ -62,10 +66,12 @@ static void forward(DavNet *n, const DavConfig *c, const DavVal *in, DavVal *out
     out[0] = dav_swap(dav_conv(n, "final_conv.2", h, symbols, .kernel = {1}), 1, 2);
 }
 
-const DavModel model_dna_conv = DAV_MODEL(
-    .kind = DAV_DENOISER, .name = "DNAConv", .doc = "masked DNA denoiser: dilated convolutions with layer norm and time features",
-    DAV_KEYS(keys), DAV_IGNORED(ignored),
-    .input = {{"seq", "i64[B,L] | f32[B,L,alphabet_size]", "alphabet_size", false, "symbols, or a relaxed one-hot"},
-              {"t", "f32[B]", NULL, false, "sigma for the time features"}},
-    .output = {{"logits", "f32[B,L,alphabet_size]", NULL, false, "of the clean symbol at each position"}},
-    .forward = forward);
+const DavModel model_dna_conv =
+    DAV_MODEL(.kind = DAV_DENOISER, .name = "DNAConv",
+              .doc = "masked DNA denoiser: dilated convolutions with layer norm and time features", DAV_KEYS(keys),
+              DAV_IGNORED(ignored),
+              .input = {{"seq", "i64[B,L] | f32[B,L,alphabet_size]", "alphabet_size", false,
+                         "symbols, or a relaxed one-hot"},
+                        {"t", "f32[B]", NULL, false, "sigma for the time features"}},
+              .output = {{"logits", "f32[B,L,alphabet_size]", NULL, false, "of the clean symbol at each position"}},
+              .forward = forward);

@@ -9,9 +9,17 @@ static const DavLoss *const losses[] = {&dav_loss_dav, &dav_loss_released, &dav_
 #define COUNT(a) (int)(sizeof(a) / sizeof((a)[0]))
 
 const DavPlugin dav_builtin = {
-    .abi = DAV_ABI, .size = sizeof(DavPlugin), .size_model = sizeof(DavModel), .size_search = sizeof(DavSearch),
-    .size_loss = sizeof(DavLoss), .size_key = sizeof(DavKey), .size_val = sizeof(DavVal),
-    .models = models, .n_models = COUNT(models),
-    .searches = searches, .n_searches = COUNT(searches),
-    .losses = losses, .n_losses = COUNT(losses),
+    .abi = DAV_ABI,
+    .size = sizeof(DavPlugin),
+    .size_model = sizeof(DavModel),
+    .size_search = sizeof(DavSearch),
+    .size_loss = sizeof(DavLoss),
+    .size_key = sizeof(DavKey),
+    .size_val = sizeof(DavVal),
+    .models = models,
+    .n_models = COUNT(models),
+    .searches = searches,
+    .n_searches = COUNT(searches),
+    .losses = losses,
+    .n_losses = COUNT(losses),
 };

@@ -1,7 +1,7 @@
 /* MPRADragoNN: MPRA-DragoNN's ConvModel (github kundajelab/mpra_minimal) with the names of its Keras file.
  *
- * x [B,145,4] -> three times (convolution of width 5 without padding, ReLU, batch norm with stored moments) -> flatten with
- * channels last -> dense 12.  Kernels are [width, in, out], the dense kernel [in, out], as Keras keeps them. */
+ * x [B,145,4] -> three times (convolution of width 5 without padding, ReLU, batch norm with stored moments) -> flatten
+ * with channels last -> dense 12.  Kernels are [width, in, out], the dense kernel [in, out], as Keras keeps them. */
 #include "builtin.h"
 
 static const char *const ignored[] = {"dropout"};
@@ -41,9 +41,9 @@ static void forward(DavNet *n, const DavConfig *config, const DavVal *in, DavVal
     out[0] = dav_add(dav_matmul(h, kernel), dav_param(n, "dense_1/bias", (DavInit){0}, TASKS));
 }
 
-const DavModel model_mpra_dragonn = DAV_MODEL(
-    .kind = DAV_REWARD, .name = "MPRADragoNN", .doc = "MPRA-DragoNN: 145 bp of DNA to twelve reporter assays", DAV_IGNORED(ignored),
-    .input = {{"x", "f32[B,145,4]", NULL, false, "one-hot A C G T"}},
-    .output = {{"y", "f32[B,12]", NULL, false,
-                "k562 minp rep1 rep2 avg, k562 sv40 .., hepg2 minp .., hepg2 sv40 .."}},
-    .forward = forward);
+const DavModel model_mpra_dragonn =
+    DAV_MODEL(.kind = DAV_REWARD, .name = "MPRADragoNN", .doc = "MPRA-DragoNN: 145 bp of DNA to twelve reporter assays",
+              DAV_IGNORED(ignored), .input = {{"x", "f32[B,145,4]", NULL, false, "one-hot A C G T"}},
+              .output = {{"y", "f32[B,12]", NULL, false,
+                          "k562 minp rep1 rep2 avg, k562 sv40 .., hepg2 minp .., hepg2 sv40 .."}},
+              .forward = forward);

@@ -26,12 +26,14 @@ static void forward(DavNet *n, const DavConfig *c, const DavVal *in, DavVal *out
     const int64_t *channels = dav_config_ints(c, "channels", &blocks), *kernel = dav_config_ints(c, "kernels", &nk);
     const int64_t *pool = dav_config_ints(c, "pool", &np);
     if (nk != blocks || np != blocks || blocks < 1) {
-        dav_mistake(n, "SeqCNN: %d channels, %d kernels, %d pools; expected one of each for each block", blocks, nk, np);
+        dav_mistake(n, "SeqCNN: %d channels, %d kernels, %d pools; expected one of each for each block", blocks, nk,
+                    np);
         return;
     }
     DavVal h = dav_swap(in[0], 1, 2);
     for (int i = 0; i < blocks; i++) {
-        h = activate(c, dav_conv(n, dav_name(n, "convs.%d", i), h, channels[i], .kernel = {kernel[i]}, .pad = {kernel[i] / 2}));
+        h = activate(
+            c, dav_conv(n, dav_name(n, "convs.%d", i), h, channels[i], .kernel = {kernel[i]}, .pad = {kernel[i] / 2}));
         h = dav_max_pool(h, .size = {pool[i]});
     }
     h = dav_reshape(h, dav_dim(h, 0), -1);
@@ -39,7 +41,8 @@ static void forward(DavNet *n, const DavConfig *c, const DavVal *in, DavVal *out
     out[0] = dav_linear(n, "head", h, dav_config_int(c, "outputs"));
 }
 
-const DavModel model_seq_cnn = DAV_MODEL(
-    .kind = DAV_REWARD, .name = "SeqCNN", .doc = "sequence-to-number CNN: convolutions with pooling, a dense head", DAV_KEYS(keys),
-    .input = {{"x", "f32[B,length,letters]", NULL, false, "relaxed one-hot"}},
-    .output = {{"y", "f32[B,outputs]", NULL, false, "predicted numbers"}}, .forward = forward);
+const DavModel model_seq_cnn =
+    DAV_MODEL(.kind = DAV_REWARD, .name = "SeqCNN",
+              .doc = "sequence-to-number CNN: convolutions with pooling, a dense head", DAV_KEYS(keys),
+              .input = {{"x", "f32[B,length,letters]", NULL, false, "relaxed one-hot"}},
+              .output = {{"y", "f32[B,outputs]", NULL, false, "predicted numbers"}}, .forward = forward);

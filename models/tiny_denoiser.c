@@ -1,5 +1,5 @@
-/* TinyDenoiser: a masked denoiser for problems small enough to enumerate (length 3 to 5, two to four letters): the one-hot
- * state, flattened, through one hidden layer; logits for every position. */
+/* TinyDenoiser: a masked denoiser for problems small enough to enumerate (length 3 to 5, two to four letters): the
+ * one-hot state, flattened, through one hidden layer; logits for every position. */
 #include "builtin.h"
 
 static const DavKey keys[] = {
@@ -19,10 +19,12 @@ static void forward(DavNet *n, const DavConfig *c, const DavVal *in, DavVal *out
     out[0] = dav_reshape(dav_linear(n, "second", dav_tanh(h), length * symbols), batch, length, symbols);
 }
 
-const DavModel model_tiny_denoiser = DAV_MODEL(
-    .kind = DAV_DENOISER, .name = "TinyDenoiser", .doc = "one hidden layer over the whole sequence, for enumerable problems",
-    DAV_KEYS(keys),
-    .input = {{"seq", "i64[B,length] | f32[B,length,alphabet_size]", "alphabet_size", false, "symbols, or a relaxed one-hot"},
-              {"t", "f32[B]", NULL, false, "time"}},
-    .output = {{"logits", "f32[B,length,alphabet_size]", NULL, false, "of the clean symbol at each position"}},
-    .forward = forward);
+const DavModel model_tiny_denoiser =
+    DAV_MODEL(.kind = DAV_DENOISER, .name = "TinyDenoiser",
+              .doc = "one hidden layer over the whole sequence, for enumerable problems", DAV_KEYS(keys),
+              .input = {{"seq", "i64[B,length] | f32[B,length,alphabet_size]", "alphabet_size", false,
+                         "symbols, or a relaxed one-hot"},
+                        {"t", "f32[B]", NULL, false, "time"}},
+              .output = {{"logits", "f32[B,length,alphabet_size]", NULL, false,
+                          "of the clean symbol at each position"}},
+              .forward = forward);

@@ -4,8 +4,8 @@
 #include <string.h>
 
 /* ---- config.json ---- */
-static const char *const known_names[] = {"_class_name", "_diffusers_version", "architectures", "model_type", "transformers_version",
-                                          "torch_dtype", "dtype"};
+static const char *const known_names[] = {"_class_name",          "_diffusers_version", "architectures", "model_type",
+                                          "transformers_version", "torch_dtype",        "dtype"};
 
 /* The model's name, copied; NULL with an error. */
 static const char *class_name(Arena *a, Err *err, const char *file, const json_t *root, bool *transformers)
@@ -15,11 +15,13 @@ static const char *class_name(Arena *a, Err *err, const char *file, const json_t
     *transformers = !diffusers;
     if (json_is_string(name))
         return arena_str(a, json_string_value(name));
-    err_user(err, "%s: expected the model's name as the string \"_class_name\" or the first of \"architectures\"", file);
+    err_user(err, "%s: expected the model's name as the string \"_class_name\" or the first of \"architectures\"",
+             file);
     return NULL;
 }
 
-static bool read_config(Arena *a, Err *err, const Registry *r, const char *file, const char *text, size_t len, ModelDir *out)
+static bool read_config(Arena *a, Err *err, const Registry *r, const char *file, const char *text, size_t len,
+                        ModelDir *out)
 {
     json_error_t why;
     json_t *root = json_loadb(text, len, JSON_REJECT_DUPLICATES, &why);
@@ -187,16 +189,19 @@ static bool matches(const PortType *p, const SafeTensor *t, PortSizes *sizes)
     return true;
 }
 
-static bool refuse(Err *err, const char *file, const DavPort *port, const DavConfig *c, const SafeTensor *t, const PortSizes *sizes)
+static bool refuse(Err *err, const char *file, const DavPort *port, const DavConfig *c, const SafeTensor *t,
+                   const PortSizes *sizes)
 {
     Buf want = {0}, have = {0};
     port_types_text(&want, port, c);
     for (int i = 0; i < 26; i++)
         if (sizes->size[i])
-            buf_printf(&want, "%s%c = %lld", strstr(want.at, " with ") ? ", " : " with ", 'A' + i, (long long)sizes->size[i]);
+            buf_printf(&want, "%s%c = %lld", strstr(want.at, " with ") ? ", " : " with ", 'A' + i,
+                       (long long)sizes->size[i]);
     for (int i = 0; i < t->rank; i++)
         buf_printf(&have, "%s%lld", i ? "," : "", (long long)t->dim[i]);
-    err_user(err, "%s: tensor '%s' is %s[%s], expected %s", file, t->name, t->file_dtype, have.len ? have.at : "", want.at);
+    err_user(err, "%s: tensor '%s' is %s[%s], expected %s", file, t->name, t->file_dtype, have.len ? have.at : "",
+             want.at);
     buf_free(&want);
     buf_free(&have);
     return false;
@@ -210,13 +215,14 @@ static bool in_limit(Err *err, const char *file, const DavPort *port, const DavC
     for (int64_t i = 0; i < count; i++) {
         int64_t v = t->dtype == DAV_I64 ? ((const int64_t *)t->data)[i] : ((const int32_t *)t->data)[i];
         if (v < 0 || v >= limit)
-            return err_user(err, "%s: tensor '%s': element %lld is %lld, expected 0 to %lld", file, t->name, (long long)i, (long long)v,
-                            (long long)limit - 1);
+            return err_user(err, "%s: tensor '%s': element %lld is %lld, expected 0 to %lld", file, t->name,
+                            (long long)i, (long long)v, (long long)limit - 1);
     }
     return true;
 }
 
-bool port_accepts(Err *err, const char *file, const DavPort *port, const DavConfig *c, const SafeTensor *t, PortSizes *sizes)
+bool port_accepts(Err *err, const char *file, const DavPort *port, const DavConfig *c, const SafeTensor *t,
+                  PortSizes *sizes)
 {
     PortType type;
     for (const char *p = port->types; next_type(&p, c, &type);)

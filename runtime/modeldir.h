@@ -10,8 +10,8 @@ typedef struct ModelDir {
     const char *path, *weights; /* the folder, the file of the weights */
 } ModelDir;
 
-/* Reads config.json: `_class_name` (diffusers) or `architectures` (transformers) names the model, its table of keys reads the
- * rest.  Does not look at the weights.  Everything belongs to the arena; the model to the registry. */
+/* Reads config.json: `_class_name` (diffusers) or `architectures` (transformers) names the model, its table of keys
+ * reads the rest.  Does not look at the weights.  Everything belongs to the arena; the model to the registry. */
 bool modeldir_open(Arena *a, Err *err, const Registry *r, const char *path, ModelDir *out);
 
 /* Writes config.json for a model, whole or not at all. */
@@ -19,9 +19,13 @@ bool modeldir_write_config(Err *err, const char *path, const DavModel *model, co
 
 /* ---- ports: what a model takes, against what a file holds ---- */
 /* Sizes that capital letters of port types stand for; 0: not yet known. */
-typedef struct PortSizes { int64_t size[26]; } PortSizes;
+typedef struct PortSizes {
+    int64_t size[26];
+} PortSizes;
 
-/* Whether tensor t of `file` fits the port; learns the sizes of letters.  Integers are checked against the port's limit. */
-bool port_accepts(Err *err, const char *file, const DavPort *port, const DavConfig *c, const SafeTensor *t, PortSizes *sizes);
+/* Whether tensor t of `file` fits the port; learns the sizes of letters.  Integers are checked against the port's
+ * limit. */
+bool port_accepts(Err *err, const char *file, const DavPort *port, const DavConfig *c, const SafeTensor *t,
+                  PortSizes *sizes);
 /* "i64[B,L] | f32[B,L,5]": the port's types with the config's numbers in place of its keys. */
 void port_types_text(Buf *out, const DavPort *port, const DavConfig *c);

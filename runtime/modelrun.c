@@ -56,8 +56,9 @@ static bool unknown_tensor(Work *w, const char *name)
         buf_printf(&all, "%s%s", i ? ", " : "", names[i]);
     const char *near = err_nearest(name, names, n);
     bool cotangent = strncmp(name, "grad.", 5) == 0 && !w->run->vjp;
-    err_user(w->err, "%s: unknown tensor '%.200s'%s; %s takes %s%s%s%s", w->run->in, name, cotangent ? " (without --vjp)" : "",
-             model_of(w)->name, all.at, near ? "; nearest: '" : "", near ? near : "", near ? "'" : "");
+    err_user(w->err, "%s: unknown tensor '%.200s'%s; %s takes %s%s%s%s", w->run->in, name,
+             cotangent ? " (without --vjp)" : "", model_of(w)->name, all.at, near ? "; nearest: '" : "",
+             near ? near : "", near ? "'" : "");
     buf_free(&all);
     return false;
 }
@@ -112,8 +113,8 @@ static bool write_cotangent(Work *w, DavVal out, const char *name, DavVal *produ
     Type want = type_of(w->net->g, out.id), have = type_make(DAV_F32, t->rank, t->dim);
     if (t->dtype != DAV_F32 || !type_same_shape(&want, &have)) {
         char a[160], b[160];
-        return err_user(w->err, "%s: tensor '%s' is %s%s, expected F32%s, the shape of '%s'", w->run->in, full, t->file_dtype,
-                        type_text(&have, b) + 3, type_text(&want, a) + 3, name);
+        return err_user(w->err, "%s: tensor '%s' is %s%s, expected F32%s, the shape of '%s'", w->run->in, full,
+                        t->file_dtype, type_text(&have, b) + 3, type_text(&want, a) + 3, name);
     }
     DavVal g = dav_input_(DAV_HERE, w->net, full, DAV_F32, t->rank, t->dim);
     *product = dav_sum(dav_mul(out, g));
@@ -123,7 +124,8 @@ static bool write_cotangent(Work *w, DavVal out, const char *name, DavVal *produ
 static void write_gradients(Work *w, DavVal total, const DavVal *in)
 {
     int np = net_param_count(w->net), nx = 0;
-    DavVal *x = arena_array(w->arena, DavVal, np + DAV_MAX_PORTS), *grad = arena_array(w->arena, DavVal, np + DAV_MAX_PORTS);
+    DavVal *x = arena_array(w->arena, DavVal, np + DAV_MAX_PORTS),
+           *grad = arena_array(w->arena, DavVal, np + DAV_MAX_PORTS);
     const char **name = arena_array(w->arena, const char *, np + DAV_MAX_PORTS);
     for (int i = 0; i < count_ports(model_of(w)->input); i++)
         if (in[i].net && dav_dtype_is_float(dav_dtype(in[i]))) {
@@ -172,8 +174,8 @@ static bool file_could_hold(Work *w)
     for (int i = 0; i < net_param_count(w->net); i++)
         need += 2.0 * (double)node_count(w->net->g, net_param(w->net, i)->val);
     return need <= (double)st.st_size ||
-           err_user(w->err, "%s: holds %lld bytes, expected at least %.0f for the %d tensors of %s with this config", path,
-                    (long long)st.st_size, need, net_param_count(w->net), model_of(w)->name);
+           err_user(w->err, "%s: holds %lld bytes, expected at least %.0f for the %d tensors of %s with this config",
+                    path, (long long)st.st_size, need, net_param_count(w->net), model_of(w)->name);
 }
 
 static bool load_params(Work *w)
@@ -210,8 +212,9 @@ static bool work(void *arg)
     if (!w->file || !check_names(w) || !write_graph(w) || !load_params(w))
         return false;
     const char *device = w->run->dtype == DAV_F64 ? "interp64" : w->run->device;
-    ProgramOptions o = {.compile = {.precision = w->run->dtype == DAV_BF16 ? DAV_BF16 : DAV_F32, .threads = w->run->threads},
-                        .device = device};
+    ProgramOptions o = {
+        .compile = {.precision = w->run->dtype == DAV_BF16 ? DAV_BF16 : DAV_F32, .threads = w->run->threads},
+        .device = device};
     w->program = program_compile(w->err, w->net->g, &o);
     return w->program && program_run_to_file(w->err, w->arena, w->program, input_data, w, w->run->out, w->run->threads);
 }

@@ -91,7 +91,8 @@ const DavLoss *registry_loss_at(const Registry *r, int i)
 /* ---- loading ---- */
 static bool same_number(Err *err, const char *path, const char *what, uint32_t theirs, uint32_t ours)
 {
-    return theirs == ours || err_user(err, "%s: built for %s %u, this program has %u; build the plugin again", path, what, theirs, ours);
+    return theirs == ours ||
+           err_user(err, "%s: built for %s %u, this program has %u; build the plugin again", path, what, theirs, ours);
 }
 
 /* The version first: of another version nothing else may be read. */
@@ -108,11 +109,13 @@ static bool check_plugin(Err *err, const char *path, const DavPlugin *p)
 }
 
 /* A plugin's lists are what its author wrote: an entry that lacks its name or its function is his mistake. */
-static bool check_item(Err *err, const char *path, const char *what, int i, const void *item, const char *name, bool complete)
+static bool check_item(Err *err, const char *path, const char *what, int i, const void *item, const char *name,
+                       bool complete)
 {
     if (!item || !name || !*name)
         return err_user(err, "%s: %s %d has no name", path, what, i);
-    return complete || err_user(err, "%s: %s '%.100s' has no function, or was not written by its macro", path, what, name);
+    return complete ||
+           err_user(err, "%s: %s '%.100s' has no function, or was not written by its macro", path, what, name);
 }
 
 static bool check_items(const Registry *r, Err *err, const char *path, const DavPlugin *p)
@@ -120,21 +123,24 @@ static bool check_items(const Registry *r, Err *err, const char *path, const Dav
     for (int i = 0; i < p->n_models; i++) {
         const DavModel *m = p->models[i];
         if (!check_item(err, path, "model", i, m, m ? m->name : NULL,
-                        m && m->abi == DAV_ABI && m->size == sizeof *m && m->forward && m->input[0].name && m->output[0].name))
+                        m && m->abi == DAV_ABI && m->size == sizeof *m && m->forward && m->input[0].name &&
+                            m->output[0].name))
             return false;
         if (find((const void *const *)r->model, name_of_model, m->name))
             return err_user(err, "%s: a model named '%.100s' is there already", path, m->name);
     }
     for (int i = 0; i < p->n_searches; i++) {
         const DavSearch *s = p->searches[i];
-        if (!check_item(err, path, "search", i, s, s ? s->name : NULL, s && s->abi == DAV_ABI && s->size == sizeof *s && s->weights))
+        if (!check_item(err, path, "search", i, s, s ? s->name : NULL,
+                        s && s->abi == DAV_ABI && s->size == sizeof *s && s->weights))
             return false;
         if (find((const void *const *)r->search, name_of_search, s->name))
             return err_user(err, "%s: a search named '%.100s' is there already", path, s->name);
     }
     for (int i = 0; i < p->n_losses; i++) {
         const DavLoss *l = p->losses[i];
-        if (!check_item(err, path, "loss", i, l, l ? l->name : NULL, l && l->abi == DAV_ABI && l->size == sizeof *l && l->loss))
+        if (!check_item(err, path, "loss", i, l, l ? l->name : NULL,
+                        l && l->abi == DAV_ABI && l->size == sizeof *l && l->loss))
             return false;
         if (find((const void *const *)r->loss, name_of_loss, l->name))
             return err_user(err, "%s: a loss named '%.100s' is there already", path, l->name);

@@ -5,10 +5,11 @@
 
 typedef struct Registry Registry;
 
-Registry *registry_new(void); /* knows what is built in */
+Registry *registry_new(void);    /* knows what is built in */
 void registry_free(Registry *r); /* unloads the plugins: nothing of theirs may be used any more; NULL is fine */
 
-/* Loads a plugin.  Refused with both numbers when its ABI version or a struct's size differs, and when a name is taken. */
+/* Loads a plugin.  Refused with both numbers when its ABI version or a struct's size differs, and when a name is taken.
+ */
 bool registry_load(Registry *r, Err *err, const char *path);
 bool registry_load_all(Registry *r, Err *err, const char *const *paths, int n);
 

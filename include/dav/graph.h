@@ -1,14 +1,14 @@
-/* The graph language: values, elementwise ops, reductions, shapes, indexing, contraction, randomness, regions, gradients.
+/* The graph language: values, ops, shapes, indexing, contraction, randomness, regions, gradients.
  *
- * A DavNet is a network being written; a DavVal is a value in it.  Every op is written as a macro that notes the place of
- * its use, so that a mistake is reported with the file and the line of the user's call:
+ * A DavNet is a network being written; a DavVal is a value in it.  Every op is a macro that notes the place of its
+ * use, so that a mistake is reported with the file and the line of the user's call:
  *
  *     DavVal y = dav_add(dav_mul(x, 0.5), bias);
  *
- * Numbers mix with values wherever an op is elementwise; they take the dtype of the values beside them.  Shapes broadcast as
- * in NumPy and PyTorch; axes may be negative (counted from the end).  Dtypes are never converted silently: dav_cast.
- * Shapes are static and checked at once.  A mistake is reported once; its result is an invalid value, every use of which is
- * silent, so that building goes on.  No argument, whatever it is, crashes.
+ * Numbers mix with values wherever an op is elementwise; they take the dtype of the values beside them.  Shapes
+ * broadcast as in NumPy and PyTorch; axes may be negative (counted from the end).  Dtypes are never converted silently:
+ * dav_cast.  Shapes are static and checked at once.  A mistake is reported once; its result is an invalid value, every
+ * use of which is silent, so that building goes on.  No argument, whatever it is, crashes.
  *
  * Values belong to their net and live as long as it does.  A net is used by one thread at a time. */
 #pragma once
@@ -36,11 +36,13 @@ DavArg dav_arg_number_(double number);
 
 /* ---- inputs, outputs, constants ---- */
 #define dav_input(n, name, dtype, ...) dav_input_(DAV_HERE, n, name, dtype, DAV_INTS_(__VA_ARGS__))
-#define dav_state(n, name, dtype, ...) dav_state_(DAV_HERE, n, name, dtype, DAV_INTS_(__VA_ARGS__)) /* kept between runs */
+/* A state is kept between runs. */
+#define dav_state(n, name, dtype, ...) dav_state_(DAV_HERE, n, name, dtype, DAV_INTS_(__VA_ARGS__))
 #define dav_output(n, name, v) dav_output_(DAV_HERE, n, name, v)
 #define dav_const(n, dtype, number, ...) dav_const_(DAV_HERE, n, dtype, number, DAV_INTS_(__VA_ARGS__))
 #define dav_literal(n, dtype, numbers, ...) dav_literal_(DAV_HERE, n, dtype, numbers, DAV_INTS_(__VA_ARGS__))
-#define dav_iota(n, dtype, axis, ...) dav_iota_(DAV_HERE, n, dtype, axis, DAV_INTS_(__VA_ARGS__)) /* the index along axis */
+/* The index along axis. */
+#define dav_iota(n, dtype, axis, ...) dav_iota_(DAV_HERE, n, dtype, axis, DAV_INTS_(__VA_ARGS__))
 #define dav_full_like(x, number) dav_full_like_(DAV_HERE, x, number)
 DavVal dav_input_(DavPlace at, DavNet *n, const char *name, DavDtype t, int rank, const int64_t *dim);
 DavVal dav_state_(DavPlace at, DavNet *n, const char *name, DavDtype t, int rank, const int64_t *dim);
@@ -112,7 +114,8 @@ DavVal dav_square_(DavPlace at, DavVal x);
 DavVal dav_cast_(DavPlace at, DavVal x, DavDtype to);
 DavVal dav_bitcast_(DavPlace at, DavVal x, DavDtype to);
 
-/* ---- reductions: dav_sum(x) over everything, dav_sum(x, 1, 2) over these axes; the axes go.  _keep: they stay, size 1 ---- */
+/* ---- reductions ----
+ * dav_sum(x) over everything, dav_sum(x, 1, 2) over these axes; the axes go.  _keep: they stay with size 1. */
 DavVal dav_reduce_(DavPlace at, const char *op, DavVal x, bool keep, int n, const int64_t *axes);
 #define dav_sum(x, ...) dav_reduce_(DAV_HERE, "sum", x, false, DAV_INTS_(__VA_ARGS__))
 #define dav_sum_keep(x, ...) dav_reduce_(DAV_HERE, "sum", x, true, DAV_INTS_(__VA_ARGS__))
@@ -142,7 +145,8 @@ DavVal dav_top_k_(DavPlace at, DavVal x, int axis, int64_t k, DavVal *indices);
 
 /* ---- shape ---- */
 #define dav_reshape(x, ...) dav_reshape_(DAV_HERE, x, DAV_INTS_(__VA_ARGS__)) /* one size may be -1 */
-#define dav_transpose(x, ...) dav_transpose_(DAV_HERE, x, DAV_INTS_(__VA_ARGS__)) /* output axis i is input axis perm[i] */
+/* Output axis i is input axis perm[i]. */
+#define dav_transpose(x, ...) dav_transpose_(DAV_HERE, x, DAV_INTS_(__VA_ARGS__))
 #define dav_swap(x, a, b) dav_swap_(DAV_HERE, x, a, b)
 #define dav_broadcast(x, ...) dav_broadcast_(DAV_HERE, x, DAV_INTS_(__VA_ARGS__)) /* -1 keeps the size */
 #define dav_unsqueeze(x, axis) dav_unsqueeze_(DAV_HERE, x, axis)
@@ -163,8 +167,8 @@ DavVal dav_pad_(DavPlace at, DavVal x, int axis, int64_t lo, int64_t hi, double 
 DavVal dav_concat_(DavPlace at, int axis, int n, const DavVal *x);
 DavVal dav_reverse_(DavPlace at, DavVal x, int axis);
 
-/* Windows of `size` along axis as a new last axis: out[.., i, .., k] = x[.., i*step + k*dilation - pad, ..], `fill` outside.
- * As many windows as fit.  dav_fold is its transpose: sums what windows read back into an axis of `count`. */
+/* Windows of `size` along axis as a new last axis: out[.., i, .., k] = x[.., i*step + k*dilation - pad, ..], and `fill`
+ * outside of x; as many windows as fit.  dav_fold is its transpose: sums what windows read back into an axis of `count`. */
 typedef struct DavWindow { int64_t step, dilation, pad; double fill; } DavWindow; /* 0: step size, dilation 1 */
 #define dav_window(x, axis, size, ...) dav_window_(DAV_HERE, x, axis, size, (DavWindow){__VA_ARGS__})
 #define dav_fold(x, axis, count, ...) dav_fold_(DAV_HERE, x, axis, count, (DavWindow){__VA_ARGS__})
@@ -192,11 +196,11 @@ DavVal dav_dyn_update_(DavPlace at, DavVal x, DavVal update, DavVal start, int a
 DavVal dav_one_hot_(DavPlace at, DavVal index, int64_t count, DavDtype t);
 
 /* ---- contraction ---- */
-/* Matrix product of the last two axes; leading axes are batches and broadcast; a vector operand is a row or a column. */
+/* Matrix product of the last two axes; leading axes are batches and broadcast; a vector is a row or a column. */
 #define dav_matmul(a, b) dav_matmul_(DAV_HERE, a, b)
 DavVal dav_matmul_(DavPlace at, DavVal a, DavVal b);
 
-/* Convolution of rank 1-3.  x [B, C, spatial..], w [out, C/groups, kernel..] -> [B, out, spatial..]; as torch.nn.functional.
+/* Convolution of rank 1-3.  x [B, C, spatial..], w [out, C/groups, kernel..] -> [B, out, spatial..].
  * Entries left 0: stride 1, dilation 1, pad 0, groups 1.  pad is the same at both ends.
  * Transposed: w [C, out/groups, kernel..], `more` extra places at the end (output_padding). */
 typedef struct DavConvShape { int64_t stride[3], dilation[3], pad[3], more[3], groups; } DavConvShape;
@@ -232,27 +236,27 @@ DavVal dav_grad_(DavPlace at, DavVal y, DavVal x);
 void dav_grads_(DavPlace at, DavVal y, const DavVal *xs, int n, DavVal *out);
 
 /* ---- regions ----
- * A body builds a graph of its own from its arguments; it may make parameters (named inside `scope`), but may not use values
- * of the net around it other than those given as arguments. */
+ * A body builds a graph of its own from its arguments; it may make parameters (named inside `scope`), but may not use
+ * values of the net around it other than those given as arguments. */
 typedef void (*DavBody)(DavNet *n, const void *context, const DavVal *in, DavVal *out);
 /* out = body(in).  Bodies that come out equal are compiled once, however often they are called. */
 #define dav_call(n, scope, body, context, in, nin, out, nout) \
     dav_call_(DAV_HERE, n, scope, body, context, in, nin, out, nout)
 /* `trip` iterations.  in: `carry` carried values, `scan` values read slice by slice along their first axis (trip), then
- * invariant ones; the body's outputs: carried values, then values that are stacked.  out: final carried, then stacks. */
+ * invariant ones; the body's outputs: carried values, then values to be stacked.  out: final carried, then stacks. */
 typedef struct DavLoop { int64_t trip; int carry, scan; } DavLoop;
 #define dav_loop(n, scope, body, context, in, nin, out, nout, ...) \
     dav_loop_(DAV_HERE, n, scope, body, context, in, nin, out, nout, (DavLoop){__VA_ARGS__})
-void dav_call_(DavPlace at, DavNet *n, const char *scope, DavBody body, const void *context, const DavVal *in, int nin, DavVal *out,
-               int nout);
-void dav_loop_(DavPlace at, DavNet *n, const char *scope, DavBody body, const void *context, const DavVal *in, int nin, DavVal *out,
-               int nout, DavLoop o);
-/* A function of the host, found by name when the program runs; vjp: name of the one that gives its vector-Jacobian product
- * (operands and cotangent to cotangents of the operands), NULL: no gradient. */
+void dav_call_(DavPlace at, DavNet *n, const char *scope, DavBody body, const void *context, const DavVal *in, int nin,
+               DavVal *out, int nout);
+void dav_loop_(DavPlace at, DavNet *n, const char *scope, DavBody body, const void *context, const DavVal *in, int nin,
+               DavVal *out, int nout, DavLoop o);
+/* A function of the host, found by name when the program runs; vjp: name of the one that gives its vector-Jacobian
+ * product (operands and cotangent to cotangents of the operands), NULL: no gradient. */
 #define dav_host(n, name, vjp, dtype, dims, rank, ...) \
     dav_host_(DAV_HERE, n, name, vjp, dtype, rank, dims, DAV_VALS_(__VA_ARGS__))
-DavVal dav_host_(DavPlace at, DavNet *n, const char *name, const char *vjp, DavDtype t, int rank, const int64_t *dim, int nin,
-                 const DavVal *in);
+DavVal dav_host_(DavPlace at, DavNet *n, const char *name, const char *vjp, DavDtype t, int rank, const int64_t *dim,
+                 int nin, const DavVal *in);
 
 #pragma GCC visibility pop
 #ifdef __cplusplus

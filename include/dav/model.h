@@ -13,13 +13,13 @@ extern "C" {
 enum { DAV_MAX_PORTS = 8 };
 
 /* What a model is for; DAV_NETWORK may only be run.
- *   denoiser: (ids i64 [B,L] or relaxed one-hot f32 [B,L,V], t f32 [B] or [1], or {0} where the task has no time) -> logits
- *             [B,L,V], the last symbol is the mask; its config has the integers `alphabet_size` (V) and `length` (L)
+ *   denoiser: (ids i64 [B,L] or relaxed one-hot f32 [B,L,V], t f32 [B] or [1], or {0} where the task has no time)
+ *             -> logits [B,L,V], the last symbol is the mask; config keys `alphabet_size` (V), `length` (L)
  *   reward:   relaxed one-hot f32 [B,L,letters] -> [B] or [B,n]; scores to be made large */
 typedef enum { DAV_NETWORK, DAV_DENOISER, DAV_REWARD } DavModelKind;
 
-/* An input or output.  types: what it may be, as "i64[B,L] | f32[B,L,alphabet_size]": numbers, names of integer keys of the
- * config, or capital letters that stand for one size wherever they are used; B is the batch. */
+/* An input or output.  types: what it may be, as "i64[B,L] | f32[B,L,alphabet_size]": numbers, names of integer keys of
+ * the config, or capital letters that stand for one size wherever they are used; B is the batch. */
 typedef struct DavPort {
     const char *name, *types;
     const char *limit; /* integers lie in 0 .. limit-1; a number or a key of the config; NULL: any */

@@ -1,5 +1,5 @@
-/* Parameters, layers and compositions.  Layouts are PyTorch's: images and sequences are [B, C, spatial..], weights of linear
- * layers [out, in], of convolutions [out, in/groups, kernel..]; the names of parameters are those of PyTorch's modules. */
+/* Parameters, layers and compositions.  Layouts are PyTorch's: images and sequences are [B, C, spatial..], weights of
+ * linear layers [out, in], of convolutions [out, in/groups, kernel..]; parameters are named as in PyTorch's modules. */
 #pragma once
 #include "dav/graph.h"
 #ifdef __cplusplus
@@ -33,7 +33,7 @@ DavVal dav_param_(DavPlace at, DavNet *n, const char *name, DavInit init, bool f
 /* ---- layers with parameters; options by name: dav_conv(n, "conv", x, 64, .kernel = {3, 3}, .pad = {1, 1}) ---- */
 typedef struct DavLinear { bool no_bias; DavInit weight; } DavLinear;
 typedef struct DavConv {
-    int64_t kernel[3], stride[3], dilation[3], pad[3], more[3], groups; /* 0: kernel 1, stride 1, dilation 1, groups 1 */
+    int64_t kernel[3], stride[3], dilation[3], pad[3], more[3], groups; /* 0: kernel, stride, dilation, groups 1 */
     bool no_bias;
     DavInit weight;
 } DavConv;
@@ -44,11 +44,13 @@ typedef struct DavNorm {
 } DavNorm;
 #define dav_linear(n, name, x, out, ...) dav_linear_(DAV_HERE, n, name, x, out, (DavLinear){__VA_ARGS__})
 #define dav_conv(n, name, x, out, ...) dav_conv_(DAV_HERE, n, name, x, out, (DavConv){__VA_ARGS__})
-#define dav_conv_transposed(n, name, x, out, ...) dav_conv_transposed_(DAV_HERE, n, name, x, out, (DavConv){__VA_ARGS__})
+#define dav_conv_transposed(n, name, x, out, ...) \
+    dav_conv_transposed_(DAV_HERE, n, name, x, out, (DavConv){__VA_ARGS__})
 #define dav_layer_norm(n, name, x, ...) dav_layer_norm_(DAV_HERE, n, name, x, (DavNorm){__VA_ARGS__})
 #define dav_rms_norm(n, name, x, ...) dav_rms_norm_(DAV_HERE, n, name, x, (DavNorm){__VA_ARGS__})
 #define dav_group_norm(n, name, x, groups, ...) dav_group_norm_(DAV_HERE, n, name, x, groups, (DavNorm){__VA_ARGS__})
-#define dav_batch_norm(n, name, x, ...) dav_batch_norm_(DAV_HERE, n, name, x, (DavNorm){__VA_ARGS__}) /* stored moments */
+/* By stored moments. */
+#define dav_batch_norm(n, name, x, ...) dav_batch_norm_(DAV_HERE, n, name, x, (DavNorm){__VA_ARGS__})
 #define dav_embedding(n, name, index, count, width) dav_embedding_(DAV_HERE, n, name, index, count, width)
 DavVal dav_linear_(DavPlace at, DavNet *n, const char *name, DavVal x, int64_t out, DavLinear o);
 DavVal dav_conv_(DavPlace at, DavNet *n, const char *name, DavVal x, int64_t out, DavConv o);
@@ -69,9 +71,9 @@ DavVal dav_embedding_(DavPlace at, DavNet *n, const char *name, DavVal index, in
 #define dav_softmax(x, axis) dav_softmax_(DAV_HERE, x, axis)
 #define dav_log_softmax(x, axis) dav_log_softmax_(DAV_HERE, x, axis)
 #define dav_logsumexp(x, axis) dav_logsumexp_(DAV_HERE, x, axis) /* the axis goes */
-/* -log softmax(logits)[target] over the last axis; target: integers shaped as logits without it; the same shape comes out. */
+/* -log softmax(logits)[target] over the last axis; target, result: shaped as logits without it. */
 #define dav_cross_entropy(logits, target) dav_cross_entropy_(DAV_HERE, logits, target)
-/* Pools over the spatial axes of [B, C, spatial..]; stride 0: the size.  Averages count the padding, as PyTorch's default. */
+/* Pools over the spatial axes of [B, C, spatial..]; stride 0: the size.  Averages count the padding, as in PyTorch. */
 typedef struct DavPool { int64_t size[3], stride[3], pad[3]; } DavPool;
 #define dav_max_pool(x, ...) dav_pool_(DAV_HERE, x, true, (DavPool){__VA_ARGS__})
 #define dav_avg_pool(x, ...) dav_pool_(DAV_HERE, x, false, (DavPool){__VA_ARGS__})

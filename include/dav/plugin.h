@@ -2,7 +2,7 @@
  *
  *     DAV_PLUGIN(.models = models, .n_models = 1);
  *
- * `dav build mymodel.c -o mymodel.so` compiles it; every command takes the file as MODEL or after --plugin.  On loading the
+ * `dav build mymodel.c -o mymodel.so` compiles it; commands take the file after --plugin.  On loading, the
  * ABI version and the sizes of the structs are compared, and a plugin built against other headers is refused. */
 #pragma once
 #include "dav/objective.h"
@@ -11,7 +11,7 @@ extern "C" {
 #endif
 
 typedef struct DavPlugin {
-    uint32_t abi, size, size_model, size_search, size_loss, size_key, size_val; /* written by DAV_PLUGIN; the first two first */
+    uint32_t abi, size, size_model, size_search, size_loss, size_key, size_val; /* by DAV_PLUGIN */
     const DavModel *const *models;
     int n_models;
     const DavSearch *const *searches;
