@@ -222,6 +222,21 @@ static bool link_object(Jit *j, Err *err, Job *job)
     return !llvm_failed(err, LLVMOrcLLJITAddObjectFile(j->lljit, lib, m), "link a kernel");
 }
 
+/* For `perf record`: with DAV_PERF_MAP set, names for addresses where perf looks for them. */
+static void perf_map(const Job *job)
+{
+    if (!getenv("DAV_PERF_MAP"))
+        return;
+    char path[64];
+    snprintf(path, sizeof path, "/tmp/perf-%ld.map", (long)getpid());
+    FILE *f = fopen(path, "a");
+    if (!f)
+        return;
+    uintptr_t size = (uintptr_t)job->code.code_bytes, fn = (uintptr_t)job->code.fn; /* the body stands before the entry */
+    fprintf(f, "%" PRIxPTR " %" PRIxPTR " %s.%s\n", fn - size, size + 64, job->kernel->name, job->symbol);
+    fclose(f);
+}
+
 static bool find_symbol(Jit *j, Err *err, Job *job)
 {
     LLVMOrcExecutorAddress at = 0;
@@ -230,6 +245,7 @@ static bool find_symbol(Jit *j, Err *err, Job *job)
     job->code.fn = (KernelFn)(uintptr_t)at;
     job->code.code_bytes = code_size(&job->object);
     job->code.scratch_bytes = kernel_scratch(job->kernel, NULL);
+    perf_map(job);
     vec_push(j->loaded, ((Loaded){job->hash, job->code}));
     return true;
 }
