@@ -1,9 +1,11 @@
-/* The graph language: every mistake is one line with its place, nothing crashes, invalid values are silent, names and shapes. */
+/* The graph language: every mistake is one line with its place, nothing crashes, invalid values are silent; names and
+ * shapes. */
 #include "frontend/net.h"
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
+
 #include <cmocka.h>
 
 typedef struct Fix { Arena *arena; Err err; DavNet *n; } Fix;
@@ -75,8 +77,8 @@ static void parameters_are_named_by_scope(void **state)
     dav_leave(n);
     x = dav_linear(n, "head", x, 2, .no_bias = true);
     assert_shape(x, DAV_F32, 3, 2, 5, 2);
-    const char *const want[] = {"blocks.4.conv.weight", "blocks.4.conv.bias", "blocks.4.norm.weight", "blocks.4.norm.bias",
-                                "head.weight"};
+    const char *const want[] = {"blocks.4.conv.weight", "blocks.4.conv.bias", "blocks.4.norm.weight",
+                                "blocks.4.norm.bias", "head.weight"};
     assert_int_equal(net_param_count(n), 5);
     for (int i = 0; i < 5; i++)
         assert_string_equal(net_param(n, i)->name, want[i]);
@@ -161,7 +163,7 @@ static DavVal input_x(DavPlace at, DavNet *n)
     M(dav_concat(0, X, dav_input(n, "y", DAV_F32, 2, 4)), "operand 1 differs", "") \
     M(dav_window(X, 1, 4), "does not fit axis 1", "") \
     M(dav_fold(X, 0, -3), "", "") \
-    M(dav_matmul(X, dav_input(n, "y", DAV_F32, 4, 3)), "the last axis of the first, 3", "last but one of the second, 4") \
+    M(dav_matmul(X, dav_input(n, "y", DAV_F32, 4, 3)), "last axis of the first, 3", "but one of the second, 4") \
     M(dav_matmul(dav_const(n, DAV_F32, 1), X), "expected vectors or matrices", "dav_mul") \
     M(dav_conv(n, "c", IMAGE, 4, .kernel = {3}, .groups = 4), "4 groups do not divide 6 input", "") \
     M(dav_conv(n, "c", IMAGE, 4, .kernel = {3}, .stride = {-2}), "stride -2", "expected 1 to") \
@@ -222,8 +224,8 @@ static void mistakes_are_one_line_each(void **state)
         DavNet *n = net_new(arena, &err, "t"); \
         DavVal v = expr; \
         const char place[] = __FILE__ ":"; \
-        if (err.kind != ERR_USER || err.count != 1 || !strstr(err.text, words) || !strstr(err.text, more) || dav_valid(v) || \
-            strncmp(err.text, place, strlen(place)) != 0 || strchr(err.text, '\n')) \
+        if (err.kind != ERR_USER || err.count != 1 || !strstr(err.text, words) || !strstr(err.text, more) || \
+            dav_valid(v) || strncmp(err.text, place, strlen(place)) != 0 || strchr(err.text, '\n')) \
             fail_msg("%s\n  gave (%d): %s", #expr, err.count, err.text); \
         dav_output(n, "y", dav_softmax(dav_add(v, 1), 0)); \
         assert_int_equal(err.count, 1); \

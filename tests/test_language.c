@@ -8,22 +8,23 @@
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
+
 #include <cmocka.h>
 
 typedef DavVal (*CaseFn)(DavNet *n, const DavVal *in);
-#define CASE(name, ...) \
-    static DavVal case_##name(DavNet *n, const DavVal *in) \
-    { \
-        (void)n; \
-        return __VA_ARGS__; \
+#define CASE(name, ...)                                                                                                \
+    static DavVal case_##name(DavNet *n, const DavVal *in)                                                             \
+    {                                                                                                                  \
+        (void)n;                                                                                                       \
+        return __VA_ARGS__;                                                                                            \
     }
 
 CASE(conv1d, dav_conv(n, "c", in[0], 4, .kernel = {3}, .stride = {2}, .pad = {3}, .dilation = {2}, .groups = 2))
 CASE(depthwise, dav_conv(n, "c", in[0], 5, .kernel = {4}, .pad = {1}, .groups = 5, .no_bias = true))
 CASE(conv2d, dav_conv(n, "c", in[0], 4, .kernel = {3, 2}, .stride = {2, 1}, .pad = {1, 2}, .dilation = {1, 2}))
 CASE(conv3d, dav_conv(n, "c", in[0], 2, .kernel = {2, 3, 3}, .stride = {1, 1, 2}, .pad = {0, 1, 1}))
-CASE(transposed1d, dav_conv_transposed(n, "c", in[0], 6, .kernel = {3}, .stride = {3}, .pad = {1}, .more = {2}, .dilation = {2},
-                                       .groups = 2))
+CASE(transposed1d, dav_conv_transposed(n, "c", in[0], 6, .kernel = {3}, .stride = {3}, .pad = {1}, .more = {2},
+                                       .dilation = {2}, .groups = 2))
 CASE(transposed2d, dav_conv_transposed(n, "c", in[0], 3, .kernel = {4, 3}, .stride = {2, 1}, .pad = {1, 0}))
 CASE(matmul, dav_matmul(in[0], in[1]))
 CASE(linear, dav_linear(n, "l", in[0], 5))
@@ -53,7 +54,8 @@ CASE(top_k, dav_top_k(in[0], 1, 3, NULL))
 CASE(cumsum, dav_cumsum(in[0], 1, .exclusive = true, .reverse = true))
 CASE(broadcast, dav_sub(dav_where(dav_gt(in[0], in[1]), dav_mul(in[0], in[1]), in[2]),
                         dav_div(0.5, dav_add(dav_square(in[0]), 1))))
-CASE(shapes, dav_swap(dav_concat(1, dav_pad(dav_slice_step(in[0], 1, 1, -1, 2), 1, 1, 2, 3), dav_reverse(dav_slice(in[0], 1, 0, 5), 1)),
+CASE(shapes, dav_swap(dav_concat(1, dav_pad(dav_slice_step(in[0], 1, 1, -1, 2), 1, 1, 2, 3),
+                                 dav_reverse(dav_slice(in[0], 1, 0, 5), 1)),
                       0, 1))
 CASE(window, dav_window(in[0], 1, 4, .step = 2, .pad = 1))
 CASE(fold, dav_fold(in[0], 1, 9, .step = 2, .dilation = 2, .pad = 1))
@@ -94,19 +96,55 @@ static DavVal case_second_order(DavNet *n, const DavVal *in)
     return dav_sum(dav_square(dav_grad(y, in[0])), -1);
 }
 
-static const struct Case { const char *name; CaseFn fn; } cases[] = {
-    {"conv1d", case_conv1d}, {"conv1d-depthwise", case_depthwise}, {"conv2d", case_conv2d}, {"conv3d", case_conv3d},
-    {"transposed1d", case_transposed1d}, {"transposed2d", case_transposed2d}, {"matmul", case_matmul},
-    {"matmul-batch", case_matmul}, {"matmul-batch-one", case_matmul}, {"matmul-vector", case_matmul},
-    {"matmul-column", case_matmul}, {"matmul-dot", case_matmul}, {"linear", case_linear}, {"layer-norm", case_layer_norm},
-    {"rms-norm", case_rms_norm}, {"group-norm", case_group_norm}, {"batch-norm", case_batch_norm}, {"gelu", case_gelu},
-    {"gelu-tanh", case_gelu_tanh}, {"silu", case_silu}, {"sigmoid", case_sigmoid}, {"softplus", case_softplus},
-    {"softmax", case_softmax}, {"log-softmax", case_log_softmax}, {"logsumexp", case_logsumexp},
-    {"cross-entropy", case_cross_entropy}, {"cross-entropy-wide", case_cross_entropy}, {"mean-var", case_mean_var},
-    {"max-pool", case_max_pool}, {"max-pool2d", case_max_pool2d}, {"avg-pool2d", case_avg_pool2d}, {"attention", case_attention},
-    {"attention-causal", case_causal}, {"embedding", case_embedding}, {"take", case_take}, {"one-hot", case_one_hot},
-    {"top-k", case_top_k}, {"cumsum", case_cumsum}, {"broadcast", case_broadcast}, {"shapes", case_shapes},
-    {"window", case_window}, {"fold", case_fold}, {"loop", case_loop}, {"call", case_call}, {"second-order", case_second_order},
+static const struct Case {
+    const char *name;
+    CaseFn fn;
+} cases[] = {
+    {"conv1d", case_conv1d},
+    {"conv1d-depthwise", case_depthwise},
+    {"conv2d", case_conv2d},
+    {"conv3d", case_conv3d},
+    {"transposed1d", case_transposed1d},
+    {"transposed2d", case_transposed2d},
+    {"matmul", case_matmul},
+    {"matmul-batch", case_matmul},
+    {"matmul-batch-one", case_matmul},
+    {"matmul-vector", case_matmul},
+    {"matmul-column", case_matmul},
+    {"matmul-dot", case_matmul},
+    {"linear", case_linear},
+    {"layer-norm", case_layer_norm},
+    {"rms-norm", case_rms_norm},
+    {"group-norm", case_group_norm},
+    {"batch-norm", case_batch_norm},
+    {"gelu", case_gelu},
+    {"gelu-tanh", case_gelu_tanh},
+    {"silu", case_silu},
+    {"sigmoid", case_sigmoid},
+    {"softplus", case_softplus},
+    {"softmax", case_softmax},
+    {"log-softmax", case_log_softmax},
+    {"logsumexp", case_logsumexp},
+    {"cross-entropy", case_cross_entropy},
+    {"cross-entropy-wide", case_cross_entropy},
+    {"mean-var", case_mean_var},
+    {"max-pool", case_max_pool},
+    {"max-pool2d", case_max_pool2d},
+    {"avg-pool2d", case_avg_pool2d},
+    {"attention", case_attention},
+    {"attention-causal", case_causal},
+    {"embedding", case_embedding},
+    {"take", case_take},
+    {"one-hot", case_one_hot},
+    {"top-k", case_top_k},
+    {"cumsum", case_cumsum},
+    {"broadcast", case_broadcast},
+    {"shapes", case_shapes},
+    {"window", case_window},
+    {"fold", case_fold},
+    {"loop", case_loop},
+    {"call", case_call},
+    {"second-order", case_second_order},
 };
 
 typedef struct Run {

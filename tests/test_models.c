@@ -1,5 +1,5 @@
-/* The models of this program that have no outside reference against PyTorch (tests/reference/small_models.py); all models: what
- * their tables say, configurations at their limits, memory that runs out while they are built. */
+/* The models of this program that have no outside reference against PyTorch (tests/reference/small_models.py); all
+ * models: what their tables say, configurations at their limits, memory that runs out while they are built. */
 #include "frontend/net.h"
 #include "runtime/modelrun.h"
 #include "support/compare.h"
@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
+
 #include <cmocka.h>
 
 static void agree(const char *name, const char *device, DavDtype dtype, double tolerance)
@@ -22,7 +23,11 @@ static void agree(const char *name, const char *device, DavDtype dtype, double t
     assert_true(fd >= 0);
     close(fd);
     const char *folder = arena_printf(arena, "%s/tests/data/models/%s", DAV_SOURCE_DIR, name);
-    ModelRun run = {.dir = &dir, .in = arena_printf(arena, "%s/in.safetensors", folder), .out = out, .vjp = true, .dtype = dtype,
+    ModelRun run = {.dir = &dir,
+                    .in = arena_printf(arena, "%s/in.safetensors", folder),
+                    .out = out,
+                    .vjp = true,
+                    .dtype = dtype,
                     .device = device};
     if (!modeldir_open(arena, &err, r, folder, &dir) || !model_run(&err, &run))
         fail_msg("%s on %s: %s", name, device, err.text);
@@ -74,7 +79,9 @@ static DavVal port_input(Building *b, const DavPort *port)
         size_t n = strcspn(p, ",]");
         const char *word = arena_strn(b->arena, p, n);
         int64_t v;
-        dim[rank++] = text_to_i64(word, &v) ? v : n == 1 ? (*word == 'B' ? b->batch : b->length) : dav_config_int(b->config, word);
+        dim[rank++] = text_to_i64(word, &v) ? v
+                      : n == 1              ? (*word == 'B' ? b->batch : b->length)
+                                            : dav_config_int(b->config, word);
         p += n;
     }
     DavDtype t = DAV_F32;
@@ -110,7 +117,11 @@ static int64_t parameters(const char *name, const char *settings, Err *err)
     Arena *arena = arena_new();
     Registry *r = registry_new();
     const DavModel *m = registry_model(r, err, "test", name);
-    Building b = {.model = m, .config = m ? config_of(arena, err, m, settings) : NULL, .arena = arena, .err = err, .batch = 2,
+    Building b = {.model = m,
+                  .config = m ? config_of(arena, err, m, settings) : NULL,
+                  .arena = arena,
+                  .err = err,
+                  .batch = 2,
                   .length = 33};
     int64_t n = -1;
     if (b.config && mem_protect(err, build, &b)) {
@@ -129,23 +140,32 @@ static void sizes_are_as_published(void **state)
     (void)state;
     Err err = {0};
     int64_t h = 128, layers = 20, layer = h * h * 9 + h + h * h + h + 2 * h;
-    assert_int_equal(parameters("DNAConv", "{}", &err), h * 5 * 9 + h + h / 2 + h * h + h + layers * layer + h * h + h + 5 * h + 5);
+    assert_int_equal(parameters("DNAConv", "{}", &err),
+                     h * 5 * 9 + h + h / 2 + h * h + h + layers * layer + h * h + h + 5 * h + 5);
     int64_t oracle = parameters("SeqCNN", "{}", &err);
     assert_in_range(oracle, 94000, 238000);
-    assert_int_equal(parameters("MPRADragoNN", "{}", &err), 5 * 4 * 120 + 2 * 5 * 120 * 120 + 3 * 5 * 120 + 15960 * 12 + 12);
-    assert_int_equal(parameters("AestheticMLP", "{}", &err), 768 * 1024 + 1024 + 1024 * 128 + 128 + 128 * 64 + 64 + 64 * 16 + 16 + 17);
+    assert_int_equal(parameters("MPRADragoNN", "{}", &err),
+                     5 * 4 * 120 + 2 * 5 * 120 * 120 + 3 * 5 * 120 + 15960 * 12 + 12);
+    assert_int_equal(parameters("AestheticMLP", "{}", &err),
+                     768 * 1024 + 1024 + 1024 * 128 + 128 + 128 * 64 + 64 + 64 * 16 + 16 + 17);
     assert_int_equal(err.kind, ERR_NONE);
 }
 
 static void settings_at_their_limits_build_or_say_why(void **state)
 {
-    static const struct { const char *model, *settings, *words; } cases[] = {
-        {"DNAConv", "{\"alphabet_size\": 2, \"hidden_dim\": 2, \"num_cnn_stacks\": 1, \"kernel_size\": 1, \"dilations\": [4096]}", NULL},
-        {"DNAConv", "{\"alphabet_size\": 64, \"hidden_dim\": 4096, \"kernel_size\": 129, \"dilations\": [4096, 1]}", NULL},
+    static const struct {
+        const char *model, *settings, *words;
+    } cases[] = {
+        {"DNAConv",
+         "{\"alphabet_size\": 2, \"hidden_dim\": 2, \"num_cnn_stacks\": 1, \"kernel_size\": 1, \"dilations\": [4096]}",
+         NULL},
+        {"DNAConv", "{\"alphabet_size\": 64, \"hidden_dim\": 4096, \"kernel_size\": 129, \"dilations\": [4096, 1]}",
+         NULL},
         {"DNAConv", "{\"dilations\": []}", NULL},
         {"DNAConv", "{\"hidden_dim\": 7}", "hidden_dim is 7, expected an even number (nearest: 8)"},
         {"DNAConv", "{\"kernel_size\": 4}", "kernel_size is 4, expected an odd number (nearest: 5)"},
-        {"DNAConv", "{\"num_cnn_stacks\": 64, \"dilations\": [1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1]}", "at most 1024 layers"},
+        {"DNAConv", "{\"num_cnn_stacks\": 64, \"dilations\": [1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1]}",
+         "at most 1024 layers"},
         {"DNAConv", "{\"clean_data\": true}", "only as false"},
         {"DNAConv", "{\"hidden_dim\": 4097}", "expected an integer from 2 to 4096"},
         {"SeqCNN", "{\"channels\": [8], \"kernels\": [3, 3], \"pool\": [1]}", "one of each for each block"},
@@ -176,7 +196,11 @@ static void memory_may_run_out_at_any_point(void **state)
         for (int64_t n = 1; !finished; n++) {
             Arena *arena = arena_new();
             Err err = {0};
-            Building b = {.model = model, .config = config_of(arena, &err, model, "{}"), .arena = arena, .err = &err, .batch = 2,
+            Building b = {.model = model,
+                          .config = config_of(arena, &err, model, "{}"),
+                          .arena = arena,
+                          .err = &err,
+                          .batch = 2,
                           .length = 40};
             mem_fail_at(n);
             finished = mem_protect(&err, build, &b);
@@ -206,8 +230,10 @@ static void names_have_a_nearest(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(small_models_agree_with_pytorch),       cmocka_unit_test(sizes_are_as_published),
-        cmocka_unit_test(settings_at_their_limits_build_or_say_why), cmocka_unit_test(memory_may_run_out_at_any_point),
+        cmocka_unit_test(small_models_agree_with_pytorch),
+        cmocka_unit_test(sizes_are_as_published),
+        cmocka_unit_test(settings_at_their_limits_build_or_say_why),
+        cmocka_unit_test(memory_may_run_out_at_any_point),
         cmocka_unit_test(names_have_a_nearest),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

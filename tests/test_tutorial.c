@@ -1,5 +1,5 @@
-/* docs/tutorial.md: its network is built by `dav build`, agrees with PyTorch (tests/reference/tutorial.py), and is trained; plugins
- * that are not what they should be are refused. */
+/* docs/tutorial.md: its network is built by `dav build`, agrees with PyTorch (tests/reference/tutorial.py), and is
+ * trained; plugins that are not what they should be are refused. */
 #include "support/compare.h"
 #include <setjmp.h>
 #include <stdarg.h>
@@ -8,6 +8,7 @@
 #include <string.h>
 #include <sys/wait.h>
 #include <unistd.h>
+
 #include <cmocka.h>
 
 #define DATA DAV_SOURCE_DIR "/tests/data/tutorial"
@@ -42,8 +43,8 @@ static int dav(const char *fmt, ...)
     va_start(ap, fmt);
     vsnprintf(arguments, sizeof arguments, fmt, ap);
     va_end(ap);
-    snprintf(command, sizeof command, "DAV_INCLUDE_DIR='%s/include' '%s' %s >%s/said 2>&1", DAV_SOURCE_DIR, DAV_BINARY, arguments,
-             scratch);
+    snprintf(command, sizeof command, "DAV_INCLUDE_DIR='%s/include' '%s' %s >%s/said 2>&1", DAV_SOURCE_DIR, DAV_BINARY,
+             arguments, scratch);
     int status = system(command);
     return WIFEXITED(status) ? WEXITSTATUS(status) : 128;
 }
@@ -75,9 +76,11 @@ static void build_from(const char *name, const char *code)
 static void agrees_with_pytorch(void **state)
 {
     (void)state;
-    assert_runs(dav("run --plugin %s " DATA " --in " DATA "/in.safetensors --out %s --vjp", path("transformer.so"), path("out")));
+    assert_runs(dav("run --plugin %s " DATA " --in " DATA "/in.safetensors --out %s --vjp", path("transformer.so"),
+                    path("out")));
     Err err = {0};
-    SafeTensors *out = safetensors_open(&err, path("out")), *want = safetensors_open(&err, DATA "/expected.safetensors");
+    SafeTensors *out = safetensors_open(&err, path("out")),
+                *want = safetensors_open(&err, DATA "/expected.safetensors");
     assert_non_null(out);
     assert_non_null(want);
     const char *where; /* the key's bias has no effect: its gradient is rounding around 0 */
@@ -114,8 +117,10 @@ static void learns_and_is_listed(void **state)
 static void mistakes_name_the_line(void **state)
 {
     (void)state;
-    assert_int_equal(dav("pretrain --plugin %s --config " TUTORIAL "/pretrain.yaml --data /dev/null --out %s --set model.widht=8",
-                         path("transformer.so"), path("never")), 2);
+    assert_int_equal(dav("pretrain --plugin %s --config " TUTORIAL
+                         "/pretrain.yaml --data /dev/null --out %s --set model.widht=8",
+                         path("transformer.so"), path("never")),
+                     2);
     assert_said("did you mean");
     Err err = {0};
     char *config = read_text(DATA "/config.json"), *heads = strstr(config, "\"heads\": 2");
@@ -123,8 +128,9 @@ static void mistakes_name_the_line(void **state)
     assert_true(file_mkdirs(&err, path("odd")));
     assert_true(file_write(&err, path("odd/config.json"), config, strlen(config)));
     mem_free(config);
-    assert_int_equal(dav("run --plugin %s %s --in " DATA "/in.safetensors --out %s --vjp", path("transformer.so"), path("odd"),
-                         path("never")), 2);
+    assert_int_equal(dav("run --plugin %s %s --in " DATA "/in.safetensors --out %s --vjp", path("transformer.so"),
+                         path("odd"), path("never")),
+                     2);
     assert_said("transformer.c:");
     assert_said("3 heads do not divide the width 8");
     assert_false(file_exists(path("never")));
@@ -200,9 +206,9 @@ static int teardown(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(agrees_with_pytorch),    cmocka_unit_test(learns_and_is_listed), cmocka_unit_test(mistakes_name_the_line),
-        cmocka_unit_test(other_plugins_are_refused), cmocka_unit_test(page_shows_the_file),
-        cmocka_unit_test(models_document_is_up_to_date),
+        cmocka_unit_test(agrees_with_pytorch),    cmocka_unit_test(learns_and_is_listed),
+        cmocka_unit_test(mistakes_name_the_line), cmocka_unit_test(other_plugins_are_refused),
+        cmocka_unit_test(page_shows_the_file),    cmocka_unit_test(models_document_is_up_to_date),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
 }

@@ -168,7 +168,7 @@ DavVal dav_concat_(DavPlace at, int axis, int n, const DavVal *x);
 DavVal dav_reverse_(DavPlace at, DavVal x, int axis);
 
 /* Windows of `size` along axis as a new last axis: out[.., i, .., k] = x[.., i*step + k*dilation - pad, ..], and `fill`
- * outside of x; as many windows as fit.  dav_fold is its transpose: sums what windows read back into an axis of `count`. */
+ * outside of x; as many windows as fit.  dav_fold is the transpose: sums what windows read into an axis of `count`. */
 typedef struct DavWindow { int64_t step, dilation, pad; double fill; } DavWindow; /* 0: step size, dilation 1 */
 #define dav_window(x, axis, size, ...) dav_window_(DAV_HERE, x, axis, size, (DavWindow){__VA_ARGS__})
 #define dav_fold(x, axis, count, ...) dav_fold_(DAV_HERE, x, axis, count, (DavWindow){__VA_ARGS__})

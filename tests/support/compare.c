@@ -4,7 +4,9 @@
 
 static double element(const SafeTensor *t, int64_t i)
 {
-    return t->dtype == DAV_F64 ? ((const double *)t->data)[i] : t->dtype == DAV_F32 ? (double)((const float *)t->data)[i] : NAN;
+    return t->dtype == DAV_F64   ? ((const double *)t->data)[i]
+           : t->dtype == DAV_F32 ? (double)((const float *)t->data)[i]
+                                 : NAN;
 }
 
 static double disagreement(const SafeTensor *out, const SafeTensor *want)
