@@ -1,9 +1,10 @@
 /* autodiff: every grad node becomes the graph of its gradients, by reverse mode.
  *
- * Nodes are copied in order; where a grad node stands, one sweep walks back over what has been copied so far and appends the
- * cotangents.  An inner gradient thus is plain graph by the time an outer one meets it: gradients of gradients need nothing
- * special.  Forward values are used, never recomputed; what does not depend on the xs is not visited; cotangents that meet are
- * added where they meet.  Stands before every pass that looks at dtypes, layouts or kernels, so those see both directions.
+ * Nodes are copied in order; where a grad node stands, one sweep walks back over what has been copied so far and
+ * appends the cotangents.  An inner gradient thus is plain graph by the time an outer one meets it: gradients of
+ * gradients need nothing special.  Forward values are used, never recomputed; what does not depend on the xs is not
+ * visited; cotangents that meet are added where they meet.  Stands before every pass that looks at dtypes, layouts or
+ * kernels, so those see both directions.
  *
  *     %1 = input {name="x" role=data} : f32[3]
  *     %2 = mul %1, %1 : f32[3]

@@ -1,5 +1,6 @@
-/* The gradient rules: grad_<x> for every <x> in the grad column of ops.def.  A rule is given a node of the forward graph and
- * the cotangent of its result, and gives each operand its share.  Where a mistake made a value invalid (0), nothing is given. */
+/* The gradient rules: grad_<x> for every <x> in the grad column of ops.def.  A rule is given a node of the forward
+ * graph and the cotangent of its result, and gives each operand its share.  Where a mistake made a value invalid (0),
+ * nothing is given. */
 #include "passes/autodiff.h"
 #include <math.h>
 #include <string.h>
@@ -311,7 +312,8 @@ static void grad_window(Sweep *s, Val v, Val ct)
 static void grad_fold(Sweep *s, Val v, Val ct)
 {
     const Node *in = node_of(s->g, arg(s, v, 0));
-    give_window_like(s, v, ct, OP_WINDOW, (Attr){.name = A_SIZE, .i = in->dim[in->rank - 1]}, (Attr){.name = A_FILL, .f = 0}, 2);
+    give_window_like(s, v, ct, OP_WINDOW, (Attr){.name = A_SIZE, .i = in->dim[in->rank - 1]},
+                     (Attr){.name = A_FILL, .f = 0}, 2);
 }
 
 static Val dyn_update(Graph *g, Val x, Val part, Val index, int64_t axis)
@@ -359,15 +361,17 @@ static void grad_contract(Sweep *s, Val v, Val ct)
 }
 
 /* ---- host and regions ---- */
-/* The host function named by `vjp` is given the operands, then the cotangent, and answers with the gradients of the operands
- * that are floats, flat and one after the other, in the dtype of the result. */
+/* The host function named by `vjp` is given the operands, then the cotangent, and answers with the gradients of the
+ * operands that are floats, flat and one after the other, in the dtype of the result. */
 static void grad_host(Sweep *s, Val v, Val ct)
 {
     const Node *n = node_of(s->g, v);
     const Attr *vjp = node_attr(n, A_VJP);
     if (!vjp) {
-        err_user_at(s->g->err, n->file, n->line, "the gradient needs the vector-Jacobian product of the host function '%s', "
-                    "which was given without one", attr_s(n, A_NAME));
+        err_user_at(s->g->err, n->file, n->line,
+                    "the gradient needs the vector-Jacobian product of the host function '%s', "
+                    "which was given without one",
+                    attr_s(n, A_NAME));
         return;
     }
     Val *args = arena_array(s->g->arena, Val, n->narg + 1);
@@ -387,7 +391,8 @@ static void grad_host(Sweep *s, Val v, Val ct)
             continue;
         int64_t to = from + type_count(&t);
         if (sweep_wants(s, n->arg[i]))
-            sweep_give(s, n->arg[i], g_cast(s->g, g_reshape(s->g, g_slice(s->g, all, &from, &to, NULL), t.rank, t.dim), t.dtype));
+            sweep_give(s, n->arg[i],
+                       g_cast(s->g, g_reshape(s->g, g_slice(s->g, all, &from, &to, NULL), t.rank, t.dim), t.dtype));
         from = to;
     }
 }

@@ -1,7 +1,8 @@
 /* inline: call regions put in the place of their calls, at any depth (inside of loops too).
  *
- * Stands first: a derivative, a fusion or a transpose that crosses the edge of a repeated block is found without special
- * cases.  What `call` promises, one compilation a block, is kept further down, where equal kernels are compiled once.
+ * Stands first: a derivative, a fusion or a transpose that crosses the edge of a repeated block is found without
+ * special cases.  What `call` promises, one compilation a block, is kept further down, where equal kernels are compiled
+ * once.
  *
  *     %2 = call %1 {graph=@1} : (f32[3])
  *       @1 "block" {

@@ -3,27 +3,34 @@
  *   out[l_0 .. l_nout-1] = sum over the other loops of a[ea(l)] * b[eb(l)]
  *   da[x] = sum over all l with ea(l) = x of dout[l_0 .. l_nout-1] * b[eb(l)]
  *
- * For every axis j of a the equation (sum of coef * l + offset) / div = x_j is solved for one loop m, which gives m = E / D, and
- * m is replaced by that everywhere; the axes of a become the output loops, the loops that are left are summed.  Replacing drops
- * the check that m is whole and in its range, unless m was an axis by itself in dout or b: reading that axis at E / D checks
- * both.  So m is chosen among the loops that are (they all are, in matrix products and convolutions of any order of
- * derivative), and among those the longest, which leaves the least to sum.  Otherwise b is repeated along a new axis m. */
+ * For every axis j of a the equation (sum of coef * l + offset) / div = x_j is solved for one loop m, which gives m = E
+ * / D, and m is replaced by that everywhere; the axes of a become the output loops, the loops that are left are summed.
+ * Replacing drops the check that m is whole and in its range, unless m was an axis by itself in dout or b: reading that
+ * axis at E / D checks both.  So m is chosen among the loops that are (they all are, in matrix products and
+ * convolutions of any order of derivative), and among those the longest, which leaves the least to sum.  Otherwise b is
+ * repeated along a new axis m. */
 #include "passes/autodiff.h"
 #include <string.h>
 
 /* Loops 0..11 are those of the forward spec, FIRST_X + j is the new output loop of axis j. */
 enum { FIRST_X = SPEC_MAX_LOOPS, NVAR = SPEC_MAX_LOOPS + IR_MAX_RANK };
-typedef struct Affine { int64_t coef[NVAR], offset, div; } Affine; /* (sum of coef * variable + offset) / div */
-typedef struct Factor { Val val; int rank; Affine dim[IR_MAX_RANK]; } Factor;
+typedef struct Affine {
+    int64_t coef[NVAR], offset, div;
+} Affine; /* (sum of coef * variable + offset) / div */
+typedef struct Factor {
+    Val val;
+    int rank;
+    Affine dim[IR_MAX_RANK];
+} Factor;
 
 typedef struct Solve {
     Graph *g;
     const ContractSpec *spec;
-    Factor out, other;             /* dout and the operand that is not differentiated for */
-    Affine want[IR_MAX_RANK];      /* what must equal x_j */
-    bool solved[SPEC_MAX_LOOPS];   /* loops replaced */
-    bool too_large;                /* coefficients that no real network has */
-    bool fixed[IR_MAX_RANK];       /* axes whose equation has no loop left: the gradient is 0 where it does not hold */
+    Factor out, other;           /* dout and the operand that is not differentiated for */
+    Affine want[IR_MAX_RANK];    /* what must equal x_j */
+    bool solved[SPEC_MAX_LOOPS]; /* loops replaced */
+    bool too_large;              /* coefficients that no real network has */
+    bool fixed[IR_MAX_RANK];     /* axes whose equation has no loop left: the gradient is 0 where it does not hold */
 } Solve;
 
 static Affine affine_of(const DimExpr *e)
@@ -97,7 +104,8 @@ static void factor_add_axis(Solve *s, Factor *f, int loop)
 {
     Type t = type_of(s->g, f->val);
     if (t.rank == IR_MAX_RANK) {
-        err_user_at(s->g->err, s->g->file, s->g->line, "the gradient of this contraction needs more than %d axes", IR_MAX_RANK);
+        err_user_at(s->g->err, s->g->file, s->g->line, "the gradient of this contraction needs more than %d axes",
+                    IR_MAX_RANK);
         return;
     }
     t.dim[t.rank++] = 1;
@@ -155,7 +163,8 @@ static int choose_loop(const Solve *s, int j)
         if (!uses(&s->want[j], l))
             continue;
         bool checked = factor_checks(&s->out, l) || factor_checks(&s->other, l);
-        if (best < 0 || checked > best_checked || (checked == best_checked && s->spec->extent[l] > s->spec->extent[best])) {
+        if (best < 0 || checked > best_checked ||
+            (checked == best_checked && s->spec->extent[l] > s->spec->extent[best])) {
             best = l;
             best_checked = checked;
         }
@@ -201,7 +210,8 @@ static bool emit_expr(const Affine *a, const int *number, DimExpr *e)
     return true;
 }
 
-/* An axis that is one loop must have its extent: cuts it, or adds the zeros that reading past its end would have given. */
+/* An axis that is one loop must have its extent: cuts it, or adds the zeros that reading past its end would have given.
+ */
 static void fit_axes(Graph *g, Factor *f, const int64_t *extent_of)
 {
     int64_t zero[IR_MAX_RANK] = {0}, limit[IR_MAX_RANK], more[IR_MAX_RANK] = {0};
@@ -288,7 +298,9 @@ Val contract_grad(Graph *g, Val v, int o, Val ct)
     const Node *n = node_of(g, v);
     const ContractSpec *spec = attr_spec(n);
     Type x = type_of(g, n->arg[o]);
-    Solve s = {.g = g, .spec = spec, .out = factor_of(g_cast(g, ct, x.dtype), spec->nout),
+    Solve s = {.g = g,
+               .spec = spec,
+               .out = factor_of(g_cast(g, ct, x.dtype), spec->nout),
                .other = factor_of(n->arg[1 - o], spec->rank[1 - o])};
     for (int i = 0; i < spec->nout; i++)
         s.out.dim[i] = affine_var(i);
@@ -308,7 +320,8 @@ Val contract_grad(Graph *g, Val v, int o, Val ct)
             if (plain[j] == first && !s.too_large)
                 solve_axis(&s, j, x.rank);
     if (s.too_large) {
-        err_user_at(g->err, g->file, g->line, "the index expressions of this contraction have numbers too large for a gradient");
+        err_user_at(g->err, g->file, g->line,
+                    "the index expressions of this contraction have numbers too large for a gradient");
         return 0;
     }
     ContractSpec out = {0};

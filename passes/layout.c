@@ -1,10 +1,11 @@
 /* layout: channels last inside, whatever order the model was written in.
  *
- * A contraction reads and writes any order of axes for free (its index expressions change), and fast ones want the channels of
- * an activation last.  So the result of a contraction with weights gets its channels as last axis, and every value is built in
- * an order of its own: value v of the old graph stands in the new one as transpose(v, perm).  Elementwise work, reductions,
- * broadcasts, slices, ... take over the order of their operands; transposes only change the order that is noted; constants and
- * repeated values take any.  What is left are transposes of inputs and outputs at the edges of the graph.
+ * A contraction reads and writes any order of axes for free (its index expressions change), and fast ones want the
+ * channels of an activation last.  So the result of a contraction with weights gets its channels as last axis, and
+ * every value is built in an order of its own: value v of the old graph stands in the new one as transpose(v, perm).
+ * Elementwise work, reductions, broadcasts, slices, ... take over the order of their operands; transposes only change
+ * the order that is noted; constants and repeated values take any.  What is left are transposes of inputs and outputs
+ * at the edges of the graph.
  *
  *   %3 = contract %1, %2 {spec="a d c+e-1, b d e -> a b c | d=8 e=3"} : f32[4,16,100]
  *   %4 = exp %3 : f32[4,16,100]

@@ -1,5 +1,5 @@
-/* Contractions in the layout pass: operands are read in whatever order they have, and the result is written with its channels
- * last when the contraction is one of activations with weights. */
+/* Contractions in the layout pass: operands are read in whatever order they have, and the result is written with its
+ * channels last when the contraction is one of activations with weights. */
 #include "passes/layout.h"
 #include "passes/specs.h"
 
@@ -32,8 +32,8 @@ static int own_loops(const ContractSpec *s, int operand, int64_t least, int *las
     return count;
 }
 
-/* Output channels: the one loop that the weights alone have, while the activations have several (samples, positions).  A batch of
- * one sample counts like any other, so that its results have the same bits. */
+/* Output channels: the one loop that the weights alone have, while the activations have several (samples, positions).
+ * A batch of one sample counts like any other, so that its results have the same bits. */
 static int channel_loop(const Layout *l, const Node *n)
 {
     const ContractSpec *s = attr_spec(n);
@@ -41,7 +41,8 @@ static int channel_loop(const Layout *l, const Node *n)
     for (int o = 0; o < 2; o++) {
         int channel = -1, other;
         bool like_weights = l->weights[n->arg[o]] || node_count(l->in, n->arg[o]) < type_count(&result);
-        if (like_weights && own_loops(s, o, 2, &channel) == 1 && own_loops(s, 1 - o, 1, &other) > 1 && is_axis(s, o, channel))
+        if (like_weights && own_loops(s, o, 2, &channel) == 1 && own_loops(s, 1 - o, 1, &other) > 1 &&
+            is_axis(s, o, channel))
             return channel;
     }
     return -1;

@@ -1,8 +1,11 @@
-/* Reshapes in the layout pass.  The axes before and after fall into segments of equal size, each as short as can be; a reshape
- * inside of a segment does not care where the segment stands, as long as its own axes stay together and in order. */
+/* Reshapes in the layout pass.  The axes before and after fall into segments of equal size, each as short as can be; a
+ * reshape inside of a segment does not care where the segment stands, as long as its own axes stay together and in
+ * order. */
 #include "passes/layout.h"
 
-typedef struct Segments { int n, of_old[IR_MAX_RANK], of_new[IR_MAX_RANK]; } Segments; /* axis -> segment */
+typedef struct Segments {
+    int n, of_old[IR_MAX_RANK], of_new[IR_MAX_RANK];
+} Segments; /* axis -> segment */
 
 static Segments cut(const Node *was, const Node *is)
 {

@@ -1,9 +1,10 @@
 /* The gradient of a loop is a loop that runs backwards.
  *
- * The forward loop stacks every carried value as it came into each iteration.  The reverse loop reads those stacks, the scanned
- * operands and the cotangents of the stacked results from the end to the start; its body recomputes one iteration and sweeps
- * back through it.  It carries the cotangents of the carried values and the sums for the invariant operands; it stacks the
- * cotangents of the scanned operands.  It is made like every loop of this pass, so it can be differentiated again. */
+ * The forward loop stacks every carried value as it came into each iteration.  The reverse loop reads those stacks, the
+ * scanned operands and the cotangents of the stacked results from the end to the start; its body recomputes one
+ * iteration and sweeps back through it.  It carries the cotangents of the carried values and the sums for the invariant
+ * operands; it stacks the cotangents of the scanned operands.  It is made like every loop of this pass, so it can be
+ * differentiated again. */
 #include "passes/autodiff.h"
 #include <string.h>
 
@@ -47,16 +48,16 @@ Val loop_stacking(Graph *g, const Graph *body, const Val *arg, int narg, int64_t
 /* ---- the reverse loop ---- */
 typedef struct Reverse {
     Sweep *s;
-    const Graph *body;        /* of the forward loop */
+    const Graph *body; /* of the forward loop */
     Val loop;
     const Node *n;
     int64_t trip;
-    int carry, scan;          /* of the forward loop */
-    Graph *back;              /* body of the reverse loop */
-    Val *arg;                 /* operands of the reverse loop, in the order of back's inputs */
+    int carry, scan; /* of the forward loop */
+    Graph *back;     /* body of the reverse loop */
+    Val *arg;        /* operands of the reverse loop, in the order of back's inputs */
     int narg;
-    Val *forward_in;          /* in back: what the forward body is given */
-    Val *ct_out;              /* in back: cotangent of each result of the forward body, 0: none */
+    Val *forward_in; /* in back: what the forward body is given */
+    Val *ct_out;     /* in back: cotangent of each result of the forward body, 0: none */
 } Reverse;
 
 static Val outer_ct(const Reverse *r, int result)
@@ -113,7 +114,8 @@ static int add_scanned(Reverse *r)
     return r->narg - before;
 }
 
-/* Recomputes an iteration in the body of the reverse loop and sweeps back through it: cotangents of the body's inputs. */
+/* Recomputes an iteration in the body of the reverse loop and sweeps back through it: cotangents of the body's inputs.
+ */
 static Val *sweep_iteration(Reverse *r)
 {
     Graph *back = r->back;
@@ -170,8 +172,14 @@ void loop_grad(Sweep *s, Val loop)
     Graph *g = s->g;
     const Node *n = node_of(g, loop);
     const Graph *body = attr_graph(n, A_GRAPH);
-    Reverse r = {.s = s, .body = body, .loop = loop, .n = n, .trip = attr_i(n, A_TRIP), .carry = (int)attr_i(n, A_CARRY),
-                 .scan = (int)attr_i(n, A_SCAN), .back = graph_new(g->arena, g->err, arena_printf(g->arena, "%s.back", body->name))};
+    Reverse r = {.s = s,
+                 .body = body,
+                 .loop = loop,
+                 .n = n,
+                 .trip = attr_i(n, A_TRIP),
+                 .carry = (int)attr_i(n, A_CARRY),
+                 .scan = (int)attr_i(n, A_SCAN),
+                 .back = graph_new(g->arena, g->err, arena_printf(g->arena, "%s.back", body->name))};
     r.arg = arena_array(g->arena, Val, 3 * n->narg + body->nout + 1);
     r.forward_in = arena_array(g->arena, Val, n->narg + 1);
     r.ct_out = arena_array(g->arena, Val, body->nout + 1);

@@ -1,11 +1,11 @@
 /* precision: bf16 storage and products, f32 sums, when the user asks for bf16.
  *
- * The operands of every f32 contraction become bf16; it accumulates in f32 and gives f32.  Everything else (sums, norms,
- * softmax, losses, the residual stream, gradients of parameters, the optimiser) stays f32.  The cast of an activation becomes
- * the last step of the kernel that makes it, so that what only contractions read is stored in bf16, once for the forward
- * product and for the gradient of the weight; the cast of a parameter depends on parameters alone and is made once per update.
- * Casts move in front of views, where they are shared and small.  Stands after autodiff, so that derivatives are taken of the
- * model as it was written and both directions are rounded alike.
+ * The operands of every f32 contraction become bf16; it accumulates in f32 and gives f32.  Everything else (sums,
+ * norms, softmax, losses, the residual stream, gradients of parameters, the optimiser) stays f32.  The cast of an
+ * activation becomes the last step of the kernel that makes it, so that what only contractions read is stored in bf16,
+ * once for the forward product and for the gradient of the weight; the cast of a parameter depends on parameters alone
+ * and is made once per update. Casts move in front of views, where they are shared and small.  Stands after autodiff,
+ * so that derivatives are taken of the model as it was written and both directions are rounded alike.
  *
  *   %3 = contract %1, %2 {spec="a c, c b -> a b | c=64"} : f32[8,32]
  * ->

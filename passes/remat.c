@@ -1,13 +1,15 @@
-/* remat: values of the forward part are computed again in the backward part when keeping them all would exceed the budget.
+/* remat: values of the forward part are computed again in the backward part when keeping them all would exceed the
+ * budget.
  *
- * The graph is cut in two where most bytes are live.  The forward part, what is before that place, is cut into 64, 32, .. 2
- * stretches of equal work, each at the place near there where least is live.  What is live at a cut is kept; what else the
- * backward part reads is computed again from kept values, right before it is first read.  Each plan is lowered and planned like
- * the real program, so that the bytes compared with the budget are those of the arena that will be allocated; the first plan
- * that fits is taken.  (Cheap elementwise work is computed again anyway: fusion sees to it.)
+ * The graph is cut in two where most bytes are live.  The forward part, what is before that place, is cut into 64, 32,
+ * .. 2 stretches of equal work, each at the place near there where least is live.  What is live at a cut is kept; what
+ * else the backward part reads is computed again from kept values, right before it is first read.  Each plan is lowered
+ * and planned like the real program, so that the bytes compared with the budget are those of the arena that will be
+ * allocated; the first plan that fits is taken.  (Cheap elementwise work is computed again anyway: fusion sees to it.)
  *
- * What is computed again must not be merged with its first computation, nor be done early: its sources pass through a slice of
- * their full size whose start depends on what the backward part has just computed (and is clamped to 0 whatever that is).
+ * What is computed again must not be merged with its first computation, nor be done early: its sources pass through a
+ * slice of their full size whose start depends on what the backward part has just computed (and is clamped to 0
+ * whatever that is).
  *
  *     %2 = exp %1 : f32[8]
  *     %3 = ... the backward part ...
@@ -138,7 +140,8 @@ static Val best_cut(const int64_t *live, Val from, Val to)
 static bool *keep_cuts(const Forward *f, int stretches)
 {
     bool *keep = arena_array(f->arena, bool, f->g->n);
-    int64_t *live = arena_array(f->arena, int64_t, f->g->n + 1), *ends = arena_array(f->arena, int64_t, f->g->n + 1), now = 0;
+    int64_t *live = arena_array(f->arena, int64_t, f->g->n + 1), *ends = arena_array(f->arena, int64_t, f->g->n + 1),
+            now = 0;
     double total = 0, done = 0;
     for (Val v = 1; v <= f->end; v++) {
         now += f->bytes[v];
@@ -200,7 +203,8 @@ static void mark_there(Remat *r)
     const Graph *g = r->f->g;
     for (Val v = 1; v <= r->f->end; v++) {
         const Node *n = node_of(g, v);
-        r->there[v] = r->keep[v] || !r->f->data[v] || !can_repeat(n) || (!r->f->bytes[v] && n->narg == 1 && r->there[n->arg[0]]);
+        r->there[v] =
+            r->keep[v] || !r->f->data[v] || !can_repeat(n) || (!r->f->bytes[v] && n->narg == 1 && r->there[n->arg[0]]);
     }
 }
 
@@ -316,12 +320,16 @@ static bool report_failure(PassCx *cx, const Plan *best, int64_t budget)
         if (top < 0)
             break;
         const Node *n = node_of(best->g, best->buf[top].val);
-        buf_printf(&text, "%s%" PRId64 " bytes made at %s:%d", k ? ", " : "", best->buf[top].bytes, n->file ? n->file : "?", n->line);
+        buf_printf(&text, "%s%" PRId64 " bytes made at %s:%d", k ? ", " : "", best->buf[top].bytes,
+                   n->file ? n->file : "?", n->line);
         below = best->buf[top].bytes;
         seen = top;
     }
-    err_user(cx->err, "graph '%s': a memory budget of %" PRId64 " bytes cannot be met: with everything computed again that can be, "
-             "the peak is %" PRId64 " bytes; largest values: %s", best->g->name, budget, best->arena_bytes, text.at ? text.at : "none");
+    err_user(cx->err,
+             "graph '%s': a memory budget of %" PRId64
+             " bytes cannot be met: with everything computed again that can be, "
+             "the peak is %" PRId64 " bytes; largest values: %s",
+             best->g->name, budget, best->arena_bytes, text.at ? text.at : "none");
     buf_free(&text);
     return false;
 }
@@ -345,8 +353,10 @@ static bool search(PassCx *cx, const Graph *in, Graph *out, int64_t budget)
     if (!chosen)
         return report_failure(cx, best, budget);
     if (chosen != in)
-        cx->memory_note = arena_printf(cx->arena, "planned %" PRId64 " -> %" PRId64 " bytes under a budget of %" PRId64
-                                       ", %d values computed again", plan->arena_bytes, best->arena_bytes, budget, repeated);
+        cx->memory_note = arena_printf(cx->arena,
+                                       "planned %" PRId64 " -> %" PRId64 " bytes under a budget of %" PRId64
+                                       ", %d values computed again",
+                                       plan->arena_bytes, best->arena_bytes, budget, repeated);
     graph_copy_live(out, chosen, NULL);
     return cx->err->kind == ERR_NONE;
 }

@@ -37,7 +37,10 @@ static bool dump_graph(PassCx *cx, int number, const char *pass, const Graph *g)
     return ok;
 }
 
-typedef struct InFlight { const char *pass; const Graph *in, *out; } InFlight;
+typedef struct InFlight {
+    const char *pass;
+    const Graph *in, *out;
+} InFlight;
 
 /* For die: which pass broke, and on what. */
 static void print_in_flight(void *arg)

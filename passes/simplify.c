@@ -1,9 +1,10 @@
-/* simplify: rebuilds the graph without what nobody reads, and applies the algebra that needs a look at more than one node.
+/* simplify: rebuilds the graph without what nobody reads, and applies the algebra that needs a look at more than one
+ * node.
  *
- * Building has already merged equal nodes and folded constants (ir/fold.c, rewrites that keep every bit); the rules here also
- * move work to smaller values: sums of repeated values become products, elementwise work moves in front of a broadcast,
- * transposes disappear into the index expressions of contractions.  Loops lose results that are not picked and operands that
- * are not read, among them the stacks that autodiff made in case a gradient would need them.
+ * Building has already merged equal nodes and folded constants (ir/fold.c, rewrites that keep every bit); the rules
+ * here also move work to smaller values: sums of repeated values become products, elementwise work moves in front of a
+ * broadcast, transposes disappear into the index expressions of contractions.  Loops lose results that are not picked
+ * and operands that are not read, among them the stacks that autodiff made in case a gradient would need them.
  *
  *     %2 = broadcast %1 {shape=[2,3,4]} : f32[2,3,4]
  *     %3 = sum %2 {axes=[0,1]} : f32[1,1,4]
@@ -12,9 +13,9 @@
  *     %3 = const {value=3} : f32[1,1,4]
  *     %4 = mul %2, %3 : f32[1,1,4]
  */
+#include "passes/simplify.h"
 #include "passes/pass.h"
 #include "passes/region.h"
-#include "passes/simplify.h"
 #include <math.h>
 #include <string.h>
 
@@ -155,7 +156,8 @@ static Val simplify_reverse(Graph *g, const Node *n)
 static Val simplify_slice(Graph *g, const Node *n)
 {
     const Node *x = operand(g, n, 0);
-    const int64_t *start = attr_ints(n, A_START, NULL), *limit = attr_ints(n, A_LIMIT, NULL), *stride = attr_ints(n, A_STRIDE, NULL);
+    const int64_t *start = attr_ints(n, A_START, NULL), *limit = attr_ints(n, A_LIMIT, NULL),
+                  *stride = attr_ints(n, A_STRIDE, NULL);
     int64_t from[IR_MAX_RANK], to[IR_MAX_RANK];
     memcpy(from, start, n->rank * sizeof *from);
     memcpy(to, limit, n->rank * sizeof *to);

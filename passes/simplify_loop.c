@@ -57,7 +57,8 @@ Val simplify_loop(Graph *out, const Graph *in, Val v, const Val *map, const bool
         nscan += i >= carry && i < carry + scan;
         arg[narg++] = map[n->arg[i]];
     }
-    Attr extra[] = {{.name = A_TRIP, .i = attr_i(n, A_TRIP)}, {.name = A_CARRY, .i = carry}, {.name = A_SCAN, .i = nscan}};
+    Attr extra[] = {
+        {.name = A_TRIP, .i = attr_i(n, A_TRIP)}, {.name = A_CARRY, .i = carry}, {.name = A_SCAN, .i = nscan}};
     graph_at_node(out, in, v);
     return g_region(out, OP_LOOP, without_inputs(arena, body, keep), arg, narg, extra, 3);
 }

@@ -13,8 +13,12 @@
 
 #define LEN(a) ((int)(sizeof(a) / sizeof *(a)))
 
-/* ---- elementwise: every op of the table that has a gradient, over shapes with size 1, odd sizes and broadcasting ---- */
-typedef struct Pointwise { Op op; int repeated; } Pointwise; /* repeated: which operand has size 1 in axis 1, -1: none */
+/* ---- elementwise: every op of the table that has a gradient, over shapes with size 1, odd sizes and broadcasting ----
+ */
+typedef struct Pointwise {
+    Op op;
+    int repeated;
+} Pointwise; /* repeated: which operand has size 1 in axis 1, -1: none */
 
 static Val build_pointwise(Graph *g, const Val *x, const void *with)
 {
@@ -42,8 +46,12 @@ static void test_elementwise(void **state)
         for (int s = 0; s < LEN(shapes); s++)
             for (int repeated = -1; repeated < (info->arity > 1 ? info->arity : 0); repeated++) {
                 Pointwise p = {(Op)op, repeated};
-                GradCase c = {.name = info->text, .nin = info->arity, .lo = info->test_lo, .hi = info->test_hi,
-                              .build = build_pointwise, .with = &p};
+                GradCase c = {.name = info->text,
+                              .nin = info->arity,
+                              .lo = info->test_lo,
+                              .hi = info->test_hi,
+                              .build = build_pointwise,
+                              .with = &p};
                 for (int i = 0; i < info->arity; i++) {
                     c.in[i].rank = 2;
                     memcpy(c.in[i].dim, shapes[s], sizeof shapes[s]);
@@ -70,7 +78,8 @@ static Val reduce_all_ways(Graph *g, const Val *x, const void *with)
 
 static Val ties(Graph *g, const Val *x, const void *with)
 {
-    (void)with; /* the largest is reached twice by construction: moving x moves both, so differences see the sum of the shares */
+    (void)with; /* the largest is reached twice by construction: moving x moves both, so differences see the sum of the
+                   shares */
     Val twice = g_concat(g, (Val[]){x[0], x[0]}, 2, 0);
     return square(g, g_reduce_mask(g, OP_RMAX, twice, 1));
 }
@@ -80,7 +89,8 @@ static Val cumsums(Graph *g, const Val *x, const void *with)
     (void)with;
     Val y = square(g, x[0]), sum = 0;
     for (int k = 0; k < 8; k++) {
-        Attr a[] = {{.name = A_AXIS, .i = k >> 2}, {.name = A_EXCLUSIVE, .i = k & 1}, {.name = A_REVERSE, .i = k >> 1 & 1}};
+        Attr a[] = {
+            {.name = A_AXIS, .i = k >> 2}, {.name = A_EXCLUSIVE, .i = k & 1}, {.name = A_REVERSE, .i = k >> 1 & 1}};
         Val c = square(g, graph_node(g, OP_CUMSUM, &y, 1, a, 3, NULL));
         sum = sum ? g_bin(g, OP_ADD, sum, g_bin(g, OP_MUL, c, g_const_like(g, c, k + 1))) : c;
     }
@@ -122,7 +132,13 @@ static Val windows(Graph *g, const Val *x, const void *with)
 {
     (void)with; /* x: [2, 9, 1] */
     Val y = square(g, x[0]);
-    Attr w[] = {num(A_AXIS, 1), num(A_SIZE, 3), num(A_STEP, 2), num(A_DILATION, 2), num(A_PAD, 1), num(A_COUNT, 4), {.name = A_FILL, .f = 0.5}};
+    Attr w[] = {num(A_AXIS, 1),
+                num(A_SIZE, 3),
+                num(A_STEP, 2),
+                num(A_DILATION, 2),
+                num(A_PAD, 1),
+                num(A_COUNT, 4),
+                {.name = A_FILL, .f = 0.5}};
     Val win = square(g, graph_node(g, OP_WINDOW, &y, 1, w, 7, NULL));
     Attr f[] = {num(A_AXIS, 1), num(A_STEP, 3), num(A_DILATION, 1), num(A_PAD, 1), num(A_COUNT, 10)};
     return square(g, graph_node(g, OP_FOLD, &win, 1, f, 5, NULL));
@@ -139,7 +155,8 @@ static Val dynamic(Graph *g, const Val *x, const void *with)
 {
     (void)with; /* x: [5, 2], [2, 2]; the second index is clamped */
     Val i = literal(g, DAV_I32, 0, NULL, (double[]){2}), far = literal(g, DAV_I32, 0, NULL, (double[]){9});
-    Val put = graph_node(g, OP_DYN_UPDATE, (Val[]){square(g, x[0]), square(g, x[1]), i}, 3, (Attr[]){num(A_AXIS, 0)}, 1, NULL);
+    Val put = graph_node(g, OP_DYN_UPDATE, (Val[]){square(g, x[0]), square(g, x[1]), i}, 3, (Attr[]){num(A_AXIS, 0)}, 1,
+                         NULL);
     Val cut = graph_node(g, OP_DYN_SLICE, (Val[]){put, far}, 2, (Attr[]){num(A_AXIS, 0), num(A_SIZE, 3)}, 2, NULL);
     return square(g, cut);
 }
@@ -162,7 +179,8 @@ static Val rows(Graph *g, const Val *x, const void *with)
 static Val casts(Graph *g, const Val *x, const void *with)
 {
     (void)with; /* through an integer nothing flows; stop stops */
-    Val whole = g_cast(g, g_cast(g, x[0], DAV_I32), DAV_F64), far = g_cast(g, g_cast(g, square(g, x[0]), DAV_F32), DAV_F64);
+    Val whole = g_cast(g, g_cast(g, x[0], DAV_I32), DAV_F64),
+        far = g_cast(g, g_cast(g, square(g, x[0]), DAV_F32), DAV_F64);
     return g_bin(g, OP_MUL, g_bin(g, OP_ADD, whole, far), g_un(g, OP_STOP, g_const_like(g, x[0], 2)));
 }
 
@@ -170,7 +188,8 @@ static Val casts(Graph *g, const Val *x, const void *with)
 static Val composed(Graph *g, const Val *x, const void *with)
 {
     (void)with; /* x: [3, 5], [1, 5] */
-    Val mean = g_bin(g, OP_MUL, g_reduce_mask(g, OP_SUM, x[0], 2), g_const(g, type_make(DAV_F64, 2, (int64_t[]){3, 1}), 0.2));
+    Val mean =
+        g_bin(g, OP_MUL, g_reduce_mask(g, OP_SUM, x[0], 2), g_const(g, type_make(DAV_F64, 2, (int64_t[]){3, 1}), 0.2));
     Val d = g_bin(g, OP_SUB, x[0], g_broadcast_like(g, mean, x[0]));
     Val var = g_bin(g, OP_MUL, g_reduce_mask(g, OP_SUM, square(g, d), 2), g_const_like(g, mean, 0.2));
     Val r = g_un(g, OP_RSQRT, g_bin(g, OP_ADD, var, g_const_like(g, var, 1e-2)));
@@ -190,7 +209,11 @@ static void test_ops(void **state)
     static const GradCase cases[] = {
         {.name = "reduce axis 0", .nin = 1, .in = {{3, {3, 1, 5}}}, .build = reduce_all_ways, .with = &reduce_masks[0]},
         {.name = "reduce axis 1", .nin = 1, .in = {{3, {3, 4, 1}}}, .build = reduce_all_ways, .with = &reduce_masks[1]},
-        {.name = "reduce axes 0 2", .nin = 1, .in = {{3, {2, 3, 3}}}, .build = reduce_all_ways, .with = &reduce_masks[2]},
+        {.name = "reduce axes 0 2",
+         .nin = 1,
+         .in = {{3, {2, 3, 3}}},
+         .build = reduce_all_ways,
+         .with = &reduce_masks[2]},
         {.name = "reduce all", .nin = 1, .in = {{3, {2, 1, 3}}}, .build = reduce_all_ways, .with = &reduce_masks[3]},
         {.name = "ties", .nin = 1, .in = {{2, {3, 2}}}, .build = ties},
         {.name = "cumsum", .nin = 1, .in = {{2, {3, 4}}}, .build = cumsums},
@@ -209,7 +232,10 @@ static void test_ops(void **state)
 }
 
 /* ---- contractions ---- */
-typedef struct ContractCase { const char *spec; int64_t out[4]; } ContractCase;
+typedef struct ContractCase {
+    const char *spec;
+    int64_t out[4];
+} ContractCase;
 
 static Val build_contract(Graph *g, const Val *x, const void *with)
 {
@@ -223,20 +249,28 @@ static Val build_contract(Graph *g, const Val *x, const void *with)
 static void test_contract(void **state)
 {
     (void)state;
-    static const struct { ContractCase c; struct { int rank; int64_t dim[IR_MAX_RANK]; } in[2]; } cases[] = {
+    static const struct {
+        ContractCase c;
+        struct {
+            int rank;
+            int64_t dim[IR_MAX_RANK];
+        } in[2];
+    } cases[] = {
         {{"a c, c b -> a b | c=3", {2, 4}}, {{2, {2, 3}}, {2, {3, 4}}}},
         {{"a b d, a d c -> a b c | d=2", {2, 3, 1}}, {{3, {2, 3, 2}}, {3, {2, 2, 1}}}},
         {{"c b, a c -> a b | c=3", {2, 4}}, {{2, {3, 4}}, {2, {2, 3}}}},
         {{"a b, c -> a b c", {2, 3, 2}}, {{2, {2, 3}}, {1, {2}}}}, /* outer product */
         {{"a, a -> | a=5", {0}}, {{1, {5}}, {1, {5}}}},
-        {{"a b+d-1 e, d e c -> a b c | d=3 e=2", {2, 5, 2}}, {{3, {2, 5, 2}}, {3, {3, 2, 2}}}},             /* same padding */
-        {{"a 2*b+3*d-2 e, d e c -> a b c | d=3 e=2", {1, 4, 2}}, {{3, {1, 9, 2}}, {3, {3, 2, 2}}}},         /* stride, dilation */
-        {{"a 2*b+e-1 c f, e c f d -> a b c d | e=4 f=2", {1, 3, 2, 1}}, {{4, {1, 6, 2, 2}}, {4, {4, 2, 2, 1}}}}, /* groups */
-        {{"a b+d c, d c -> a b c | d=2", {2, 4, 3}}, {{3, {2, 5, 3}}, {2, {2, 3}}}},                        /* depthwise */
-        {{"a (b-2*d+1)/3 e, d e c -> a b c | d=2 e=2", {1, 8, 1}}, {{3, {1, 3, 2}}, {3, {2, 2, 1}}}},       /* transposed */
-        {{"a b+d-1 2*c+e f, d e f -> a b c | d=3 e=2 f=2", {1, 3, 2}}, {{4, {1, 3, 4, 2}}, {3, {3, 2, 2}}}},  /* 2-d */
-        {{"a+2 3, a -> a", {3}}, {{2, {4, 5}}, {1, {3}}}},                                                  /* constant index */
-        {{"b b, b a -> a | b=3", {2}}, {{2, {3, 3}}, {2, {3, 2}}}},                                         /* diagonal */
+        {{"a b+d-1 e, d e c -> a b c | d=3 e=2", {2, 5, 2}}, {{3, {2, 5, 2}}, {3, {3, 2, 2}}}}, /* same padding */
+        {{"a 2*b+3*d-2 e, d e c -> a b c | d=3 e=2", {1, 4, 2}},
+         {{3, {1, 9, 2}}, {3, {3, 2, 2}}}}, /* stride, dilation */
+        {{"a 2*b+e-1 c f, e c f d -> a b c d | e=4 f=2", {1, 3, 2, 1}},
+         {{4, {1, 6, 2, 2}}, {4, {4, 2, 2, 1}}}},                                                     /* groups */
+        {{"a b+d c, d c -> a b c | d=2", {2, 4, 3}}, {{3, {2, 5, 3}}, {2, {2, 3}}}},                  /* depthwise */
+        {{"a (b-2*d+1)/3 e, d e c -> a b c | d=2 e=2", {1, 8, 1}}, {{3, {1, 3, 2}}, {3, {2, 2, 1}}}}, /* transposed */
+        {{"a b+d-1 2*c+e f, d e f -> a b c | d=3 e=2 f=2", {1, 3, 2}}, {{4, {1, 3, 4, 2}}, {3, {3, 2, 2}}}}, /* 2-d */
+        {{"a+2 3, a -> a", {3}}, {{2, {4, 5}}, {1, {3}}}},          /* constant index */
+        {{"b b, b a -> a | b=3", {2}}, {{2, {3, 3}}, {2, {3, 2}}}}, /* diagonal */
         {{"a+b, a b -> | a=2 b=3", {0}}, {{1, {4}}, {2, {2, 3}}}},
     };
     for (int i = 0; i < LEN(cases); i++) {
@@ -317,8 +351,8 @@ static void test_regions(void **state)
 
 /* ---- host functions ---- */
 /* "product": x^2 y;  "product.vjp" (x, y, ct): the gradients of x and y, one after the other */
-static bool product(void *ctx, Err *err, const char *name, int nin, const Type *in_type, const void *const *in, int nout,
-                    const Type *out_type, void *const *out)
+static bool product(void *ctx, Err *err, const char *name, int nin, const Type *in_type, const void *const *in,
+                    int nout, const Type *out_type, void *const *out)
 {
     (void)ctx, (void)err, (void)nin, (void)nout, (void)out_type;
     int64_t n = type_count(&in_type[0]);
@@ -347,8 +381,13 @@ static void test_host(void **state)
 {
     (void)state;
     static const InterpHost host = {product, NULL};
-    static const GradCase c = {.name = "host", .nin = 2, .in = {{2, {2, 3}}, {2, {2, 3}}}, .build = host_product,
-                               .with = "product.vjp", .order = 1, .host = &host};
+    static const GradCase c = {.name = "host",
+                               .nin = 2,
+                               .in = {{2, {2, 3}}, {2, {2, 3}}},
+                               .build = host_product,
+                               .with = "product.vjp",
+                               .order = 1,
+                               .host = &host};
     grad_check(&c);
     Arena *arena = arena_new(); /* without one it is a mistake, said at the call's place */
     Err err = {0};
@@ -421,7 +460,8 @@ static void test_ties(void **state)
     const Graph *d = passes_run(&cx, g, "simplify");
     assert_non_null(d);
     const float xs[4] = {2, 2, -1, 0}, ys[4] = {2, 3, -4, 0};
-    static const float want[8][4] = {{.5f, .5f, 0, 0}, {0}, {1, 0, 1, 1}, {0, 1, 0, 0}, {1, 1, 0, 1}, {0, 0, 1, 0}, {1, 1, -1, 0}, {0}};
+    static const float want[8][4] = {{.5f, .5f, 0, 0}, {0},          {1, 0, 1, 1},  {0, 1, 0, 0},
+                                     {1, 1, 0, 1},     {0, 0, 1, 0}, {1, 1, -1, 0}, {0}};
     float out[8][4];
     void *to[8];
     for (int i = 0; i < 8; i++)
@@ -436,8 +476,9 @@ static void test_ties(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_elementwise), cmocka_unit_test(test_ops), cmocka_unit_test(test_contract),
-                                       cmocka_unit_test(test_regions),   cmocka_unit_test(test_host), cmocka_unit_test(test_sharing),
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_elementwise), cmocka_unit_test(test_ops),
+                                       cmocka_unit_test(test_contract),    cmocka_unit_test(test_regions),
+                                       cmocka_unit_test(test_host),        cmocka_unit_test(test_sharing),
                                        cmocka_unit_test(test_ties)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

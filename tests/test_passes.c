@@ -1,4 +1,5 @@
-/* Passes: golden text before -> after, meaning kept by every prefix of the pipeline, what layout promises, the runner. */
+/* Passes: golden text before -> after, meaning kept by every prefix of the pipeline, what layout promises, the runner.
+ */
 #include "frontend/net.h"
 #include "ir/config.h"
 #include "ir/interp.h"
@@ -23,7 +24,8 @@
 
 #define GOLDEN DAV_SOURCE_DIR "/tests/golden"
 
-/* ---- golden text: a file is the graph before, a line "->", the graph after; DAV_GOLDEN=write puts in what comes out ---- */
+/* ---- golden text: a file is the graph before, a line "->", the graph after; DAV_GOLDEN=write puts in what comes out
+ * ---- */
 static int golden_files;
 
 static void check_golden(const PassInfo *pass, const char *path)
@@ -130,12 +132,14 @@ static void compare(const Graph *g, void *const *want, void *const *have, const 
         double scale = 1;
         for (int64_t i = 0; flt && i < n; i++)
             scale = fmax(scale, fabs(((double *)want[k])[i]));
-        if (!flt && memcmp(want[k], have[k], (size_t)n * dav_dtype_size((DavDtype)node_of(g, g->out[k].val)->dtype)) != 0)
+        if (!flt &&
+            memcmp(want[k], have[k], (size_t)n * dav_dtype_size((DavDtype)node_of(g, g->out[k].val)->dtype)) != 0)
             fail_msg("graph %d, output %s differs after %s", number, g->out[k].name, last);
         for (int64_t i = 0; flt && i < n; i++) {
             double a = ((double *)want[k])[i], b = ((double *)have[k])[i];
             if (!(fabs(a - b) <= 1e-9 * scale || (isnan(a) && isnan(b)) || a == b))
-                fail_msg("graph %d, output %s[%lld] is %.12g after %s, was %.12g", number, g->out[k].name, (long long)i, b, last, a);
+                fail_msg("graph %d, output %s[%lld] is %.12g after %s, was %.12g", number, g->out[k].name, (long long)i,
+                         b, last, a);
         }
     }
 }
@@ -350,7 +354,8 @@ static DavVal deep(DavNet *n, int64_t batch)
     return dav_mean(h, 2);
 }
 
-static const Graph *under_budget(Arena *arena, Err *err, const Graph *g, const char *last, int64_t budget, const char **note)
+static const Graph *under_budget(Arena *arena, Err *err, const Graph *g, const char *last, int64_t budget,
+                                 const char **note)
 {
     CompileOptions options = {.memory_budget = budget};
     PassCx cx = {.arena = arena, .err = err, .options = &options};
@@ -369,7 +374,8 @@ static void test_memory_budget(void **state)
     Err err = {0};
     const char *note;
     Graph *g = trained(arena, &err, deep, 16);
-    int64_t all = plan_make(arena, under_budget(arena, &err, g, NULL, 0, &note), NULL)->arena_bytes, budget = all * 7 / 10;
+    int64_t all = plan_make(arena, under_budget(arena, &err, g, NULL, 0, &note), NULL)->arena_bytes,
+            budget = all * 7 / 10;
     assert_null(note);
     const Graph *low = under_budget(arena, &err, g, NULL, budget, &note);
     if (!low)
@@ -430,8 +436,9 @@ static void test_runner(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_golden),   cmocka_unit_test(test_random_graphs),
-                                       cmocka_unit_test(test_networks), cmocka_unit_test(test_no_transposes),
-                                       cmocka_unit_test(test_memory_budget), cmocka_unit_test(test_compiled), cmocka_unit_test(test_runner)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_golden),        cmocka_unit_test(test_random_graphs),
+                                       cmocka_unit_test(test_networks),      cmocka_unit_test(test_no_transposes),
+                                       cmocka_unit_test(test_memory_budget), cmocka_unit_test(test_compiled),
+                                       cmocka_unit_test(test_runner)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

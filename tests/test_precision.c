@@ -25,7 +25,8 @@ static DavVal block(DavNet *n, const char *name, DavVal x)
 static const Graph *network(Arena *arena, Err *err, DavDtype precision)
 {
     DavNet *n = net_new(arena, err, "net");
-    DavVal x = dav_input(n, "x", DAV_F32, BATCH, CHANNELS, LENGTH), target = dav_input(n, "target", DAV_I32, BATCH, LENGTH);
+    DavVal x = dav_input(n, "x", DAV_F32, BATCH, CHANNELS, LENGTH),
+           target = dav_input(n, "target", DAV_I32, BATCH, LENGTH);
     DavVal h = block(n, "b", block(n, "a", x)), xs[32], grads[32];
     DavVal loss = dav_mean(dav_cross_entropy(dav_linear(n, "head", dav_swap(h, 1, 2), 6), target), 0, 1);
     int count = net_param_count(n);
@@ -59,7 +60,7 @@ static void test_what_is_rounded(void **state)
             assert_int_equal(node_of(g, n->arg[0])->dtype, DAV_BF16);
             assert_int_equal(node_of(g, n->arg[1])->dtype, DAV_BF16);
             assert_int_equal(n->dtype, DAV_F32); /* accumulated and handed on in f32 */
-        } else if (n->dtype == DAV_BF16) { /* nothing else is computed in bf16 */
+        } else if (n->dtype == DAV_BF16) {       /* nothing else is computed in bf16 */
             assert_true(n->op == OP_CAST || n->op == OP_RESHAPE || n->op == OP_TRANSPOSE || n->op == OP_BROADCAST);
         }
         if (n->op == OP_INPUT && n->dtype != DAV_I32)
@@ -71,8 +72,9 @@ static void test_what_is_rounded(void **state)
     /* a value is rounded once, whoever reads it */
     for (Val v = 1; v < g->n; v++)
         for (Val w = v + 1; w < g->n; w++)
-            assert_false(node_of(g, v)->op == OP_CAST && node_of(g, w)->op == OP_CAST && node_of(g, v)->dtype == DAV_BF16 &&
-                         node_of(g, w)->dtype == DAV_BF16 && node_of(g, v)->arg[0] == node_of(g, w)->arg[0]);
+            assert_false(node_of(g, v)->op == OP_CAST && node_of(g, w)->op == OP_CAST &&
+                         node_of(g, v)->dtype == DAV_BF16 && node_of(g, w)->dtype == DAV_BF16 &&
+                         node_of(g, v)->arg[0] == node_of(g, w)->arg[0]);
     arena_free(arena);
 }
 

@@ -37,7 +37,8 @@ static const Graph *build(Arena *arena, Err *err, const GradCase *c, int order, 
     Graph *g = graph_new(arena, err, c->name);
     Val arg[GRAD_MAX_INPUTS + 1];
     for (int i = 0; i < c->nin; i++)
-        arg[i + 1] = g_input(g, arena_printf(arena, "x%d", i), ROLE_PARAM, type_make(DAV_F64, c->in[i].rank, c->in[i].dim));
+        arg[i + 1] =
+            g_input(g, arena_printf(arena, "x%d", i), ROLE_PARAM, type_make(DAV_F64, c->in[i].rank, c->in[i].dim));
     draw_state = 12345;
     arg[0] = weighted_sum(g, c->build(g, arg + 1, c->with));
     for (int k = 1; k < order; k++) {
@@ -94,7 +95,8 @@ static void check_order(Arena *arena, const GradCase *c, int order)
             in[i][e] = at;
             double want = (up - down) / (2 * step), have = out[i + 1][e];
             if (!(fabs(want - have) <= 2e-6 * (1 + fabs(want))))
-                fail_msg("%s, order %d: d/dx%d[%lld] is %.9g, differences give %.9g", c->name, order, i, (long long)e, have, want);
+                fail_msg("%s, order %d: d/dx%d[%lld] is %.9g, differences give %.9g", c->name, order, i, (long long)e,
+                         have, want);
         }
 }
 
