@@ -1,4 +1,5 @@
 #include "runtime/learn.h"
+#include "ir/print.h"
 #include <Random123/philox.h>
 #include <math.h>
 #include <stdio.h>
@@ -95,6 +96,16 @@ static RowProgram *build(Build *b)
 RowProgram *build_program(Err *err, const char *name, const BuildOptions *o, GraphWriter write, const void *context)
 {
     return build(&(Build){.err = err, .name = name, .o = o, .write = write, .context = context});
+}
+
+bool build_text(Err *err, const char *name, const BuildOptions *o, GraphWriter write, const void *context, bool learner, Buf *out)
+{
+    Build b = {.err = err, .name = name, .o = o, .write = write, .context = context, .learner = learner, .arena = arena_new()};
+    bool ok = mem_protect(err, write_graph, &b);
+    if (ok)
+        graph_print(out, b.net->g);
+    build_close(&b);
+    return ok;
 }
 
 RowProgram *build_learner(Err *err, const char *name, const BuildOptions *o, GraphWriter write, const void *context,

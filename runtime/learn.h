@@ -20,6 +20,8 @@ typedef void (*GraphWriter)(DavNet *n, const void *context, int64_t rows);
 
 /* Builds, compiles and wraps one program; NULL with err set. */
 RowProgram *build_program(Err *err, const char *name, const BuildOptions *o, GraphWriter write, const void *context);
+/* The program's graph as text, before any pass; learner: with what build_learner adds. */
+bool build_text(Err *err, const char *name, const BuildOptions *o, GraphWriter write, const void *context, bool learner, Buf *out);
 /* The parameters below prefix ("theta.") of what write writes, with the initial values of the seed (dav/nn.h). */
 ParamSet *build_params(Err *err, GraphWriter write, const void *context, const char *prefix, uint32_t seed);
 

@@ -145,6 +145,19 @@ static void write_regress(DavNet *n, const void *context, int64_t rows)
     dav_output(n, "loss", dav_square(dav_sub(y, dav_input(n, "y", DAV_F32, rows))));
 }
 
+GraphWriter masked_writer(const char *task, bool regression)
+{
+    static const struct { const char *task; bool regression; GraphWriter write; } writers[] = {
+        {"forward", false, write_denoise}, {"guide", false, write_guide},       {"step", false, write_propose},
+        {"choose", false, write_choose},   {"learn", false, write_distil},      {"pretrain", false, write_pretrain},
+        {"forward", true, write_predict},  {"learn", true, write_regress},      {"value", false, write_value},
+    };
+    for (size_t i = 0; i < sizeof writers / sizeof *writers; i++)
+        if (writers[i].regression == regression && strcmp(writers[i].task, task) == 0)
+            return writers[i].write;
+    return NULL;
+}
+
 /* ---- parameters ---- */
 ParamSet *masked_denoiser_params(Err *err, const MaskedSpec *s, uint32_t seed)
 {

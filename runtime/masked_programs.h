@@ -26,6 +26,10 @@ typedef struct MaskedSpec {
     const DavLoss *loss;
 } MaskedSpec;
 
+/* The writer of a task by name: forward, step, choose, learn, pretrain of a denoiser; forward, learn of a regression; NULL: no
+ * such task.  learn and pretrain are for build_learner. */
+GraphWriter masked_writer(const char *task, bool regression);
+
 /* Length and letters of a denoiser by its configuration; a user's error when it is none. */
 bool masked_spec_shape(Err *err, MaskedSpec *s);
 
