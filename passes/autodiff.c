@@ -91,6 +91,29 @@ void graph_vjp(Graph *g, const Val *y, const Val *seed, int ny, const Val *x, in
 /* ---- the pass ---- */
 static void expand(Graph *out, const Graph *in);
 
+static bool depends_on(Graph *g, Val y, Val x)
+{
+    Sweep s = {.g = g, .n = g->n};
+    s.needed = arena_array(g->arena, bool, s.n);
+    mark_needed(&s, &x, 1);
+    return s.needed[y];
+}
+
+/* Building folds a transpose of a transpose (reshape of a reshape, ...) into one, past the value between them.  When y
+ * reads x's operand but not x, that has happened most likely, and the gradient would silently be 0. */
+static bool folded_past(Graph *g, Val y, Val x)
+{
+    const Node *n = node_of(g, x);
+    bool folds = n->op == OP_TRANSPOSE || n->op == OP_RESHAPE || n->op == OP_BROADCAST || n->op == OP_NEG;
+    if (!folds || depends_on(g, y, x) || !depends_on(g, y, n->arg[0]))
+        return false;
+    err_user_at(g->err, g->file, g->line,
+                "the gradient with respect to this %s is not defined: the result reads its operand without passing "
+                "through it; differentiate with respect to the operand",
+                op_info[n->op].text);
+    return true;
+}
+
 static Val *expand_grad(Graph *g, const Node *n, const Val *map)
 {
     int nx = n->narg - 1;
@@ -98,6 +121,9 @@ static Val *expand_grad(Graph *g, const Node *n, const Val *map)
     for (int i = 0; i < nx; i++)
         x[i] = map[n->arg[i + 1]];
     Val y = map[n->arg[0]], seed = g_const_like(g, y, 1);
+    for (int i = 0; i < nx; i++)
+        if (folded_past(g, y, x[i]))
+            return grad;
     graph_vjp(g, &y, &seed, 1, x, nx, grad);
     return grad;
 }

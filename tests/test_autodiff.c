@@ -439,6 +439,27 @@ static void test_sharing(void **state)
     arena_free(arena);
 }
 
+/* A value that folding went past is a mistake that is told, not a gradient of zero. */
+static void test_folded_past(void **state)
+{
+    (void)state;
+    Arena *arena = arena_new();
+    Err err = {0};
+    Graph *g = graph_new(arena, &err, "past");
+    Val w = g_input(g, "w", ROLE_DATA, type_make(DAV_F32, 2, (int64_t[]){2, 3}));
+    Val x = g_transpose(g, w, (int64_t[]){1, 0}), back = g_transpose(g, x, (int64_t[]){1, 0});
+    assert_int_equal(back, w);
+    Val y = g_reshape(g, g_reduce_mask(g, OP_SUM, square(g, back), 3), 0, NULL);
+    graph_at(g, "net.c", 7);
+    graph_output(g, "dx", g_pick(g, graph_node(g, OP_GRAD, (Val[]){y, x}, 2, NULL, 0, NULL), 0));
+    PassCx cx = {.arena = arena, .err = &err};
+    assert_null(passes_run(&cx, g, "autodiff"));
+    assert_int_equal(err.kind, ERR_USER);
+    assert_non_null(strstr(err.text, "net.c:7"));
+    vec_free(cx.times);
+    arena_free(arena);
+}
+
 /* What the table says of ties: extremes share, max and min give to the first operand, abs gives nothing at 0. */
 static void test_ties(void **state)
 {
@@ -479,6 +500,6 @@ int main(void)
     const struct CMUnitTest tests[] = {cmocka_unit_test(test_elementwise), cmocka_unit_test(test_ops),
                                        cmocka_unit_test(test_contract),    cmocka_unit_test(test_regions),
                                        cmocka_unit_test(test_host),        cmocka_unit_test(test_sharing),
-                                       cmocka_unit_test(test_ties)};
+                                       cmocka_unit_test(test_folded_past), cmocka_unit_test(test_ties)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
