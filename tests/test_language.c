@@ -283,12 +283,98 @@ static void compiled_programs_agree_with_pytorch(void **state)
     all_cases("cpu", 3e-5);
 }
 
+/* ---- randomness: exact ends, the law of a choice, moments ---- */
+enum { DRAWS = 20000 };
+
+/* Runs a graph of one output under the interpreter; inputs in the order they were declared. */
+static void run_random(DavNet *n, Err *err, void *const *in, void *out)
+{
+    ProgramOptions o = {.device = "interp"};
+    Program *p = program_compile(err, n->g, &o);
+    if (!p || !program_run(p, err, in, &out, 1, 1))
+        fail_msg("%s", err->text);
+    program_free(p);
+}
+
+static void uniform_numbers_are_inside_of_0_and_1(void **state)
+{
+    (void)state;
+    Arena *arena = arena_new();
+    Err err = {0};
+    DavNet *n = net_new(arena, &err, "t");
+    DavVal u = dav_uniform_of(dav_input(n, "bits", DAV_U32, 3));
+    dav_output(n, "out", dav_concat(0, u, dav_gumbel_of(dav_input(n, "same", DAV_U32, 3))));
+    uint32_t bits[3] = {0, 0x80000000u, 0xFFFFFFFFu};
+    float out[6];
+    run_random(n, &err, (void *[]){bits, bits}, out);
+    assert_true(out[0] == 0x1p-24f && out[1] == 0.5f + 0x1p-24f && out[2] == 1 - 0x1p-24f);
+    assert_true(fabs(out[3] + log(24 * log(2))) < 1e-5 && fabs(out[5] - 24 * log(2)) < 1e-4);
+    net_free(n);
+    arena_free(arena);
+}
+
+static void choices_follow_the_softmax(void **state)
+{
+    (void)state;
+    Arena *arena = arena_new();
+    Err err = {0};
+    DavNet *n = net_new(arena, &err, "t");
+    DavVal key = dav_input(n, "key", DAV_U32, 2), counter = dav_input(n, "counter", DAV_U32, DRAWS, 3);
+    DavVal logits = dav_literal(n, DAV_F32, ((double[]){0, 1, -2, 0.5}), 4);
+    dav_output(n, "out", dav_choose(logits, dav_random_bits(key, counter, DRAWS, 4)));
+    uint32_t k[2] = {7, 11}, *c = arena_array(arena, uint32_t, 3 * DRAWS);
+    int32_t *out = arena_array(arena, int32_t, DRAWS);
+    for (uint32_t i = 0; i < DRAWS; i++)
+        c[3 * i] = i;
+    run_random(n, &err, (void *[]){k, c}, out);
+    double weight[4] = {1, exp(1), exp(-2), exp(0.5)}, total = weight[0] + weight[1] + weight[2] + weight[3], chi2 = 0;
+    int seen[4] = {0};
+    for (int i = 0; i < DRAWS; i++)
+        seen[out[i]]++;
+    for (int i = 0; i < 4; i++) {
+        double want = DRAWS * weight[i] / total;
+        chi2 += (seen[i] - want) * (seen[i] - want) / want;
+    }
+    assert_true(chi2 < 16.3); /* 0.999 quantile, 3 degrees of freedom */
+    net_free(n);
+    arena_free(arena);
+}
+
+static void normal_numbers_have_their_moments(void **state)
+{
+    (void)state;
+    Arena *arena = arena_new();
+    Err err = {0};
+    DavNet *n = net_new(arena, &err, "t");
+    DavVal key = dav_input(n, "key", DAV_U32, 2), counter = dav_input(n, "counter", DAV_U32, DRAWS / 4, 3);
+    dav_output(n, "out", dav_normal(key, counter, DRAWS / 4, 4));
+    uint32_t k[2] = {3, 5}, *c = arena_array(arena, uint32_t, 3 * DRAWS);
+    float *out = arena_array(arena, float, DRAWS);
+    for (uint32_t i = 0; i < DRAWS / 4; i++)
+        c[3 * i + 1] = i;
+    run_random(n, &err, (void *[]){k, c}, out);
+    double m1 = 0, m2 = 0, m4 = 0, along = 0;
+    for (int i = 0; i < DRAWS; i++) {
+        m1 += out[i] / (double)DRAWS;
+        m2 += pow(out[i], 2) / DRAWS;
+        m4 += pow(out[i], 4) / DRAWS;
+        along += i % 4 ? out[i] * (double)out[i - 1] / (0.75 * DRAWS) : 0;
+    }
+    double se = 1 / sqrt(DRAWS); /* four standard errors each: sd of x is 1, of x^2 sqrt 2, of x^4 sqrt 96 */
+    assert_true(fabs(m1) < 4 * se && fabs(m2 - 1) < 4 * 1.42 * se && fabs(m4 - 3) < 4 * 9.8 * se && fabs(along) < 5 * se);
+    net_free(n);
+    arena_free(arena);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(interpreter_agrees_with_pytorch),
         cmocka_unit_test(wide_interpreter_agrees_with_pytorch),
         cmocka_unit_test(compiled_programs_agree_with_pytorch),
+        cmocka_unit_test(uniform_numbers_are_inside_of_0_and_1),
+        cmocka_unit_test(choices_follow_the_softmax),
+        cmocka_unit_test(normal_numbers_have_their_moments),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
