@@ -174,6 +174,24 @@ static void page_shows_the_file(void **state)
     mem_free(code);
 }
 
+/* The code of section 6, a search of a user's own, as a plugin. */
+static void page_brings_a_search(void **state)
+{
+    (void)state;
+    char *page = read_text(DAV_SOURCE_DIR "/docs/tutorial.md"), *at = strstr(page, "## 6.");
+    Buf code = {0};
+    buf_str(&code, "#include <dav/dav.h>\n");
+    for (char *line = strtok(at, "\n"); line; line = strtok(NULL, "\n"))
+        if (strncmp(line, "    ", 4) == 0)
+            buf_printf(&code, "%s\n", line);
+    build_from("search", code.at);
+    assert_runs(dav("build %s -o %s", path("search.c"), path("search.so")));
+    assert_runs(dav("list searches --plugin %s", path("search.so")));
+    assert_said("value ");
+    buf_free(&code);
+    mem_free(page);
+}
+
 static void models_document_is_up_to_date(void **state)
 {
     (void)state;
@@ -206,9 +224,10 @@ static int teardown(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(agrees_with_pytorch),    cmocka_unit_test(learns_and_is_listed),
-        cmocka_unit_test(mistakes_name_the_line), cmocka_unit_test(other_plugins_are_refused),
-        cmocka_unit_test(page_shows_the_file),    cmocka_unit_test(models_document_is_up_to_date),
+        cmocka_unit_test(agrees_with_pytorch),           cmocka_unit_test(learns_and_is_listed),
+        cmocka_unit_test(mistakes_name_the_line),        cmocka_unit_test(other_plugins_are_refused),
+        cmocka_unit_test(page_shows_the_file),           cmocka_unit_test(page_brings_a_search),
+        cmocka_unit_test(models_document_is_up_to_date),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
 }
