@@ -229,6 +229,26 @@ static DavVal sequences(DavNet *n, int64_t batch)
     return dav_mean(dav_matmul(s, v), 1);
 }
 
+/* One step of a recurrent convolution: (h, w, x of the step) -> (h', mean of h'). */
+static void recurrent_step(DavNet *n, const void *context, const DavVal *in, DavVal *out)
+{
+    (void)n, (void)context; /* in: carried h, scanned x, invariant w */
+    DavVal h = dav_add(dav_convolve(in[0], in[2], .pad = {1}), in[1]);
+    out[0] = dav_tanh(h);
+    out[1] = dav_mean(out[0], 2);
+}
+
+static DavVal recurrent(DavNet *n, int64_t batch)
+{
+    DavVal x = dav_input(n, "x", DAV_F32, batch, 8, 10), out[2];
+    DavVal w = dav_param(n, "w", ((DavInit){DAV_INIT_NORMAL, 0.1}), 8, 8, 3);
+    DavVal steps = dav_param(n, "steps", ((DavInit){DAV_INIT_NORMAL, 0.1}), 3, 1, 8, 10);
+    DavVal in[3] = {dav_relu(dav_conv(n, "first", x, 8, .kernel = {3}, .pad = {1})),
+                    dav_broadcast(steps, -1, batch, -1, -1), w};
+    dav_loop(n, "", recurrent_step, NULL, in, 3, out, 2, .trip = 3, .carry = 1, .scan = 1);
+    return dav_add(dav_mean(out[0], 2), dav_mean(out[1], 0));
+}
+
 /* The network, a loss, and the gradients of its parameters. */
 static Graph *trained(Arena *arena, Err *err, DavVal (*network)(DavNet *, int64_t), int64_t batch)
 {
@@ -257,6 +277,7 @@ static void test_networks(void **state)
         Rng rng = {7};
         check_prefixes(arena, trained(arena, &err, images, batch), &rng, (int)batch);
         check_prefixes(arena, trained(arena, &err, sequences, batch), &rng, 10 + (int)batch);
+        check_prefixes(arena, trained(arena, &err, recurrent, batch), &rng, 20 + (int)batch);
         arena_free(arena);
     }
 }
@@ -265,13 +286,13 @@ static void test_networks(void **state)
 static void test_compiled(void **state)
 {
     (void)state;
-    static DavVal (*const network[])(DavNet *, int64_t) = {images, sequences};
-    for (int k = 0; k < 6; k++) {
+    static DavVal (*const network[])(DavNet *, int64_t) = {images, sequences, recurrent};
+    for (int k = 0; k < 9; k++) {
         Arena *arena = arena_new();
         Err err = {0};
         Rng rng = {5};
-        Graph *g = trained(arena, &err, network[k % 2], 3);
-        bool bf16 = k >= 4;
+        Graph *g = trained(arena, &err, network[k % 3], 3);
+        bool bf16 = k >= 6;
         void *in[64], **out[2];
         int nin = 0;
         for (int d = 0; d < 2; d++) {
@@ -289,7 +310,7 @@ static void test_compiled(void **state)
                 Type t = program_output_type(p, i);
                 out[d][i] = mem_alloc_aligned((size_t)type_count(&t) * 4, 64);
             }
-            if (!program_run(p, &err, in, out[d], 1, 1 + k / 2 % 2))
+            if (!program_run(p, &err, in, out[d], 1, 1 + k / 3 % 2))
                 fail_msg("%s", err.text);
             program_free(p);
         }
@@ -301,7 +322,7 @@ static void test_compiled(void **state)
                 all += a * a;
             }
             if (!(sqrt(off / all) < (bf16 ? 0.2 : 1e-4)))
-                fail_msg("network %d, output %s: off by %.3g", k % 2, g->out[i].name, sqrt(off / all));
+                fail_msg("network %d, output %s: off by %.3g", k % 3, g->out[i].name, sqrt(off / all));
             mem_free(out[0][i]);
             mem_free(out[1][i]);
         }
