@@ -10,42 +10,10 @@
  *     %4 = broadcast %3 {shape=[4,8]}      ->
  *     %5 = div %2, %4 : f32[4,8]                 where @0 holds exp, sum, broadcast and div
  */
-#include "passes/fuse.h"
-#include <stdio.h>
+#include "passes/fuse_impl.h"
 #include <string.h>
 
-enum { MAX_MEMBERS = 256, SIBLING_BYTES = 1 << 14 };
-
-typedef struct Group {
-    int kind; /* FuseKind, FIXED or ALIAS */
-    bool open, fold; /* open: may be merged; fold: holds an op with an inner loop */
-    bool fixed_dear; /* depends on parameters alone and takes work: better done once than with every run */
-    bool data;       /* depends on more than parameters */
-    int64_t dim[IR_MAX_RANK];
-    int rank;
-    unsigned reduced; /* axes */
-    int members, parent, last;
-    bool emitted;
-} Group;
-
-enum { FIXED = FUSE_KIND_COUNT, ALIAS };
-
-typedef struct Fuser {
-    PassCx *cx;
-    const Graph *in;
-    Graph *out;
-    bool *live, *solid; /* solid: needs memory of its own */
-    bool *summed;       /* read by a reduction */
-    bool *data;         /* depends on more than parameters */
-    bool *again;        /* computed again by each group that reads it, never stored */
-    int *group;         /* of a value, 0: none */
-    Group *g;
-    int ngroup;
-    size_t words;
-    uint64_t *reach, *indirect; /* bit sets by group: depends on; reads other than element by element */
-    Val *map;
-    int *member, *start; /* members of each root group, ascending */
-} Fuser;
+enum { MAX_MEMBERS = 256 };
 
 bool op_is_view(Op op)
 {
@@ -128,18 +96,18 @@ static Val root_of(const Fuser *f, Val v, bool *direct)
     return v;
 }
 
-static int find(Fuser *f, int a)
+int fuse_find(Fuser *f, int a)
 {
     while (f->g[a].parent != a)
         a = f->g[a].parent = f->g[f->g[a].parent].parent;
     return a;
 }
 
-static int group_of(Fuser *f, Val v)
+int fuse_group_of(Fuser *f, Val v)
 {
     if (node_of(f->in, v)->op == OP_PICK)
         v = node_of(f->in, v)->arg[0];
-    return f->group[v] ? find(f, f->group[v]) : 0;
+    return f->group[v] ? fuse_find(f, f->group[v]) : 0;
 }
 
 static bool has(const uint64_t *set, int i)
@@ -256,7 +224,7 @@ static void merge(Fuser *f, int a, int b)
 }
 
 /* ---- making groups ---- */
-static bool is_dear(Op op)
+bool fuse_is_dear(Op op)
 {
     return (op >= OP_SQRT && op <= OP_ERF) || op == OP_DIV || op == OP_RANDOM;
 }
@@ -295,7 +263,7 @@ static int new_group(Fuser *f, Val v)
     g->open = g->kind <= FUSE_CONTRACT && !op_is_view(op) && op != OP_CONST && op != OP_IOTA;
     g->fold = op == OP_FOLD;
     g->data = f->data[v];
-    g->fixed_dear = !g->data && (g->kind != FUSE_POINTWISE || is_dear(op));
+    g->fixed_dear = !g->data && (g->kind != FUSE_POINTWISE || fuse_is_dear(op));
     return f->ngroup;
 }
 
@@ -320,7 +288,7 @@ static void place(Fuser *f, Val v)
     for (int i = 0; i < n->narg; i++) {
         bool direct;
         Val root = root_of(f, n->arg[i], &direct);
-        int from = group_of(f, root);
+        int from = fuse_group_of(f, root);
         if (!from)
             continue;
         put(reach_of(f, g), from);
@@ -332,7 +300,7 @@ static void place(Fuser *f, Val v)
     for (int i = 0; i < n->narg; i++) {
         bool direct;
         Val root = root_of(f, n->arg[i], &direct);
-        int from = group_of(f, root), to = find(f, g);
+        int from = fuse_group_of(f, root), to = fuse_find(f, g);
         if (!from || from == to)
             continue;
         const char *reason = n->op == OP_CONTRACT ? "operand of a contraction" : why_not(f, from, to);
@@ -365,12 +333,12 @@ static void merge_siblings(Fuser *f)
         for (int i = 0; f->live[v] && f->group[v] && reads_direct(n) && i < n->narg; i++) {
             bool direct;
             Val root = root_of(f, n->arg[i], &direct);
-            int mine = find(f, f->group[v]), k = 0;
+            int mine = fuse_find(f, f->group[v]), k = 0;
             int64_t bytes = node_count(g, root) * (int64_t)dav_dtype_size((DavDtype)node_of(g, root)->dtype);
-            if (!direct || bytes < SIBLING_BYTES || group_of(f, root) == mine)
+            if (!direct || bytes < SIBLING_BYTES || fuse_group_of(f, root) == mine)
                 continue;
             for (; k < MAX_READERS && reader[root][k]; k++) {
-                int other = find(f, reader[root][k]);
+                int other = fuse_find(f, reader[root][k]);
                 if (other == mine || siblings(f, other, mine)) {
                     if (other != mine)
                         merge(f, other, mine);
@@ -381,265 +349,6 @@ static void merge_siblings(Fuser *f)
                 reader[root][k] = mine;
         }
     }
-}
-
-/* ---- values that are cheaper to compute again than to store and load ---- */
-enum { MAX_AGAIN_OPS = 8, SMALL = 16 };
-
-typedef struct Again { int ops, large, small; int64_t size; int group; Val leaf[4]; } Again;
-
-static bool cheap(const Node *n)
-{
-    return ((op_info[n->op].flags & OPF_ELEMENTWISE) && !is_dear((Op)n->op)) || n->op == OP_CAST;
-}
-
-/* What computing v again would read: large values must be in memory anyway, small ones (a number a row) may be stored for it. */
-static bool count_again(Fuser *f, const bool *needed, Again *a, Val v, bool top)
-{
-    const Node *n = node_of(f->in, v);
-    if (n->op == OP_CONST || n->op == OP_IOTA)
-        return !f->solid[v];
-    if (op_is_view((Op)n->op) && !f->solid[v])
-        return count_again(f, needed, a, n->arg[0], false);
-    bool small = node_count(f->in, v) * SMALL <= a->size, stored = !f->group[v] || needed[v];
-    if (small || (stored && !top)) {
-        for (int i = 0; i < a->large; i++)
-            if (a->leaf[i] == v)
-                return true;
-        if (!small && a->large == 2)
-            return false;
-        if (!small)
-            a->leaf[a->large++] = v;
-        return !small || ++a->small <= 4;
-    }
-    if (find(f, f->group[v]) != a->group || !cheap(n) || ++a->ops > MAX_AGAIN_OPS)
-        return false;
-    for (int i = 0; i < n->narg; i++)
-        if (!count_again(f, needed, a, n->arg[i], false))
-            return false;
-    return true;
-}
-
-/* v's operands: stored, or computed again like v. */
-static void repeat_operands(Fuser *f, bool *needed, const Again *a, Val v)
-{
-    const Node *n = node_of(f->in, v);
-    for (int i = 0; i < n->narg; i++) {
-        Val x = n->arg[i];
-        const Node *m = node_of(f->in, x);
-        bool view = (op_is_view((Op)m->op) || m->op == OP_CONST || m->op == OP_IOTA) && !f->solid[x];
-        if (!view && (node_count(f->in, x) * SMALL <= a->size || !f->group[x] || needed[x])) {
-            needed[x] = true;
-            continue;
-        }
-        f->again[x] |= !view;
-        repeat_operands(f, needed, a, x);
-    }
-}
-
-static void mark_again(Fuser *f, bool *needed)
-{
-    for (Val v = 1; v < f->in->n; v++) {
-        if (!needed[v] || f->solid[v] || !f->group[v])
-            continue;
-        Again a = {.size = node_count(f->in, v), .group = find(f, f->group[v])};
-        bool pays = f->g[a.group].kind == FUSE_ROWWISE || f->g[a.group].kind == FUSE_POINTWISE;
-        if (!pays || a.size < SIBLING_BYTES / 4 || !count_again(f, needed, &a, v, true))
-            continue;
-        f->again[v] = true;
-        needed[v] = false;
-        repeat_operands(f, needed, &a, v);
-    }
-}
-
-/* ---- emission ---- */
-static bool is_repeated(const Fuser *f, Val v)
-{
-    Op op = (Op)node_of(f->in, v)->op;
-    return !f->solid[v] && (op_is_view(op) || op == OP_CONST || op == OP_IOTA || f->again[v]);
-}
-
-/* Values in memory behind operand v of a member of group g. */
-static void mark_read(Fuser *f, bool *needed, int g, Val v)
-{
-    if (f->group[v] && group_of(f, v) == g)
-        return;
-    if (!is_repeated(f, v)) {
-        needed[v] = true;
-        return;
-    }
-    for (int i = 0; i < node_of(f->in, v)->narg; i++)
-        mark_read(f, needed, g, node_of(f->in, v)->arg[i]);
-}
-
-typedef struct Region {
-    Graph *body;
-    Val *map; /* value of the graph -> value of the body */
-    Val *arg;
-    int narg;
-} Region;
-
-static Val region_value(Fuser *f, Region *r, int g, Val v)
-{
-    if (r->map[v])
-        return r->map[v];
-    const Node *n = node_of(f->in, v);
-    if (is_repeated(f, v) || group_of(f, v) == g) {
-        for (int i = 0; i < n->narg; i++)
-            region_value(f, r, g, n->arg[i]);
-        return r->map[v] = graph_copy_node(r->body, f->in, v, r->map);
-    }
-    char name[24];
-    snprintf(name, sizeof name, "p%d", r->narg);
-    r->arg[r->narg++] = f->map[v];
-    must(f->map[v] > 0);
-    return r->map[v] = g_input(r->body, name, ROLE_DATA, type_of(f->in, v));
-}
-
-static void emit_region(Fuser *f, int g, const bool *needed, Val *scratch_map, Val *scratch_arg)
-{
-    const Group *grp = &f->g[g];
-    Region r = {graph_new(f->cx->arena, f->cx->err, "region"), scratch_map, scratch_arg, 0};
-    r.body->no_fold = true;
-    Val *outs = arena_array(f->cx->arena, Val, grp->members);
-    int nout = 0;
-    for (int i = f->start[g]; i < f->start[g + 1]; i++)
-        region_value(f, &r, g, f->member[i]);
-    for (int i = f->start[g]; i < f->start[g + 1]; i++) {
-        Val v = f->member[i];
-        if (!needed[v])
-            continue;
-        char name[24];
-        snprintf(name, sizeof name, "r%d", nout);
-        graph_output(r.body, name, r.map[v]);
-        outs[nout++] = v;
-    }
-    if (nout == 0) /* all of it is computed again where it is read */
-        return;
-    graph_at_node(f->out, f->in, f->member[f->start[g]]);
-    Attr kind = {.name = A_KIND, .i = grp->kind};
-    Val fused = g_region(f->out, OP_FUSE, r.body, r.arg, r.narg, &kind, 1);
-    for (int i = 0; i < nout; i++)
-        f->map[outs[i]] = g_pick(f->out, fused, i);
-}
-
-/* Values of a group that are read outside of it. */
-static bool *find_needed(Fuser *f)
-{
-    bool *needed = arena_array(f->cx->arena, bool, f->in->n);
-    for (int i = 0; i < f->in->nout; i++)
-        needed[f->in->out[i].val] = true;
-    for (Val v = 1; v < f->in->n; v++)
-        for (int i = 0; f->live[v] && f->group[v] && i < node_of(f->in, v)->narg; i++)
-            mark_read(f, needed, group_of(f, v), node_of(f->in, v)->arg[i]);
-    mark_again(f, needed);
-    return needed;
-}
-
-typedef struct Emit { Fuser *f; bool *needed; Val *map, *arg; } Emit;
-
-static const Graph *fused_body(Fuser *f, const Graph *body)
-{
-    Graph *out = graph_new(f->cx->arena, f->cx->err, body->name);
-    return pass_fuse(f->cx, body, out) ? out : body;
-}
-
-static void emit_loop(Fuser *f, Val v)
-{
-    const Node *n = node_of(f->in, v);
-    Val *arg = arena_array(f->cx->arena, Val, n->narg);
-    Attr attr[ATTR_COUNT];
-    for (int i = 0; i < n->narg; i++)
-        arg[i] = f->map[n->arg[i]];
-    for (int i = 0; i < n->nattr; i++) {
-        attr[i] = n->attr[i];
-        if (attr[i].name == A_GRAPH)
-            attr[i].graph = fused_body(f, attr[i].graph);
-    }
-    graph_at_node(f->out, f->in, v);
-    f->map[v] = graph_node(f->out, OP_LOOP, arg, n->narg, attr, n->nattr, NULL);
-}
-
-static void emit_from(Emit *e, int g);
-
-/* Emits what operand v of a member of group g stands on. */
-static void emit_operand(Emit *e, int g, Val v)
-{
-    Fuser *f = e->f;
-    const Node *n = node_of(f->in, v);
-    if (is_repeated(f, v)) {
-        for (int i = 0; i < n->narg; i++)
-            emit_operand(e, g, n->arg[i]);
-        return;
-    }
-    int from = group_of(f, v);
-    if (from && from != g)
-        emit_from(e, from);
-    if (n->op == OP_PICK && !f->map[v])
-        f->map[v] = g_pick(f->out, f->map[n->arg[0]], (int)attr_i(n, A_INDEX));
-}
-
-static void emit_from(Emit *e, int g)
-{
-    Fuser *f = e->f;
-    if (f->g[g].emitted)
-        return;
-    f->g[g].emitted = true;
-    for (int i = f->start[g]; i < f->start[g + 1]; i++) {
-        const Node *n = node_of(f->in, f->member[i]);
-        for (int j = 0; j < n->narg; j++)
-            emit_operand(e, g, n->arg[j]);
-    }
-    Val v = f->member[f->start[g]];
-    switch (f->g[g].kind) {
-    case ALIAS:
-        f->map[v] = graph_copy_node(f->out, f->in, v, f->map);
-        break;
-    case FIXED:
-        if (node_of(f->in, v)->op == OP_LOOP)
-            emit_loop(f, v);
-        else
-            f->map[v] = graph_copy_node(f->out, f->in, v, f->map);
-        break;
-    default:
-        memset(e->map, 0, (size_t)f->in->n * sizeof *e->map);
-        emit_region(f, g, e->needed, e->map, e->arg);
-    }
-}
-
-static void list_members(Fuser *f)
-{
-    f->start = arena_array(f->cx->arena, int, f->ngroup + 2);
-    for (Val v = 1; v < f->in->n; v++)
-        if (f->group[v])
-            f->start[find(f, f->group[v]) + 1]++;
-    for (int g = 1; g <= f->ngroup + 1; g++)
-        f->start[g] += f->start[g - 1];
-    f->member = arena_array(f->cx->arena, int, f->start[f->ngroup + 1]);
-    int *fill = arena_array(f->cx->arena, int, f->ngroup + 1);
-    for (Val v = 1; v < f->in->n; v++)
-        if (f->group[v]) {
-            int g = find(f, f->group[v]);
-            f->member[f->start[g] + fill[g]++] = v;
-        }
-}
-
-static void emit(Fuser *f)
-{
-    Emit e = {f, find_needed(f), arena_array(f->cx->arena, Val, f->in->n), arena_array(f->cx->arena, Val, f->in->n)};
-    for (Val v = 1; v < f->in->n; v++) {
-        Op op = (Op)node_of(f->in, v)->op;
-        if (op == OP_INPUT || (op == OP_LITERAL && f->live[v]))
-            f->map[v] = graph_copy_node(f->out, f->in, v, f->map);
-    }
-    for (Val v = 1; v < f->in->n; v++)
-        if (f->group[v] && f->g[find(f, f->group[v])].last == v)
-            emit_from(&e, find(f, f->group[v]));
-    for (Val v = 1; v < f->in->n; v++)
-        if (node_of(f->in, v)->op == OP_PICK && f->live[v] && !f->map[v])
-            f->map[v] = graph_copy_node(f->out, f->in, v, f->map);
-    for (int i = 0; i < f->in->nout; i++)
-        graph_output(f->out, f->in->out[i].name, f->map[f->in->out[i].val]);
 }
 
 bool pass_fuse(PassCx *cx, const Graph *in, Graph *out)
@@ -665,7 +374,6 @@ bool pass_fuse(PassCx *cx, const Graph *in, Graph *out)
         if (in_group(&f, v))
             place(&f, v);
     merge_siblings(&f);
-    list_members(&f);
-    emit(&f);
+    fuse_emit(&f);
     return cx->err->kind == ERR_NONE;
 }
