@@ -117,10 +117,63 @@ static void test_random_graphs(void **state)
         check_seed(s, 3 + (int)(s % 28));
 }
 
+/* ---- compositions come back as single kernels, with their gradients ---- */
+static Val normalised(Graph *g, Val x, Val gamma)
+{
+    Type row = type_of(g, x);
+    double scale = 1.0 / (double)row.dim[2];
+    row.dim[2] = 1;
+    Val mean = g_bin(g, OP_MUL, g_reduce_mask(g, OP_SUM, x, 4), g_const(g, row, scale));
+    Val c = g_bin(g, OP_SUB, x, g_broadcast_like(g, mean, x));
+    Val var = g_bin(g, OP_MUL, g_reduce_mask(g, OP_SUM, g_bin(g, OP_MUL, c, c), 4), g_const(g, row, scale));
+    Val rstd = g_un(g, OP_RSQRT, g_bin(g, OP_ADD, var, g_const(g, row, 1e-5)));
+    return g_bin(g, OP_MUL, g_bin(g, OP_MUL, c, g_broadcast_like(g, rstd, c)), g_broadcast_like(g, gamma, c));
+}
+
+static Val softmaxed(Graph *g, Val x, Val unused)
+{
+    (void)unused;
+    Val e = g_un(g, OP_EXP, g_bin(g, OP_SUB, x, g_broadcast_like(g, g_reduce_mask(g, OP_RMAX, x, 4), x)));
+    return g_bin(g, OP_DIV, e, g_broadcast_like(g, g_reduce_mask(g, OP_SUM, e, 4), e));
+}
+
+static void test_single_kernels(void **state)
+{
+    (void)state;
+    static Val (*const make[])(Graph *, Val, Val) = {normalised, softmaxed};
+    for (int m = 0; m < 2; m++)
+        for (int backward = 0; backward < 2; backward++) {
+            Err err = {0};
+            Arena *arena = arena_new();
+            Graph *g = graph_new(arena, &err, "single");
+            Type t = type_make(DAV_F32, 3, (int64_t[]){8, 50, 128});
+            Val x = g_input(g, "x", ROLE_DATA, t), gamma = g_input(g, "gamma", ROLE_PARAM, type_make(DAV_F32, 3, (int64_t[]){1, 1, 128}));
+            Val y = make[m](g, x, gamma);
+            if (backward) {
+                Val dy = g_input(g, "dy", ROLE_DATA, t);
+                Val loss = g_reshape(g, g_reduce_mask(g, OP_SUM, g_bin(g, OP_MUL, y, dy), 7), 0, NULL);
+                y = g_pick(g, graph_node(g, OP_GRAD, (Val[]){loss, x}, 2, NULL, 0, NULL), 0);
+            }
+            graph_output(g, "y", y);
+            PassCx cx = {.arena = arena, .err = &err};
+            const Graph *fused = passes_run(&cx, g, "fuse");
+            if (!fused)
+                fail_msg("%s", err.text);
+            int kernels = 0;
+            for (Val v = 1; v < fused->n; v++)
+                kernels += node_of(fused, v)->op == OP_FUSE;
+            assert_int_equal(kernels, 1);
+            vec_free(cx.notes);
+            vec_free(cx.times);
+            arena_free(arena);
+        }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_random_graphs),
+        cmocka_unit_test(test_single_kernels),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
