@@ -1,9 +1,13 @@
 #include "codegen/llvm/cache.h"
 #include "codegen/sources.h"
+#include <dirent.h>
+#include <fcntl.h>
 #include <inttypes.h>
 #include <stdatomic.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 enum { MAX_OBJECT = 64 << 20 };
@@ -88,6 +92,46 @@ static bool write_whole(const char *path, const Buf *file)
     return ok;
 }
 
+/* ---- bound on the folder: now and then the oldest files go until three quarters are left ---- */
+enum { TRIM_EVERY = 64 }; /* writes */
+static const int64_t max_folder_bytes = INT64_C(512) << 20;
+
+typedef struct Entry { int64_t written, bytes; char name[24]; } Entry;
+
+static int by_age(const void *a, const void *b)
+{
+    const Entry *x = a, *y = b;
+    return (x->written > y->written) - (x->written < y->written);
+}
+
+static void trim(const char *dir)
+{
+    DIR *d = opendir(dir);
+    Entry *all = NULL;
+    int64_t total = 0;
+    for (struct dirent *e; d && (e = readdir(d));) {
+        struct stat st;
+        Entry one = {0};
+        size_t len = strlen(e->d_name);
+        if (len < 3 || len >= sizeof one.name || strcmp(e->d_name + len - 2, ".o") != 0 ||
+            fstatat(dirfd(d), e->d_name, &st, AT_SYMLINK_NOFOLLOW) != 0)
+            continue;
+        memcpy(one.name, e->d_name, len);
+        one.written = st.st_mtime;
+        one.bytes = st.st_size;
+        total += one.bytes;
+        vec_push(all, one);
+    }
+    if (total > max_folder_bytes) {
+        qsort(all, vec_len(all), sizeof *all, by_age);
+        for (size_t i = 0; total > max_folder_bytes / 4 * 3 && i < vec_len(all); i++)
+            total -= unlinkat(dirfd(d), all[i].name, 0) == 0 ? all[i].bytes : 0;
+    }
+    vec_free(all);
+    if (d)
+        closedir(d);
+}
+
 bool cache_write(const char *dir, const char *key, const Buf *object)
 {
     if (!dir)
@@ -102,6 +146,8 @@ bool cache_write(const char *dir, const char *key, const Buf *object)
     buf_str(&file, key);
     buf_add(&file, object->at, object->len);
     bool ok = file_mkdirs(&err, dir) && write_whole(path.at, &file);
+    if (ok && h.checksum % TRIM_EVERY == 0)
+        trim(dir);
     buf_free(&file);
     buf_free(&path);
     return ok;
