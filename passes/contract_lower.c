@@ -1,9 +1,9 @@
 /* Contractions as register tiles: implicit GEMM without a buffer for patches.
  *
- * One iteration of the parallel loop is one tile of the output: batch and outer loops, a panel of columns, a tile of rows
- * (innermost, so that neighbours read the same panel).  Inside, the outer sums run in order; an index that may leave its
- * operand becomes a condition (a tap that no row of the tile can use is skipped) or, in the inner sum, a shorter range.  The
- * order of summation of one element depends on nothing but the contraction. */
+ * One iteration of the parallel loop is one tile of the output: batch and outer loops, a panel of columns, a tile of
+ * rows (innermost, so that neighbours read the same panel).  Inside, the outer sums run in order; an index that may
+ * leave its operand becomes a condition (a tap that no row of the tile can use is skipped) or, in the inner sum, a
+ * shorter range.  The order of summation of one element depends on nothing but the contraction. */
 #include "passes/contract_plan.h"
 #include "passes/lower.h"
 #include <string.h>
@@ -56,7 +56,10 @@ static Val base_of(Contractor *c, const DimExpr *e)
     Val num = k_int(c->l->k, e->offset);
     for (int i = 0; i < e->nterm; i++) {
         int loop = e->loop[i];
-        Val at = loop == c->plan.inner ? 0 : loop == c->plan.row ? c->row0 : loop == c->plan.col ? c->col0 : c->loop[loop];
+        Val at = loop == c->plan.inner ? 0
+                 : loop == c->plan.row ? c->row0
+                 : loop == c->plan.col ? c->col0
+                                       : c->loop[loop];
         if (at)
             num = k_addmul(c->l->k, num, at, e->coef[i]);
     }
@@ -151,7 +154,8 @@ static void multiply(Contractor *c, Val tile, int rows)
     const ContractPlan *p = &c->plan;
     int64_t extent = p->inner < 0 ? 1 : p->spec.extent[p->inner];
     Val full = k_int(l->k, extent), cond = 0, lo = l->zero, hi = full;
-    TileContract t = {.tile = tile, .a = c->operand[0], .b = c->operand[1], .row0 = l->zero, .a_div = 1, .b_col_stride = 1};
+    TileContract t = {
+        .tile = tile, .a = c->operand[0], .b = c->operand[1], .row0 = l->zero, .a_div = 1, .b_col_stride = 1};
     t.a_off = operand_offset(c, 0, rows, &t, &cond, &lo, &hi);
     t.b_off = operand_offset(c, 1, rows, &t, &cond, &lo, &hi);
     t.a_k_stride = inner_stride(c, 0);
@@ -190,7 +194,8 @@ static void store_tile(Contractor *c, Val tile, int rows)
     const ContractPlan *p = &c->plan;
     const Node *n = node_of(l->body, c->contract);
     Val row = k_for(l->k, LOOP_ROW, 0, rows, 1), idx[IR_MAX_RANK];
-    Val col = c->columns ? k_for_dyn(l->k, LOOP_VECTOR, l->zero, c->columns, 1) : k_for(l->k, LOOP_VECTOR, 0, p->tile.nr, 1);
+    Val col =
+        c->columns ? k_for_dyn(l->k, LOOP_VECTOR, l->zero, c->columns, 1) : k_for(l->k, LOOP_VECTOR, 0, p->tile.nr, 1);
     int mark = lower_mark(l);
     if (p->row >= 0)
         c->loop[p->row] = k_op(l->k, OP_ADD, c->row0, row, 0);

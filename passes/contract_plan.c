@@ -112,19 +112,21 @@ static void choose_rows(ContractPlan *p)
     p->row = -1;
     for (int i = 0; i < s->nout; i++) {
         int dim = only_dim(s, 0, i);
-        if (i == p->col || spec_uses(s, 1, i) || dim < 0 || s->extent[i] == 1 || (p->inner >= 0 && dim == p->inner_dim[0]))
+        if (i == p->col || spec_uses(s, 1, i) || dim < 0 || s->extent[i] == 1 ||
+            (p->inner >= 0 && dim == p->inner_dim[0]))
             continue;
         bool long_enough = s->extent[i] >= MIN_ROW_EXTENT, had = p->row >= 0 && s->extent[p->row] >= MIN_ROW_EXTENT;
         bool better = p->row < 0 || (long_enough && !had) ||
-                      (long_enough == had && (had ? stride_of(p, 0, i) < stride_of(p, 0, p->row) : s->extent[i] > s->extent[p->row]));
+                      (long_enough == had &&
+                       (had ? stride_of(p, 0, i) < stride_of(p, 0, p->row) : s->extent[i] > s->extent[p->row]));
         if (better)
             p->row = i;
     }
     p->row_dim = p->row < 0 ? -1 : only_dim(s, 0, p->row);
 }
 
-/* The summed loop whose steps are nearest in memory.  It decides the order of summation, so it is chosen before the rows are and
- * by nothing that a batch could change: a row's result is the same alone and among others. */
+/* The summed loop whose steps are nearest in memory.  It decides the order of summation, so it is chosen before the
+ * rows are and by nothing that a batch could change: a row's result is the same alone and among others. */
 static void choose_inner(ContractPlan *p)
 {
     const ContractSpec *s = &p->spec;
@@ -134,7 +136,8 @@ static void choose_inner(ContractPlan *p)
         if (a < 0 || b < 0 || s->dim[0][a].div != 1 || s->dim[1][b].div != 1)
             continue;
         bool better = p->inner < 0 || s->extent[p->inner] == 1 ||
-                      (s->extent[i] > 1 && stride_of(p, 0, i) + stride_of(p, 1, i) < stride_of(p, 0, p->inner) + stride_of(p, 1, p->inner));
+                      (s->extent[i] > 1 &&
+                       stride_of(p, 0, i) + stride_of(p, 1, i) < stride_of(p, 0, p->inner) + stride_of(p, 1, p->inner));
         if (!better)
             continue;
         p->inner = i;
@@ -143,7 +146,8 @@ static void choose_inner(ContractPlan *p)
     }
 }
 
-/* Widths that keep the accumulators within what the target's best tile takes; the one that wastes the fewest columns. */
+/* Widths that keep the accumulators within what the target's best tile takes; the one that wastes the fewest columns.
+ */
 static void choose_tile(ContractPlan *p, TileShape best)
 {
     int64_t columns = p->spec.extent[p->col], rows = p->row < 0 ? 1 : p->spec.extent[p->row];
@@ -213,7 +217,8 @@ bool contract_plan(const Graph *g, Val contract, const CompileOptions *options, 
         return false;
     choose_inner(p);
     choose_rows(p);
-    TileShape best = {options && options->tile_rows ? options->tile_rows : 6, options && options->tile_columns ? options->tile_columns : 16};
+    TileShape best = {options && options->tile_rows ? options->tile_rows : 6,
+                      options && options->tile_columns ? options->tile_columns : 16};
     choose_tile(p, best);
     return true;
 }

@@ -19,5 +19,6 @@ typedef struct ContractPlan {
 /* Is the loop an index all by itself, over the whole axis, in exactly one dim of this operand?  The dim, or -1. */
 int spec_plain_dim(const ContractSpec *s, int operand, int loop, const int64_t *size);
 bool spec_uses(const ContractSpec *s, int operand, int loop);
-/* False: no tile fits (dtype, or the last output axis is no plain column index); then it is summed element by element. */
+/* False: no tile fits (dtype, or the last output axis is no plain column index); then it is summed element by element.
+ */
 bool contract_plan(const Graph *g, Val contract, const CompileOptions *options, ContractPlan *plan);

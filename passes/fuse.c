@@ -1,9 +1,9 @@
 /* Fusion: every value that takes work becomes the result of a `fuse` region, which lower turns into one kernel.
  *
- * Values are visited in topological order.  Each starts a group of its own and is then merged with the groups of its operands
- * where that is allowed (why_not).  Views (broadcast, transpose, slice, ...) belong to no group: each consumer repeats them.
- * Groups that read the same large value are merged last.  Group dependences are kept as bit sets, so that no merge closes a
- * cycle.
+ * Values are visited in topological order.  Each starts a group of its own and is then merged with the groups of its
+ * operands where that is allowed (why_not).  Views (broadcast, transpose, slice, ...) belong to no group: each consumer
+ * repeats them. Groups that read the same large value are merged last.  Group dependences are kept as bit sets, so that
+ * no merge closes a cycle.
  *
  *     %2 = exp %1 : f32[4,8]                     %2 = fuse %1 {graph=@0, kind=rowwise}
  *     %3 = sum %2 {axes=[1]} : f32[4,1]          %3 = pick %2 {index=0} : f32[4,8]
@@ -69,7 +69,8 @@ static void mark_values(Fuser *f)
                 x = node_of(g, x)->arg[0];
             f->summed[x] = true;
         }
-        bool reads_memory = n->op == OP_CONTRACT || n->op == OP_HOST || n->op == OP_LOOP || (n->op == OP_RESHAPE && f->solid[v]);
+        bool reads_memory =
+            n->op == OP_CONTRACT || n->op == OP_HOST || n->op == OP_LOOP || (n->op == OP_RESHAPE && f->solid[v]);
         for (int i = 0; i < n->narg; i++) {
             f->live[n->arg[i]] = true;
             f->solid[n->arg[i]] |= reads_memory;
@@ -178,7 +179,8 @@ static const char *why_not(Fuser *f, int a, int b)
         return "an inner loop after a contraction";
     if (x->reduced && y->reduced && x->reduced != y->reduced)
         return "reductions over different axes";
-    bool fits = same_dims(x, y) || (x->reduced && !y->reduced && row_of(x, y)) || (y->reduced && !x->reduced && row_of(y, x));
+    bool fits =
+        same_dims(x, y) || (x->reduced && !y->reduced && row_of(x, y)) || (y->reduced && !x->reduced && row_of(y, x));
     if (!fits)
         return "different domains";
     if (x->members + y->members > MAX_MEMBERS)
@@ -195,7 +197,9 @@ static void merge(Fuser *f, int a, int b)
         memcpy(x->dim, y->dim, sizeof x->dim);
         x->reduced = y->reduced;
     }
-    x->kind = x->reduced ? FUSE_ROWWISE : x->kind == FUSE_CONTRACT || y->kind == FUSE_CONTRACT ? FUSE_CONTRACT : FUSE_POINTWISE;
+    x->kind = x->reduced                                             ? FUSE_ROWWISE
+              : x->kind == FUSE_CONTRACT || y->kind == FUSE_CONTRACT ? FUSE_CONTRACT
+                                                                     : FUSE_POINTWISE;
     x->members += y->members;
     x->fold |= y->fold;
     x->data |= y->data;
@@ -277,7 +281,8 @@ static bool reads_direct(const Node *n)
 static void note(Fuser *f, Val from, Val to, const char *reason)
 {
     const Node *n = node_of(f->in, to);
-    FusionNote e = {op_info[node_of(f->in, from)->op].text, op_info[n->op].text, reason ? reason : "", !reason, n->file, n->line};
+    FusionNote e = {
+        op_info[node_of(f->in, from)->op].text, op_info[n->op].text, reason ? reason : "", !reason, n->file, n->line};
     vec_push(f->cx->notes, e);
 }
 
@@ -320,14 +325,15 @@ enum { MAX_READERS = 6 };
 static bool siblings(Fuser *f, int a, int b)
 {
     const Group *x = &f->g[a], *y = &f->g[b];
-    return a != b && x->kind != FUSE_CONTRACT && y->kind != FUSE_CONTRACT && same_dims(x, y) && x->reduced == y->reduced &&
-           !has(reach_of(f, a), b) && !has(reach_of(f, b), a) && !why_not(f, a, b);
+    return a != b && x->kind != FUSE_CONTRACT && y->kind != FUSE_CONTRACT && same_dims(x, y) &&
+           x->reduced == y->reduced && !has(reach_of(f, a), b) && !has(reach_of(f, b), a) && !why_not(f, a, b);
 }
 
 static void merge_siblings(Fuser *f)
 {
     const Graph *g = f->in;
-    int(*reader)[MAX_READERS] = arena_alloc(f->cx->arena, mem_mul((size_t)g->n, sizeof *reader)); /* groups that read a root */
+    int(*reader)[MAX_READERS] =
+        arena_alloc(f->cx->arena, mem_mul((size_t)g->n, sizeof *reader)); /* groups that read a root */
     for (Val v = 1; v < g->n; v++) {
         const Node *n = node_of(g, v);
         for (int i = 0; f->live[v] && f->group[v] && reads_direct(n) && i < n->narg; i++) {

@@ -4,10 +4,9 @@
 
 /* The region's loops.  Every value inside has the rank of the region's domain, and an axis has the domain's size or 1.
  *   pointwise  every output has the domain's shape
- *   rowwise    reductions over one set of axes of the domain, with what feeds and follows them; outputs have the domain's
- *              shape or, in the reduced axes, size 1
- *   contract   one contraction and elementwise work on its result
- *   other      one op with a loop structure of its own: cumsum, argsort, scatter_add */
+ *   rowwise    reductions over one set of axes of the domain, with what feeds and follows them; outputs have the
+ * domain's shape or, in the reduced axes, size 1 contract   one contraction and elementwise work on its result other
+ * one op with a loop structure of its own: cumsum, argsort, scatter_add */
 typedef enum { FUSE_POINTWISE, FUSE_ROWWISE, FUSE_CONTRACT, FUSE_OTHER, FUSE_KIND_COUNT } FuseKind;
 
 /* Ops that only say where an element is read; every consumer repeats them. */

@@ -1,4 +1,5 @@
-/* The second half of fusion: which values a group stores, which its readers compute again, and the regions themselves. */
+/* The second half of fusion: which values a group stores, which its readers compute again, and the regions themselves.
+ */
 #include "passes/fuse_impl.h"
 #include <stdio.h>
 #include <string.h>
@@ -13,7 +14,8 @@ static bool cheap(const Node *n)
     return ((op_info[n->op].flags & OPF_ELEMENTWISE) && !fuse_is_dear((Op)n->op)) || n->op == OP_CAST;
 }
 
-/* What computing v again would read: large values must be in memory anyway, small ones (a number a row) may be stored for it. */
+/* What computing v again would read: large values must be in memory anyway, small ones (a number a row) may be stored
+ * for it. */
 static bool count_again(Fuser *f, const bool *needed, Again *a, Val v, bool top)
 {
     const Node *n = node_of(f->in, v);

@@ -43,7 +43,8 @@ static double tile_flops(const Graph *k, Val v)
     return 2 * depth * (double)attr_i(tile, A_MR) * (double)attr_i(tile, A_NR);
 }
 
-/* How often the body of an if runs: the two halves of a peeled tile loop (rows below `edge`, the last tile) share its trips. */
+/* How often the body of an if runs: the two halves of a peeled tile loop (rows below `edge`, the last tile) share its
+ * trips. */
 static double share_of(const Graph *k, const Node *n)
 {
     const Node *cond = node_of(k, n->arg[0]);

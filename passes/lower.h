@@ -35,7 +35,8 @@ void lower_forget(Lower *l, int mark); /* at the end of a loop's body */
 void lower_remember(Lower *l, Val v, const Val *idx, Val mask, Val val);
 
 Val lower_offset(Lower *l, const Type *t, const Val *idx); /* row-major offset of element idx */
-void lower_indices(Lower *l, Val linear, int n, const int64_t *dim, Val *idx); /* digits of linear in the mixed radix dim */
+void lower_indices(Lower *l, Val linear, int n, const int64_t *dim,
+                   Val *idx);                                     /* digits of linear in the mixed radix dim */
 void lower_store(Lower *l, int output, const Val *idx, Val mask); /* computes an output's element and stores it */
 Val lower_scratch(Lower *l, DavDtype t, int64_t n);
 DavDtype sum_dtype(DavDtype t); /* what sums of t accumulate in */

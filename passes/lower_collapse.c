@@ -1,6 +1,6 @@
 /* Neighbouring axes that every value of a region treats alike become one, so that loops are long and indices cheap:
- * f32[64,200,128] + f32[64,200,128] is one loop over 1638400 elements.  Regions that read anything at other indices than their
- * own stay as they are. */
+ * f32[64,200,128] + f32[64,200,128] is one loop over 1638400 elements.  Regions that read anything at other indices
+ * than their own stay as they are. */
 #include "passes/lower.h"
 #include <string.h>
 
@@ -20,9 +20,10 @@ static bool align_types(Collapse *c)
         c->type[v].rank = -1;
     for (Val v = 1; v < g->n; v++) {
         const Node *n = node_of(g, v);
-        bool known = (op_info[n->op].flags & OPF_ELEMENTWISE) || n->op == OP_INPUT || n->op == OP_CONST || n->op == OP_IOTA ||
-                     n->op == OP_CAST || n->op == OP_BITCAST || n->op == OP_SUM || n->op == OP_RMAX || n->op == OP_RMIN ||
-                     n->op == OP_BROADCAST || (n->op == OP_RESHAPE && reshape_is_unit(g, v));
+        bool known = (op_info[n->op].flags & OPF_ELEMENTWISE) || n->op == OP_INPUT || n->op == OP_CONST ||
+                     n->op == OP_IOTA || n->op == OP_CAST || n->op == OP_BITCAST || n->op == OP_SUM ||
+                     n->op == OP_RMAX || n->op == OP_RMIN || n->op == OP_BROADCAST ||
+                     (n->op == OP_RESHAPE && reshape_is_unit(g, v));
         if (!known)
             return false;
         if (n->op == OP_INPUT)
@@ -106,7 +107,8 @@ static Val rebuild(const Collapse *c, Graph *out, Val v, const Val *map)
 
 const Graph *collapse_axes(PassCx *cx, const Graph *body, unsigned reduced)
 {
-    Collapse c = {.body = body, .type = arena_array(cx->arena, Type, body->n), .domain = type_of(body, body->out[0].val)};
+    Collapse c = {
+        .body = body, .type = arena_array(cx->arena, Type, body->n), .domain = type_of(body, body->out[0].val)};
     for (Val v = 1; v < body->n; v++)
         if (reduced_axes(body, v))
             c.domain = type_of(body, node_of(body, v)->arg[0]);

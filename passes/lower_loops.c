@@ -103,7 +103,8 @@ static void lower_argsort(Lower *l, const Node *n)
 {
     Type t = type_of(l->body, l->body->out[0].val);
     int axis = (int)attr_i(n, A_AXIS);
-    bool down = attr_i(n, A_DESCENDING) != 0, is_float = dav_dtype_is_float((DavDtype)node_of(l->body, n->arg[0])->dtype);
+    bool down = attr_i(n, A_DESCENDING) != 0,
+         is_float = dav_dtype_is_float((DavDtype)node_of(l->body, n->arg[0])->dtype);
     int64_t dim[IR_MAX_RANK], rows = 1;
     for (int d = 0; d < t.rank; d++)
         rows *= dim[d] = d == axis ? 1 : t.dim[d];
@@ -123,7 +124,8 @@ static void lower_argsort(Lower *l, const Node *n)
     k_end(l->k, p);
 }
 
-/* The base is copied, then the updates are added one after the other; batches and blocks of the trailing axes are independent. */
+/* The base is copied, then the updates are added one after the other; batches and blocks of the trailing axes are
+ * independent. */
 static void lower_scatter_add(Lower *l, const Node *n)
 {
     const Node *index = node_of(l->body, n->arg[1]), *update = node_of(l->body, n->arg[2]);
@@ -157,13 +159,15 @@ static void lower_scatter_add(Lower *l, const Node *n)
     for (int d = batch; d < index->rank; d++)
         up[d] = at[d];
     idx[batch] = k_cast(l->k, lower_value(l, n->arg[1], at, 0), DAV_I64);
-    Val above = k_op(l->k, OP_GE, idx[batch], l->zero, 0), below = k_op(l->k, OP_LT, idx[batch], k_int(l->k, n->dim[batch]), 0);
+    Val above = k_op(l->k, OP_GE, idx[batch], l->zero, 0),
+        below = k_op(l->k, OP_LT, idx[batch], k_int(l->k, n->dim[batch]), 0);
     Val valid = k_if(l->k, k_op(l->k, OP_AND, above, below, 0));
     lane = k_for_dyn(l->k, LOOP_VECTOR, lo, hi, 1);
     lower_indices(l, lane, tail, n->dim + batch + 1, idx + batch + 1);
     for (int d = 0; d < tail; d++)
         up[upd_tail + d] = idx[batch + 1 + d];
-    Val off = lower_offset(l, &t, idx), sum = k_op(l->k, OP_ADD, k_load(l->k, l->out[0], off, 0), lower_value(l, n->arg[2], up, 0), 0);
+    Val off = lower_offset(l, &t, idx),
+        sum = k_op(l->k, OP_ADD, k_load(l->k, l->out[0], off, 0), lower_value(l, n->arg[2], up, 0), 0);
     k_store(l->k, l->out[0], off, sum, 0);
     lower_forget(l, mark);
     k_end(l->k, lane);

@@ -1,10 +1,11 @@
-/* Kernels with reductions: for each row (one index of the axes that stay) the reduced axes are passed over as often as needed.
+/* Kernels with reductions: for each row (one index of the axes that stay) the reduced axes are passed over as often as
+ * needed.
  *
- * A value's level is the number of reductions that must be finished before it; phase p passes over the row once, takes in all
- * reductions of values of level p and stores the outputs of level p.  So softmax is three phases, layer norm two or three.
- * Values that are dear (exp, ...) and wanted in several phases are kept in a scratch row.
- *   rows     the last axis is reduced: lanes along it, accumulators in registers
- *   columns  the last axis stays: lanes along it, accumulators in a scratch row */
+ * A value's level is the number of reductions that must be finished before it; phase p passes over the row once, takes
+ * in all reductions of values of level p and stores the outputs of level p.  So softmax is three phases, layer norm two
+ * or three. Values that are dear (exp, ...) and wanted in several phases are kept in a scratch row. rows     the last
+ * axis is reduced: lanes along it, accumulators in registers columns  the last axis stays: lanes along it, accumulators
+ * in a scratch row */
 #include "passes/lower.h"
 #include <math.h>
 #include <string.h>
@@ -36,7 +37,8 @@ static AccKind acc_kind(Op op)
 
 static double acc_start(Op op, DavDtype t)
 {
-    static const double largest[DAV_DTYPE_COUNT] = {[DAV_I64] = 0x1.fffffffffffffp62, [DAV_I32] = INT32_MAX, [DAV_U32] = UINT32_MAX};
+    static const double largest[DAV_DTYPE_COUNT] = {
+        [DAV_I64] = 0x1.fffffffffffffp62, [DAV_I32] = INT32_MAX, [DAV_U32] = UINT32_MAX};
     static const double least[DAV_DTYPE_COUNT] = {[DAV_I64] = -0x1p63, [DAV_I32] = INT32_MIN};
     if (op == OP_SUM)
         return 0;
@@ -258,7 +260,8 @@ static void column_phase(Rows *r, int p, Val first, Val count)
         if (is_root(r, v, p)) {
             const Node *n = node_of(g, v);
             Val x = k_cast(l->k, lower_value(l, n->arg[0], r->idx, 0), sum_dtype((DavDtype)n->dtype));
-            k_store(l->k, l->row_scratch[v], lane, combine(l, (Op)n->op, k_load(l->k, l->row_scratch[v], lane, 0), x), 0);
+            k_store(l->k, l->row_scratch[v], lane, combine(l, (Op)n->op, k_load(l->k, l->row_scratch[v], lane, 0), x),
+                    0);
         }
     store_full_outputs(r, p);
     lower_forget(l, mark);

@@ -1,7 +1,7 @@
 /* One element of a value of a region, as kernel instructions: the reading of every op at an index.
  *
- * Values already computed at the same index in an open scope are used again (memo).  A mask, when given, is where the element is
- * wanted: loads outside of it are not done. */
+ * Values already computed at the same index in an open scope are used again (memo).  A mask, when given, is where the
+ * element is wanted: loads outside of it are not done. */
 #include "passes/lower.h"
 #include <string.h>
 
@@ -188,7 +188,8 @@ static Val value_concat(Lower *l, const Node *n, const Val *idx, Val mask)
             at[axis] = add_int(l, idx[axis], -start);
             Val cond = inside(l, idx[axis], start, end, 0, n->dim[axis] - 1);
             Val val = lower_value(l, n->arg[i], at, both(l, mask, cond));
-            result = result ? k_op(l->k, OP_SELECT, k_op(l->k, OP_LT, idx[axis], k_int(l->k, end), 0), val, result) : val;
+            result =
+                result ? k_op(l->k, OP_SELECT, k_op(l->k, OP_LT, idx[axis], k_int(l->k, end), 0), val, result) : val;
         }
         end = start;
     }
@@ -206,7 +207,8 @@ static Val value_window(Lower *l, const Node *n, const Val *idx, Val mask)
     at[axis] = add_int(l, k_addmul(l->k, pos, idx[n->rank - 1], dilation), -pad);
     int64_t max = (n->dim[axis] - 1) * step + (n->dim[n->rank - 1] - 1) * dilation - pad;
     Val cond = inside(l, at[axis], 0, x->dim[axis], -pad, max);
-    return select_or(l, cond, lower_value(l, n->arg[0], at, both(l, mask, cond)), (DavDtype)n->dtype, attr_f(n, A_FILL));
+    return select_or(l, cond, lower_value(l, n->arg[0], at, both(l, mask, cond)), (DavDtype)n->dtype,
+                     attr_f(n, A_FILL));
 }
 
 static Val value_fold(Lower *l, const Node *n, const Val *idx, Val mask)
@@ -288,7 +290,8 @@ static Val value_random(Lower *l, const Node *n, const Val *idx, Val mask)
         counter[i + 1] = lower_value(l, n->arg[1], (Val[]){idx[0], k_int(l->k, i)}, mask);
     Val word = k_op(l->k, OP_REM, e, k_int(l->k, 4), 0), result = k_philox(l->k, key, counter, 3);
     for (int i = 2; i >= 0; i--)
-        result = k_op(l->k, OP_SELECT, k_op(l->k, OP_EQ, word, k_int(l->k, i), 0), k_philox(l->k, key, counter, i), result);
+        result =
+            k_op(l->k, OP_SELECT, k_op(l->k, OP_EQ, word, k_int(l->k, i), 0), k_philox(l->k, key, counter, i), result);
     return result;
 }
 
@@ -414,7 +417,8 @@ Val lower_value(Lower *l, Val v, const Val *idx, Val mask)
         return known;
     const Node *n = node_of(l->body, v);
     graph_at_node(l->k, l->body, v);
-    Val val = l->full_scratch && l->full_scratch[v] ? k_load(l->k, l->full_scratch[v], l->full_at, mask) : compute(l, v, n, idx, mask);
+    Val val = l->full_scratch && l->full_scratch[v] ? k_load(l->k, l->full_scratch[v], l->full_at, mask)
+                                                    : compute(l, v, n, idx, mask);
     lower_remember(l, v, idx, mask, val);
     return val;
 }

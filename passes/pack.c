@@ -1,9 +1,9 @@
-/* pack: contractions brought into the form that tiles want: the last output axis is a plain column index, and the operand that it
- * comes from has it as last axis.
+/* pack: contractions brought into the form that tiles want: the last output axis is a plain column index, and the
+ * operand that it comes from has it as last axis.
  *
- * Stands after layout and before fusion: a transposed copy of a weight becomes a kernel of its own, and one that depends on
- * parameters alone is made once per update of the parameters.  The output's axes are moved when that gives columns, and moved
- * back by a view that its readers absorb.
+ * Stands after layout and before fusion: a transposed copy of a weight becomes a kernel of its own, and one that
+ * depends on parameters alone is made once per update of the parameters.  The output's axes are moved when that gives
+ * columns, and moved back by a view that its readers absorb.
  *
  *     %3 = contract %1, %2 {spec="a c, b c -> a b | c=64"} : f32[8,32]
  *  ->
@@ -92,7 +92,8 @@ static int64_t reach_in(const Graph *g, const Node *n, const ContractSpec *s, in
     return reach;
 }
 
-/* The operand's axes in the order of use: outer loops first, then what the other operand reads in large steps, ..., the column. */
+/* The operand's axes in the order of use: outer loops first, then what the other operand reads in large steps, ..., the
+ * column. */
 static void order_axes(const Graph *g, const Node *n, const ContractSpec *s, int o, int col_dim, int64_t *perm)
 {
     int64_t key[IR_MAX_RANK];

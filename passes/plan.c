@@ -26,7 +26,8 @@ static int64_t aligned(int64_t n)
 
 static int add_buf(Planner *pl, Place place, int index, const Type *t, Val val)
 {
-    PlanBuf b = {.place = place, .index = index, .bytes = bytes_of(t), .first = -1, .last = -1, .shares = -1, .val = val};
+    PlanBuf b = {
+        .place = place, .index = index, .bytes = bytes_of(t), .first = -1, .last = -1, .shares = -1, .val = val};
     pl->p->buf[pl->p->nbuf] = b;
     return pl->p->nbuf++;
 }
@@ -178,7 +179,8 @@ static bool same_value(const Graph *k, Val a, Val b, int depth)
     if (a == b)
         return true;
     const Node *x = node_of(k, a), *y = node_of(k, b);
-    if (depth == 0 || x->op != y->op || x->dtype != y->dtype || x->narg != y->narg || (op_info[x->op].flags & OPF_EFFECT))
+    if (depth == 0 || x->op != y->op || x->dtype != y->dtype || x->narg != y->narg ||
+        (op_info[x->op].flags & OPF_EFFECT))
         return false;
     if (x->op == OP_CONST)
         return attr_f(x, A_VALUE) == attr_f(y, A_VALUE);
@@ -198,8 +200,8 @@ static Val kernel_buf(const Graph *k, int index)
     return 0;
 }
 
-/* Is every element of buffer `from` read only where the same element of `to` is then written?  Each element of a result is
- * written once, so a read that has a write at its own offset in its own loop body meets no other write. */
+/* Is every element of buffer `from` read only where the same element of `to` is then written?  Each element of a result
+ * is written once, so a read that has a write at its own offset in its own loop body meets no other write. */
 static bool overwritable(const Graph *k, int from, int to)
 {
     Val in = kernel_buf(k, from), out = kernel_buf(k, to);
@@ -247,8 +249,8 @@ static void share_in_place(Plan *p)
                 PlanBuf *in = &p->buf[m];
                 for (int x = 0; x < s->nbuf; x++)
                     times += memory_of(p, s->buf[x]) == m;
-                if (out->place != AT_ARENA || in->place != AT_ARENA || out->shares >= 0 || times != 1 || in->last != i ||
-                    in->bytes != out->bytes || out->first != i || !overwritable(k, j, o))
+                if (out->place != AT_ARENA || in->place != AT_ARENA || out->shares >= 0 || times != 1 ||
+                    in->last != i || in->bytes != out->bytes || out->first != i || !overwritable(k, j, o))
                     continue;
                 out->shares = m;
                 in->last = out->last;
@@ -358,7 +360,8 @@ static void place_arena(Planner *pl)
                 busy[nbusy++] = (Slot){other->offset, aligned(other->bytes)};
         }
         b->offset = lowest_gap(busy, nbusy, aligned(b->bytes));
-        p->arena_bytes = b->offset + aligned(b->bytes) > p->arena_bytes ? b->offset + aligned(b->bytes) : p->arena_bytes;
+        p->arena_bytes =
+            b->offset + aligned(b->bytes) > p->arena_bytes ? b->offset + aligned(b->bytes) : p->arena_bytes;
     }
     p->planned_bufs = count;
     for (int i = 0; i < n; i++)

@@ -1,8 +1,8 @@
 /* The plan of a lowered graph: steps in order, and where every value lies.
  *
- * Values whose lifetimes do not overlap share memory in one arena; an elementwise kernel writes over an operand that nobody reads
- * afterwards; results that the caller wants are written where the caller wants them.  Steps that depend on parameters alone
- * form the `once` part, whose results keep memory of their own. */
+ * Values whose lifetimes do not overlap share memory in one arena; an elementwise kernel writes over an operand that
+ * nobody reads afterwards; results that the caller wants are written where the caller wants them.  Steps that depend on
+ * parameters alone form the `once` part, whose results keep memory of their own. */
 #pragma once
 #include "ir/kernel.h"
 #include "passes/pass.h"
@@ -24,7 +24,7 @@ typedef enum { STEP_KERNEL, STEP_HOST, STEP_LOOP, STEP_COPY } StepKind;
 typedef struct PlanStep {
     StepKind kind;
     bool once;
-    bool meet;    /* all threads must have finished the steps before: this one reads what they write, or overwrites it */
+    bool meet; /* all threads must have finished the steps before: this one reads what they write, or overwrites it */
     Val node;     /* of the graph; 0: a copy */
     int nbuf, *buf; /* kernel: by buffer index; host: operands, result; loop: operands, results; copy: to, from */
     int kernel;   /* of Plan.kernel of the outermost plan */

@@ -1,7 +1,7 @@
 /* Which steps need all threads to have finished the ones before.
  *
- * Between two meetings every thread works through its share of several kernels on its own, as long as none of them touches
- * memory that another one of them writes. */
+ * Between two meetings every thread works through its share of several kernels on its own, as long as none of them
+ * touches memory that another one of them writes. */
 #include "passes/plan.h"
 
 typedef struct Touch { int space; int64_t from, to; bool writes, solo; } Touch;
@@ -26,7 +26,8 @@ static Touch touch_of(const PlanBuf *b, const int *inplace, bool writes, bool so
         t.space = SPACE_CALLER + 2 * b->index;
         break;
     case AT_OUTPUT:
-        t.space = inplace && inplace[b->index] >= 0 ? SPACE_CALLER + 2 * inplace[b->index] : SPACE_CALLER + 2 * b->index + 1;
+        t.space =
+            inplace && inplace[b->index] >= 0 ? SPACE_CALLER + 2 * inplace[b->index] : SPACE_CALLER + 2 * b->index + 1;
         break;
     }
     return t;
@@ -34,7 +35,8 @@ static Touch touch_of(const PlanBuf *b, const int *inplace, bool writes, bool so
 
 static bool collide(const Touch *a, const Touch *b)
 {
-    return a->space == b->space && (a->writes || b->writes) && !(a->solo && b->solo) && a->from < b->to && b->from < a->to;
+    return a->space == b->space && (a->writes || b->writes) && !(a->solo && b->solo) && a->from < b->to &&
+           b->from < a->to;
 }
 
 static bool step_writes(const Plan *p, const PlanStep *s, int i)

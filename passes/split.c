@@ -1,8 +1,8 @@
 /* split: large sums cut into a fixed number of parts that are added in order afterwards.
  *
- * Gives work to all threads without letting their number into the result: the parts depend on shapes alone.  A contraction over
- * the samples of a batch (the gradient of a weight) is cut into groups of samples small enough for a core's cache.  Arg-max
- * becomes reductions here, which fuse like any other.
+ * Gives work to all threads without letting their number into the result: the parts depend on shapes alone.  A
+ * contraction over the samples of a batch (the gradient of a weight) is cut into groups of samples small enough for a
+ * core's cache.  Arg-max becomes reductions here, which fuse like any other.
  *
  *     %2 = sum %1 {axes=[0,1]} : f32[1,1,128]      ->      %2 = sum %1 {axes=[1]} : f32[64,1,128]
  *                                                          %3 = sum %2 {axes=[0]} : f32[1,1,128]
@@ -128,7 +128,8 @@ static Val split_contract(const Graph *in, Graph *out, Val v, const Val *map)
     return g_cast(out, g_reshape(out, sum, n->rank, n->dim), (DavDtype)n->dtype);
 }
 
-/* The first index of the largest value, or of the first NaN: the least index whose value equals the maximum or is no number. */
+/* The first index of the largest value, or of the first NaN: the least index whose value equals the maximum or is no
+ * number. */
 static Val split_argmax(const Graph *in, Graph *out, Val v, const Val *map)
 {
     const Node *n = node_of(in, v);

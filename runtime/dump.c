@@ -66,8 +66,10 @@ static bool timed_run(void *arg)
     for (int i = 0; i < p->nin; i++)
         in[i] = arena_alloc(t->arena, (size_t)type_count(&p->in[i].type) * dav_dtype_size(p->in[i].type.dtype) + 64);
     for (int i = 0; i < p->nout; i++)
-        out[i] = p->inplace[i] >= 0 ? in[p->inplace[i]]
-                                    : arena_alloc(t->arena, (size_t)type_count(&p->out[i].type) * dav_dtype_size(p->out[i].type.dtype) + 64);
+        out[i] = p->inplace[i] >= 0
+                     ? in[p->inplace[i]]
+                     : arena_alloc(t->arena,
+                                   (size_t)type_count(&p->out[i].type) * dav_dtype_size(p->out[i].type.dtype) + 64);
     for (int i = 0; i < 2; i++)
         if (!program_run(p, t->err, in, out, 1, 0))
             return false;
@@ -82,7 +84,8 @@ static const char *kernel_kind(const Graph *k)
     for (Val v = 1; v < k->n; v++) {
         if (node_of(k, v)->op == OP_TILE)
             return "contract";
-        sum |= node_of(k, v)->op == OP_ACC || (node_of(k, v)->op == OP_BUF && attr_i(node_of(k, v), A_ROLE) == BUF_SCRATCH);
+        sum |= node_of(k, v)->op == OP_ACC ||
+               (node_of(k, v)->op == OP_BUF && attr_i(node_of(k, v), A_ROLE) == BUF_SCRATCH);
     }
     return sum ? "rows" : "pointwise";
 }
@@ -92,7 +95,8 @@ static void name_kernels(Dump *d, Arena *arena)
     const Plan *plan = d->p->plan;
     d->name = arena_array(arena, const char *, plan->nkernel + 1);
     for (int i = 0; i < plan->nkernel; i++)
-        d->name[i] = arena_printf(arena, "%s_%08x", kernel_kind(plan->kernel[i]), (unsigned)(graph_hash(plan->kernel[i]) >> 32));
+        d->name[i] =
+            arena_printf(arena, "%s_%08x", kernel_kind(plan->kernel[i]), (unsigned)(graph_hash(plan->kernel[i]) >> 32));
 }
 
 /* The ops of a kernel that compute values, in order, each line of source once. */
@@ -128,7 +132,8 @@ static json_t *step_buffers(const Dump *d, const PlanStep *s)
         int64_t index = attr_i(n, A_INDEX);
         char type[160];
         Type t = type_of(k, v);
-        json_t *b = json_pack("{s:s, s:s, s:s}", "name", attr_s(n, A_NAME), "role", roles[attr_i(n, A_ROLE)], "type", type_text(&t, type));
+        json_t *b = json_pack("{s:s, s:s, s:s}", "name", attr_s(n, A_NAME), "role", roles[attr_i(n, A_ROLE)], "type",
+                              type_text(&t, type));
         if (index < s->nbuf) {
             const PlanBuf *p = &d->p->plan->buf[s->buf[index]];
             json_object_set_new(b, "place", json_string(place_name[p->place]));
@@ -153,7 +158,9 @@ static json_t *cache_reasons(const Program *p)
 {
     json_t *reasons = json_object();
     for (int i = 0; p->plan && p->code && i < p->plan->nkernel; i++) {
-        const char *why = p->code[i].same_as >= 0 ? "equal to an earlier kernel" : p->code[i].from_cache ? "found" : p->code[i].miss_reason;
+        const char *why = p->code[i].same_as >= 0 ? "equal to an earlier kernel"
+                          : p->code[i].from_cache ? "found"
+                                                  : p->code[i].miss_reason;
         why = why ? why : "not asked";
         json_object_set_new(reasons, why, json_integer(1 + json_integer_value(json_object_get(reasons, why))));
     }
@@ -166,9 +173,11 @@ static bool dump_manifest(Dump *d)
     static const char *const device[] = {"cpu", "kernels", "interp", "interp64"};
     struct utsname host = {0};
     uname(&host);
-    json_t *j = json_pack("{s:s, s:s, s:s, s:s, s:i}", "graph", p->graph->name ? p->graph->name : "", "device", device[p->device], "system",
-                          host.sysname, "machine", host.machine, "threads", p->max_threads);
-    json_object_set_new(j, "precision", json_string(dav_dtype_name(p->options.precision == DAV_BF16 ? DAV_BF16 : DAV_F32)));
+    json_t *j =
+        json_pack("{s:s, s:s, s:s, s:s, s:i}", "graph", p->graph->name ? p->graph->name : "", "device",
+                  device[p->device], "system", host.sysname, "machine", host.machine, "threads", p->max_threads);
+    json_object_set_new(j, "precision",
+                        json_string(dav_dtype_name(p->options.precision == DAV_BF16 ? DAV_BF16 : DAV_F32)));
     json_object_set_new(j, "memory_budget", json_integer(p->options.memory_budget));
     json_object_set_new(j, "inputs", signature(p->in, p->nin));
     json_object_set_new(j, "outputs", signature(p->out, p->nout));
@@ -183,8 +192,10 @@ static bool dump_manifest(Dump *d)
     json_object_set_new(j, "packed_bytes", json_integer(p->stats.packed_bytes));
     json_object_set_new(j, "unplanned_bytes", json_integer(p->stats.unplanned_bytes));
     if (p->plan)
-        json_object_set_new(j, "memory", json_sprintf("planned %.1f MB -> %.1f MB, %d -> %d buffers", (double)p->stats.unplanned_bytes * 1e-6,
-                                                      (double)p->stats.arena_bytes * 1e-6, p->plan->unplanned_bufs, p->plan->planned_bufs));
+        json_object_set_new(j, "memory",
+                            json_sprintf("planned %.1f MB -> %.1f MB, %d -> %d buffers",
+                                         (double)p->stats.unplanned_bytes * 1e-6, (double)p->stats.arena_bytes * 1e-6,
+                                         p->plan->unplanned_bufs, p->plan->planned_bufs));
     json_object_set_new(j, "pass_ms", json_real(p->stats.pass_ms));
     json_object_set_new(j, "codegen_ms", json_real(p->stats.codegen_ms));
     return write_json(d, "manifest.json", j);
@@ -196,12 +207,14 @@ static bool dump_tables(Dump *d)
     buf_str(&passes, "pass\tms\tnodes_in\tnodes_out\tchanged\n");
     for (size_t i = 0; i < vec_len(d->p->cx.times); i++) {
         const PassTime *t = &d->p->cx.times[i];
-        buf_printf(&passes, "%s\t%.3f\t%d\t%d\t%s\n", t->name, t->ms, t->nodes_in, t->nodes_out, t->changed ? "yes" : "no");
+        buf_printf(&passes, "%s\t%.3f\t%d\t%d\t%s\n", t->name, t->ms, t->nodes_in, t->nodes_out,
+                   t->changed ? "yes" : "no");
     }
     buf_str(&fusion, "from\tto\tfused\treason\tat\n");
     for (size_t i = 0; i < vec_len(d->p->cx.notes); i++) {
         const FusionNote *n = &d->p->cx.notes[i];
-        buf_printf(&fusion, "%s\t%s\t%s\t%s\t%s:%d\n", n->from, n->to, n->fused ? "yes" : "no", n->reason, n->file ? n->file : "?", n->line);
+        buf_printf(&fusion, "%s\t%s\t%s\t%s\t%s:%d\n", n->from, n->to, n->fused ? "yes" : "no", n->reason,
+                   n->file ? n->file : "?", n->line);
     }
     bool ok = write_text(d, "passes.tsv", &passes);
     return write_text(d, "fusion.tsv", &fusion) && ok;
@@ -234,15 +247,16 @@ static bool dump_memory(Dump *d)
     int64_t live;
     int peak = peak_step(plan, &live);
     buf_printf(&b, "# planned %.1f MB -> %.1f MB, %d -> %d buffers; %.1f MB alive at the peak, step %d\n",
-               (double)plan->unplanned_bytes * 1e-6, (double)plan->arena_bytes * 1e-6, plan->unplanned_bufs, plan->planned_bufs,
-               (double)live * 1e-6, peak);
+               (double)plan->unplanned_bytes * 1e-6, (double)plan->arena_bytes * 1e-6, plan->unplanned_bufs,
+               plan->planned_bufs, (double)live * 1e-6, peak);
     buf_str(&b, "buffer\tplace\toffset\tbytes\tfirst\tlast\tshares\tat_peak\tmade_at\n");
     for (int i = 0; i < plan->nbuf; i++) {
         const PlanBuf *x = &plan->buf[i];
         const Node *n = x->val ? node_of(plan->g, x->val) : NULL;
         bool at_peak = x->place == AT_ARENA && x->first <= peak && peak <= x->last;
-        buf_printf(&b, "%d\t%s\t%" PRId64 "\t%" PRId64 "\t%d\t%d\t%d\t%s\t%s:%d\n", i, place_name[x->place], x->offset, x->bytes, x->first,
-                   x->last, x->shares, at_peak ? "yes" : "no", n && n->file ? n->file : "?", n ? n->line : 0);
+        buf_printf(&b, "%d\t%s\t%" PRId64 "\t%" PRId64 "\t%d\t%d\t%d\t%s\t%s:%d\n", i, place_name[x->place], x->offset,
+                   x->bytes, x->first, x->last, x->shares, at_peak ? "yes" : "no", n && n->file ? n->file : "?",
+                   n ? n->line : 0);
     }
     return write_text(d, "memory.tsv", &b);
 }
@@ -281,8 +295,9 @@ static bool dump_steps(Dump *d)
         if (p->times && p->times[i].end > 0) {
             origin = origin > 0 && origin < p->times[i].start ? origin : p->times[i].start;
             json_object_set_new(j, "measured_ms", json_real(1e3 * (p->times[i].end - p->times[i].start)));
-            json_array_append_new(events, json_pack("{s:s, s:s, s:i, s:i, s:f, s:f}", "name", name, "ph", "X", "pid", 1, "tid", 1, "ts",
-                                                    1e6 * (p->times[i].start - origin), "dur", 1e6 * (p->times[i].end - p->times[i].start)));
+            json_array_append_new(events, json_pack("{s:s, s:s, s:i, s:i, s:f, s:f}", "name", name, "ph", "X", "pid", 1,
+                                                    "tid", 1, "ts", 1e6 * (p->times[i].start - origin), "dur",
+                                                    1e6 * (p->times[i].end - p->times[i].start)));
         }
         json_array_append_new(steps, j);
     }

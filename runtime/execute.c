@@ -1,5 +1,5 @@
-/* Runs a plan: one parallel region a run, all threads walk the steps together and share each kernel's iterations in fixed blocks.
- * Nothing is allocated, hashed or named here. */
+/* Runs a plan: one parallel region a run, all threads walk the steps together and share each kernel's iterations in
+ * fixed blocks. Nothing is allocated, hashed or named here. */
 #include "runtime/program_impl.h"
 #include <omp.h>
 #include <string.h>
@@ -22,7 +22,8 @@ static void *place_of(const Program *p, const Frame *f, int b, void *const *in, 
     case AT_INPUT:
         return in[buf->index];
     case AT_OUTPUT:
-        return out[buf->index] || f != p->frame || p->inplace[buf->index] < 0 ? out[buf->index] : in[p->inplace[buf->index]];
+        return out[buf->index] || f != p->frame || p->inplace[buf->index] < 0 ? out[buf->index]
+                                                                              : in[p->inplace[buf->index]];
     case AT_LITERAL:
         return p->literal[buf->index];
     }
@@ -68,8 +69,8 @@ static int64_t bytes_of(const Plan *p, int b)
     return p->buf[b].bytes;
 }
 
-/* Where iteration `it` reads and writes: carried values alternate between two places in the working memory, begin at the
- * operands and end at the results; scanned and stacked values move on by a slice. */
+/* Where iteration `it` reads and writes: carried values alternate between two places in the working memory, begin at
+ * the operands and end at the results; scanned and stacked values move on by a slice. */
 static void bind_iteration(const Program *p, const Frame *f, const PlanStep *s, Frame *body, int64_t it, int64_t trip)
 {
     const Node *n = node_of(f->plan->g, s->node);

@@ -138,7 +138,8 @@ static bool make_code(Program *p, Err *err)
     }
     for (int i = 0; i < n; i++) {
         p->trip[i] = kernel_trip(plan->kernel[i]);
-        p->solo[i] = p->trip[i] < 2 || kernel_cost(plan->kernel[i]).flops + kernel_cost(plan->kernel[i]).bytes / 4 < solo_flops;
+        p->solo[i] =
+            p->trip[i] < 2 || kernel_cost(plan->kernel[i]).flops + kernel_cost(plan->kernel[i]).bytes / 4 < solo_flops;
         scratch = p->code[i].scratch_bytes > scratch ? p->code[i].scratch_bytes : scratch;
         p->stats.unique_kernels += p->code[i].same_as < 0;
         p->stats.cached_kernels += p->code[i].from_cache;

@@ -10,7 +10,9 @@ typedef struct Program Program;
 
 typedef struct ProgramOptions {
     CompileOptions compile;
-    const char *device; /* "cpu" (default), "interp", "interp64" (every float computed and stored as f64) */
+    /* "cpu" (default); "interp", the reference interpreter; "interp64", the same with every float computed and stored as f64;
+     * "kernels", what cpu runs but with the kernels interpreted, for tests. */
+    const char *device;
     /* Pairs input = output that share memory, as "name_in=name_out;..."; the input is overwritten. NULL: none. */
     const char *inplace;
 } ProgramOptions;

@@ -3,8 +3,8 @@
 #include "runtime/program_impl.h"
 #include <string.h>
 
-static bool call_host(void *ctx, Err *err, const char *name, int nin, const Type *in_type, const void *const *in, int nout,
-                      const Type *out_type, void *const *out)
+static bool call_host(void *ctx, Err *err, const char *name, int nin, const Type *in_type, const void *const *in,
+                      int nout, const Type *out_type, void *const *out)
 {
     return host_call(ctx, err, name, nin, in_type, in, nout, out_type, out);
 }
@@ -16,7 +16,8 @@ static size_t bytes_of(const Type *t)
     return (size_t)type_count(t) * dav_dtype_size(t->dtype);
 }
 
-/* Outputs that overwrite inputs are made elsewhere first: the interpreter may read an input after it wrote an output. */
+/* Outputs that overwrite inputs are made elsewhere first: the interpreter may read an input after it wrote an output.
+ */
 static bool interpret(void *arg)
 {
     InterpJob *j = arg;

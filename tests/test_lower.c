@@ -1,4 +1,5 @@
-/* Lowered graphs against the reference interpreter: random graphs through the whole pipeline, kernels interpreted and compiled. */
+/* Lowered graphs against the reference interpreter: random graphs through the whole pipeline, kernels interpreted and
+ * compiled. */
 #include "runtime/program.h"
 #include "ir/print.h"
 #include "support/random_graph.h"
@@ -58,8 +59,8 @@ static void compare(const Graph *g, const char *device, uint64_t seed, const Ten
             Buf text = {0};
             graph_print(&text, g);
             fprintf(stderr, "%s", text.at);
-            fail_msg("%s, seed %llu, output %d, element %lld: expected %g, found %g", device, (unsigned long long)seed, o,
-                     (long long)i, a, b);
+            fail_msg("%s, seed %llu, output %d, element %lld: expected %g, found %g", device, (unsigned long long)seed,
+                     o, (long long)i, a, b);
         }
     }
 }
@@ -147,7 +148,8 @@ static void test_single_kernels(void **state)
             Arena *arena = arena_new();
             Graph *g = graph_new(arena, &err, "single");
             Type t = type_make(DAV_F32, 3, (int64_t[]){8, 50, 128});
-            Val x = g_input(g, "x", ROLE_DATA, t), gamma = g_input(g, "gamma", ROLE_PARAM, type_make(DAV_F32, 3, (int64_t[]){1, 1, 128}));
+            Val x = g_input(g, "x", ROLE_DATA, t),
+                gamma = g_input(g, "gamma", ROLE_PARAM, type_make(DAV_F32, 3, (int64_t[]){1, 1, 128}));
             Val y = make[m](g, x, gamma);
             if (backward) {
                 Val dy = g_input(g, "dy", ROLE_DATA, t);

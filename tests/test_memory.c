@@ -56,12 +56,14 @@ static Val product(Graph *g, Val x, Val w)
     return g_contract(g, x, w, &s, DAV_F32);
 }
 
-/* A chain of products needs room for two values however long it is; the first reads an input, the last writes an output. */
+/* A chain of products needs room for two values however long it is; the first reads an input, the last writes an
+ * output. */
 static void test_products(void **state)
 {
     (void)state;
     Fixture f = begin();
-    Val w = g_input(f.g, "w", ROLE_DATA, type_make(DAV_F32, 2, (int64_t[]){1024, 1024})), v = g_input(f.g, "x", ROLE_DATA, vector(64));
+    Val w = g_input(f.g, "w", ROLE_DATA, type_make(DAV_F32, 2, (int64_t[]){1024, 1024})),
+        v = g_input(f.g, "x", ROLE_DATA, vector(64));
     for (int i = 0; i < 10; i++)
         v = product(f.g, v, w);
     graph_output(f.g, "y", v);
@@ -152,8 +154,8 @@ static void test_no_overlap(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_products), cmocka_unit_test(test_chain), cmocka_unit_test(test_in_place),   cmocka_unit_test(test_residual),
-        cmocka_unit_test(test_kept),    cmocka_unit_test(test_no_overlap),
+        cmocka_unit_test(test_products), cmocka_unit_test(test_chain), cmocka_unit_test(test_in_place),
+        cmocka_unit_test(test_residual), cmocka_unit_test(test_kept),  cmocka_unit_test(test_no_overlap),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

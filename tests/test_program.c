@@ -1,5 +1,5 @@
-/* Programs as their callers see them: signatures, in-place results, parameters' versions, host functions, loops, threads,
- * rows that do not depend on their batch. */
+/* Programs as their callers see them: signatures, in-place results, parameters' versions, host functions, loops,
+ * threads, rows that do not depend on their batch. */
 #include "runtime/program.h"
 #include <math.h>
 #include <setjmp.h>
@@ -146,8 +146,8 @@ static void test_params_version(void **state)
     end(&f);
 }
 
-static bool negate(void *ctx, Err *err, int nin, const Type *in_type, const void *const *in, int nout, const Type *out_type,
-                   void *const *out)
+static bool negate(void *ctx, Err *err, int nin, const Type *in_type, const void *const *in, int nout,
+                   const Type *out_type, void *const *out)
 {
     (void)nout, (void)out_type;
     int *calls = ctx;
@@ -197,7 +197,8 @@ static void test_loop(void **state)
             Fixture f = begin();
             Graph *body = graph_new(f.arena, &f.err, "step");
             Val c = g_input(body, "c", ROLE_DATA, f32(1, N, 0, 0)), x = g_input(body, "x", ROLE_DATA, f32(1, N, 0, 0));
-            Val k = g_input(body, "k", ROLE_DATA, f32(1, N, 0, 0)), next = g_bin(body, OP_ADD, g_bin(body, OP_MUL, c, k), x);
+            Val k = g_input(body, "k", ROLE_DATA, f32(1, N, 0, 0)),
+                next = g_bin(body, OP_ADD, g_bin(body, OP_MUL, c, k), x);
             graph_output(body, "next", next);
             graph_output(body, "seen", g_bin(body, OP_ADD, c, c));
             Graph *g = new_graph(&f);
@@ -251,7 +252,8 @@ static Graph *network(Fixture *f, int64_t batch)
         spec_parse(&f->err, "a c, c b -> a b | c=150", &s);
         s.extent[0] = batch;
         s.extent[1] = heads;
-        graph_output(g, heads == 1 ? "score" : "scores", g_contract(g, g_reshape(g, first, 2, (int64_t[]){batch, OUT}), v, &s, DAV_F32));
+        graph_output(g, heads == 1 ? "score" : "scores",
+                     g_contract(g, g_reshape(g, first, 2, (int64_t[]){batch, OUT}), v, &s, DAV_F32));
     }
     return g;
 }
@@ -266,7 +268,8 @@ static void test_rows_do_not_depend_on_the_batch(void **state)
 {
     (void)state;
     enum { B = 7, ROW = 60 * 20, OUT_ROW = 60 * 150 };
-    static float x[B * ROW], w[5 * 20 * 150], head[2][450], y[2][B * OUT_ROW], total[2][B], score[2][B], scores[2][3 * B];
+    static float x[B * ROW], w[5 * 20 * 150], head[2][450], y[2][B * OUT_ROW], total[2][B], score[2][B],
+        scores[2][3 * B];
     fill(x, B * ROW);
     fill(w, 5 * 20 * 150);
     fill(head[0], 150);
@@ -321,7 +324,8 @@ static void test_threads(void **state)
 static void test_dump(void **state)
 {
     (void)state;
-    static const char *const files[] = {"manifest.json", "passes.tsv", "fusion.tsv", "kernels.json", "memory.tsv", "trace.json"};
+    static const char *const files[] = {"manifest.json", "passes.tsv", "fusion.tsv",
+                                        "kernels.json",  "memory.tsv", "trace.json"};
     char dir[] = "/tmp/dav-dump-XXXXXX", path[200], command[200];
     assert_non_null(mkdtemp(dir));
     Fixture f = begin();
@@ -341,7 +345,8 @@ static void test_dump(void **state)
     assert_int_equal(system(command), 0);
 }
 
-/* Whichever allocation fails, compiling (up to machine code) ends with an error of the environment and leaves nothing behind. */
+/* Whichever allocation fails, compiling (up to machine code) ends with an error of the environment and leaves nothing
+ * behind. */
 static void test_out_of_memory(void **state)
 {
     (void)state;
@@ -360,7 +365,8 @@ static void test_out_of_memory(void **state)
                 break;
             assert_int_equal(err.kind, ERR_ENV);
             if (mem_live() != live)
-                fail_msg("%s: allocation %lld fails, %lld are left", devices[d], (long long)n, (long long)(mem_live() - live));
+                fail_msg("%s: allocation %lld fails, %lld are left", devices[d], (long long)n,
+                         (long long)(mem_live() - live));
         }
         assert_non_null(p);
         program_free(p);

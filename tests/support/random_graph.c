@@ -54,7 +54,8 @@ static Type random_type(Maker *m, DavDtype t)
     for (int d = 0; d < type.rank; d++)
         do
             type.dim[d] = sizes[below(m, 10)];
-        while (type_count(&(Type){.rank = d + 1, .dim = {type.dim[0], type.dim[1], type.dim[2], type.dim[3]}}) > MAX_COUNT);
+        while (type_count(&(Type){.rank = d + 1, .dim = {type.dim[0], type.dim[1], type.dim[2], type.dim[3]}}) >
+               MAX_COUNT);
     return type;
 }
 
@@ -197,16 +198,20 @@ static Val move(Maker *m, Val x)
         if (rank >= 5)
             return x;
         int64_t size = 1 + below(m, 3), step = 1 + below(m, 2), count = 1 + below(m, n->dim[axis]);
-        Attr w[] = {{.name = A_AXIS, .i = axis},      {.name = A_SIZE, .i = size},   {.name = A_STEP, .i = step},
-                    {.name = A_DILATION, .i = 1 + below(m, 2)}, {.name = A_PAD, .i = below(m, 3)}, {.name = A_COUNT, .i = count},
+        Attr w[] = {{.name = A_AXIS, .i = axis},       {.name = A_SIZE, .i = size},
+                    {.name = A_STEP, .i = step},       {.name = A_DILATION, .i = 1 + below(m, 2)},
+                    {.name = A_PAD, .i = below(m, 3)}, {.name = A_COUNT, .i = count},
                     {.name = A_FILL, .f = -0.25}};
         return graph_node(g, OP_WINDOW, &x, 1, w, 7, NULL);
     }
     default: {
         if (rank < 2 || axis == rank - 1 || n->dim[rank - 1] > 7)
             return x;
-        Attr f[] = {{.name = A_AXIS, .i = axis}, {.name = A_STEP, .i = 1 + below(m, 2)}, {.name = A_DILATION, .i = 1 + below(m, 2)},
-                    {.name = A_PAD, .i = below(m, 3)}, {.name = A_COUNT, .i = 1 + below(m, 2 * n->dim[axis])}};
+        Attr f[] = {{.name = A_AXIS, .i = axis},
+                    {.name = A_STEP, .i = 1 + below(m, 2)},
+                    {.name = A_DILATION, .i = 1 + below(m, 2)},
+                    {.name = A_PAD, .i = below(m, 3)},
+                    {.name = A_COUNT, .i = 1 + below(m, 2 * n->dim[axis])}};
         Val folded = graph_node(g, OP_FOLD, &x, 1, f, 5, NULL);
         return g_bin(g, OP_MUL, folded, g_const_like(g, folded, 0.3));
     }
@@ -227,11 +232,14 @@ static Val index_op(Maker *m, Val x)
         Type t = type_make(DAV_I32, 1, &many);
         memcpy(shape, n->dim, sizeof shape);
         shape[0] = many;
-        Val idx = g_bin(g, OP_REM, g_bin(g, OP_MUL, g_iota(g, t, 0), g_const(g, t, 5)), g_const(g, t, (double)n->dim[0] + 1));
+        Val idx =
+            g_bin(g, OP_REM, g_bin(g, OP_MUL, g_iota(g, t, 0), g_const(g, t, 5)), g_const(g, t, (double)n->dim[0] + 1));
         return g_scatter_add(g, x, idx, g_const(g, type_make(DAV_F32, n->rank, shape), 0.3), 0);
     }
     case 2: {
-        Attr a[] = {{.name = A_AXIS, .i = axis}, {.name = A_EXCLUSIVE, .i = below(m, 2)}, {.name = A_REVERSE, .i = below(m, 2)}};
+        Attr a[] = {{.name = A_AXIS, .i = axis},
+                    {.name = A_EXCLUSIVE, .i = below(m, 2)},
+                    {.name = A_REVERSE, .i = below(m, 2)}};
         Val s = graph_node(g, OP_CUMSUM, &x, 1, a, 3, NULL);
         return g_bin(g, OP_MUL, s, g_const_like(g, s, 0.2));
     }
@@ -263,10 +271,11 @@ static Val contract(Maker *m, Val x)
 {
     Graph *g = m->g;
     const Node *n = node_of(g, x);
-    static const char *const text[4][3] = {{"b, b a -> a | b=%d", "a, b -> a b", "a, a -> | a=%d"},
-                                           {"a c, c b -> a b | c=%d", "c a, b c -> a b | c=%d", "a c, a c b -> a b | c=%d"},
-                                           {"a b d, d c -> a b c | d=%d", "a c+d-1 b, d b -> a b c | d=3", "a b+d-2 e, d e c -> a b c | d=3 e=%d"},
-                                           {"a b c e, d e -> a b c d | e=%d", "a c b e, d e -> a b c d | e=%d", "a e b c, d e -> a b c d | e=%d"}};
+    static const char *const text[4][3] = {
+        {"b, b a -> a | b=%d", "a, b -> a b", "a, a -> | a=%d"},
+        {"a c, c b -> a b | c=%d", "c a, b c -> a b | c=%d", "a c, a c b -> a b | c=%d"},
+        {"a b d, d c -> a b c | d=%d", "a c+d-1 b, d b -> a b c | d=3", "a b+d-2 e, d e c -> a b c | d=3 e=%d"},
+        {"a b c e, d e -> a b c d | e=%d", "a c b e, d e -> a b c d | e=%d", "a e b c, d e -> a b c d | e=%d"}};
     if (n->rank > 4)
         return x;
     int which = (int)below(m, 3);
@@ -305,7 +314,8 @@ Graph *random_graph(Arena *arena, Err *err, Rng *r, int ops)
         Val x = pick(&m);
         if (node_of(m.g, x)->rank == 0)
             x = m.value[0];
-        static Val (*const make[])(Maker *, Val) = {unary, unary, binary, binary, binary, reduce, reduce, reshape, move, move, index_op, contract};
+        static Val (*const make[])(Maker *, Val) = {unary,  unary,   binary, binary, binary,   reduce,
+                                                    reduce, reshape, move,   move,   index_op, contract};
         keep(&m, make[below(&m, 12)](&m, x));
     }
     int outs = 1 + (int)below(&m, 4);

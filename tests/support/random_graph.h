@@ -1,5 +1,5 @@
-/* Random tensor graphs for comparing devices.  Floats stay of moderate size, and nothing that jumps (comparisons, floor, indices)
- * is applied to a computed float, so that two correct devices differ by rounding alone. */
+/* Random tensor graphs for comparing devices.  Floats stay of moderate size, and nothing that jumps (comparisons,
+ * floor, indices) is applied to a computed float, so that two correct devices differ by rounding alone. */
 #pragma once
 #include "ir/graph.h"
 
