@@ -1,6 +1,6 @@
 /* Levenshtein distance between DNA sequences: of all pairs of a set (diversity), to the nearest of another (novelty).
  * By Myers' bit-parallel algorithm in Hyyro's form for several words (J. ACM 46:395, 1999; Nordic J. Comput. 10:29, 2003),
- * with the query's tables made once for all targets: on 80 letters eight times edlib, which the tests compare it with. */
+ * with the query's tables made once for all targets: checked against edlib in the tests. */
 #pragma once
 #include "runtime/seqdata.h"
 
