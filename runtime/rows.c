@@ -104,18 +104,3 @@ bool rows_run(RowProgram *r, Err *err, int64_t n, const RowArg *in, int nin, con
         r->out[so[i].k] = r->pad_out[so[i].k];
     return ok;
 }
-
-int64_t rows_bytes(const RowProgram *r, const char *output)
-{
-    return (int64_t)slot_of(r, &(RowArg){.name = output}, true).row;
-}
-
-bool rows_has_input(const RowProgram *r, const char *name)
-{
-    return program_input(r->program, name) >= 0;
-}
-
-bool rows_has_output(const RowProgram *r, const char *name)
-{
-    return program_output(r->program, name) >= 0;
-}

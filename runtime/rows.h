@@ -27,8 +27,5 @@ RowProgram *rows_new(Program *program, int64_t rows);
 void rows_free(RowProgram *r); /* NULL is fine */
 /* Binds the parameters named prefix + name to flat; their set's version is followed. */
 void rows_bind_params(RowProgram *r, const ParamSet *p, const char *prefix, float *flat);
-/* Inputs and outputs that are not named keep their padding memory (outputs: not wanted).   */
+/* Inputs and outputs that are not named keep their padding memory (outputs: not wanted). */
 bool rows_run(RowProgram *r, Err *err, int64_t n, const RowArg *in, int nin, const RowArg *out, int nout);
-int64_t rows_bytes(const RowProgram *r, const char *output); /* bytes of one row of an output */
-bool rows_has_input(const RowProgram *r, const char *name);
-bool rows_has_output(const RowProgram *r, const char *name);
