@@ -37,17 +37,24 @@ static bool judge_samples(Align *l, Arena *arena, const char *name, const char *
            seqdata_write_fasta(r->err, path, d);
 }
 
-/* The bound on fresh trajectories, where eval.elbo asks for it, into the open row. */
-static bool log_bound(Align *l)
+static void log_bound(RunLog *log, const Bound *b)
+{
+    runlog_number(log, "elbo", b->elbo);
+    runlog_number(log, "elbo_se", b->elbo_se);
+    runlog_number(log, "elbo_undiscounted", b->undiscounted);
+    runlog_number(log, "elbo_undiscounted_se", b->undiscounted_se);
+}
+
+/* The bounds on fresh trajectories, where eval.elbo asks for them, into the open row. */
+static bool log_fresh_bound(Align *l)
 {
     int64_t n = dav_config_int(l->r->config, "eval.elbo");
-    double elbo, se, ess;
+    Bound b;
     if (!n)
         return true;
-    if (!aligner_elbo(l->a, l->r->err, n, &elbo, &se, &ess))
+    if (!aligner_bound(l->a, l->r->err, n, &b))
         return false;
-    runlog_number(l->r->log, "elbo", elbo);
-    runlog_number(l->r->log, "elbo_se", se);
+    log_bound(l->r->log, &b);
     return true;
 }
 
@@ -65,7 +72,7 @@ static bool evaluate(Align *l, const char *name, int64_t n, bool searched)
         runlog_string(r->log, "name", name);
         judge_log(r->log, &j);
         runlog_number(r->log, "gain", judge_gain(l->a, &j));
-        ok = l->a->rounds_done > 0 || searched || log_bound(l);
+        ok = l->a->rounds_done > 0 || searched || log_fresh_bound(l);
     }
     if (ok) {
         log_counts(r->log, (Counters){c.forwards - before.forwards, c.vjps - before.vjps, c.reward_forwards - before.reward_forwards,
@@ -114,9 +121,8 @@ static bool log_round(Align *l, const RoundReport *rep, const Judgement *j)
     RunLog *log = l->r->log;
     runlog_begin(log, "round");
     runlog_int(log, "round", rep->round);
-    runlog_number(log, "elbo", rep->elbo);
-    runlog_number(log, "elbo_se", rep->elbo_se);
-    runlog_number(log, "ess", rep->ess);
+    log_bound(log, &rep->bound);
+    runlog_number(log, "ess", rep->bound.ess);
     runlog_number(log, "loss", rep->mstep.loss);
     if (dav_config_float(l->r->config, "train.train_kl") > 0)
         runlog_number(log, "kl", rep->mstep.kl);
@@ -127,15 +133,15 @@ static bool log_round(Align *l, const RoundReport *rep, const Judgement *j)
     return runlog_end(log, l->r->err, rep->round);
 }
 
-/* One round, judged and kept.  With eval.elbo the bound is that of the model after the round, on fresh trajectories; else
- * that of the model before it, on the E-step's. */
+/* One round, judged and kept.  With eval.elbo the bounds are those of the model after the round, on fresh trajectories;
+ * else those of the model before it, on the E-step's. */
 static bool one_round(Align *l)
 {
     RunCommand *r = l->r;
     int64_t fresh = dav_config_int(r->config, "eval.elbo");
     RoundReport rep;
     if (!aligner_round(l->a, r->err, &rep) ||
-        (fresh && !aligner_elbo(l->a, r->err, fresh, &rep.elbo, &rep.elbo_se, &rep.ess)))
+        (fresh && !aligner_bound(l->a, r->err, fresh, &rep.bound)))
         return false;
     Arena *arena = arena_new();
     Judgement j;
@@ -144,8 +150,8 @@ static bool one_round(Align *l)
               log_round(l, &rep, &j) && runlog_seconds(r->log, r->err, rep.round, rep.seconds) && checkpoint(l);
     if (ok) {
         progress_label(&r->progress, "round %lld", (long long)rep.round);
-        progress_note(&r->progress, "elbo %.2f +- %.2f  ESS %.1f  loss %.2f  reward %.2f  held-out %.2f", rep.elbo, rep.elbo_se, rep.ess,
-                      rep.mstep.loss, j.reward_median.at, j.heldout_median.at);
+        progress_note(&r->progress, "elbo %.2f +- %.2f  ESS %.1f  loss %.2f  reward %.2f  held-out %.2f", rep.bound.elbo,
+                      rep.bound.elbo_se, rep.bound.ess, rep.mstep.loss, j.reward_median.at, j.heldout_median.at);
         progress_line(&r->progress);
         progress_add(&r->progress, 1);
     }

@@ -193,19 +193,21 @@ Trajectories *aligner_sample(Aligner *a, Err *err, const char *stream, uint32_t 
     return search_run(search ? a->search : a->plain, err, &s, first, n, aligner_has_reward(a));
 }
 
-static void bound_of(const Trajectories *t, double *elbo, double *se)
+static Bound bound_of(const Trajectories *t)
 {
-    *elbo = stats_mean(t->elbo, (size_t)t->n);
-    *se = stats_sd(t->elbo, (size_t)t->n) / sqrt((double)t->n);
+    size_t n = (size_t)t->n;
+    double root = sqrt((double)n);
+    return (Bound){.elbo = stats_mean(t->elbo, n), .elbo_se = stats_sd(t->elbo, n) / root,
+                   .undiscounted = stats_mean(t->elbo_undiscounted, n),
+                   .undiscounted_se = stats_sd(t->elbo_undiscounted, n) / root, .ess = t->ess};
 }
 
-bool aligner_elbo(Aligner *a, Err *err, int64_t n, double *elbo, double *se, double *ess)
+bool aligner_bound(Aligner *a, Err *err, int64_t n, Bound *bound)
 {
     Trajectories *t = aligner_sample(a, err, "elbo", (uint32_t)a->rounds_done, 0, n, true);
     if (!t)
         return false;
-    bound_of(t, elbo, se);
-    *ess = t->ess;
+    *bound = bound_of(t);
     trajectories_free(t);
     return true;
 }
@@ -241,8 +243,7 @@ bool aligner_round(Aligner *a, Err *err, RoundReport *report)
     Trajectories *t = aligner_sample(a, err, "estep", (uint32_t)a->rounds_done, 0, n, true);
     if (!t)
         return false;
-    bound_of(t, &report->elbo, &report->elbo_se);
-    report->ess = t->ess;
+    report->bound = bound_of(t);
     MStepSettings set = mstep_settings(a);
     bool ok = mstep_run(&a->mstep, err, a->plain, t, &set, a->theta, a->optim, &report->mstep);
     trajectories_free(t);

@@ -33,16 +33,19 @@ bool aligner_has_reward(const Aligner *a);
 Aligner *aligner_open(Err *err, const Registry *r, const DavConfig *c);
 void aligner_close(Aligner *a); /* NULL is fine */
 
+/* The two bounds of runtime/estep.h over a set of trajectories, with their standard errors, and the mean ESS of its steps. */
+typedef struct Bound { double elbo, elbo_se, undiscounted, undiscounted_se, ess; } Bound;
+
 typedef struct RoundReport {
     int64_t round;
-    double elbo, elbo_se, ess;
+    Bound bound; /* of the model before the round, on the E-step's trajectories */
     MStepReport mstep;
     double seconds;
 } RoundReport;
 /* E-step, M-step. */
 bool aligner_round(Aligner *a, Err *err, RoundReport *report);
-/* The bound on fresh trajectories of the current model (stream "elbo"), with its standard error. */
-bool aligner_elbo(Aligner *a, Err *err, int64_t n, double *elbo, double *se, double *ess);
+/* The bounds on n fresh trajectories of the current model (stream "elbo"). */
+bool aligner_bound(Aligner *a, Err *err, int64_t n, Bound *bound);
 
 /* n plain samples of the current model, or of the search on it; stream and round choose the random numbers. */
 Trajectories *aligner_sample(Aligner *a, Err *err, const char *stream, uint32_t round, int64_t first, int64_t n, bool searched);

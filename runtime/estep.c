@@ -198,8 +198,10 @@ static void advance(Search *w, int step)
         copy_evaluation(w, &next, i, from < 0 ? &w->parent : &w->fresh, from < 0 ? ~from : from);
         put_letters(t->state + ((w->at + i) * (t->steps + 1) + step + 1) * l, next.x + i * l, l);
         put_letters(t->x0 + ((w->at + i) * t->steps + step) * l, next.x0 + i * l, l);
-        if (w->s->weigh) { /* methods.md: the term of this step in the estimate of the bound */
-            t->elbo[w->at + i] -= pow(w->s->gamma, step) * ((double)w->lognorm[i] + (double)w->lq[c] - (double)w->lp[c]);
+        if (w->s->weigh) { /* the term of this step in the estimates of the bounds */
+            double term = (double)w->lognorm[i] + (double)w->lq[c] - (double)w->lp[c];
+            t->elbo[w->at + i] -= pow(w->s->gamma, step) * term;
+            t->elbo_undiscounted[w->at + i] -= term;
             t->ess += w->ess[i];
         }
     }
@@ -237,7 +239,9 @@ static bool finish(Search *w, Err *err, bool with_reward)
     bool known = with_reward || w->s->weigh;
     for (int64_t i = 0; i < w->n; i++) {
         t->reward[w->at + i] = known ? w->parent.r[i] : NAN;
-        t->elbo[w->at + i] += pow(w->s->gamma, t->steps - 1) * (double)t->reward[w->at + i] / w->s->alpha;
+        double reward = (double)t->reward[w->at + i] / w->s->alpha;
+        t->elbo[w->at + i] += pow(w->s->gamma, t->steps - 1) * reward;
+        t->elbo_undiscounted[w->at + i] += reward;
     }
     return true;
 }
@@ -266,6 +270,7 @@ static Trajectories *trajectories_new(const Masked *k, int64_t n)
     t->final = mem_alloc(mem_mul(mem_mul(rows, l), sizeof(int64_t)));
     t->reward = mem_alloc(mem_mul(rows, sizeof(float)));
     t->elbo = mem_alloc(mem_mul(rows, sizeof(double)));
+    t->elbo_undiscounted = mem_alloc(mem_mul(rows, sizeof(double)));
     return t;
 }
 
@@ -278,6 +283,7 @@ void trajectories_free(Trajectories *t)
     mem_free(t->final);
     mem_free(t->reward);
     mem_free(t->elbo);
+    mem_free(t->elbo_undiscounted);
     mem_free(t);
 }
 

@@ -21,7 +21,13 @@ typedef struct Trajectories {
     uint8_t *x0;   /* [n, T, L] argmax fill of the state after each step (of its evaluation) */
     int64_t *final; /* [n, L] finished sequences */
     float *reward;  /* [n] of the finished sequences; NaN when no reward was asked for */
-    double *elbo;   /* [n] each trajectory's term of the bound */
+    /* [n] each trajectory's term of the two bounds; log wbar, q, p_k are those of the chosen child, of which M were drawn.
+     * elbo: the discounted one of methods.md 1, gamma^{T-1} r(x_0) / alpha - sum_t gamma^{T-t} (log(M wbar) + log q - log p_k).
+     * elbo_undiscounted: r(x_0) / alpha - sum_t (log(M wbar) + log q - log p_k).  The sum is log(dQ / dP) over all children
+     * and choices, Q the search and P the law that draws one child of each step from p_k (at a uniform place) and the others
+     * from q; so by Jensen its mean is at most log E_p exp(r(x_0) / alpha), whatever law the search chooses by: its weights
+     * may hold gamma, r of Tweedie's estimate or anything else. */
+    double *elbo, *elbo_undiscounted;
     double ess;     /* mean over steps and trajectories of 1 / sum of squared weights */
 } Trajectories;
 

@@ -323,6 +323,18 @@ static double exact_bound(const Tiny *t, int i, int s, double alpha, double gamm
     return sum;
 }
 
+typedef struct Estimate { double mean, se; } Estimate;
+
+static Estimate estimate(const double *v, int64_t n)
+{
+    double mean = 0, square = 0;
+    for (int64_t k = 0; k < n; k++) {
+        mean += v[k] / (double)n;
+        square += v[k] * v[k] / (double)n;
+    }
+    return (Estimate){mean, sqrt((square - mean * mean) / (double)n)};
+}
+
 static void bound_meets_the_exact_one_as_m_grows(void **state)
 {
     (void)state;
@@ -332,24 +344,60 @@ static void bound_meets_the_exact_one_as_m_grows(void **state)
     for (int i = 0; i < 3; i++) {
         const int64_t n = i == 2 ? 3000 : 8000;
         Tiny *t = tiny_new(ms[i], false, 2, 64);
-        double exact = exact_bound(t, 26, 0, alpha, gamma), mean = 0, square = 0;
+        double exact = exact_bound(t, 26, 0, alpha, gamma);
         SearchSettings s = settings(t, alpha, gamma, true);
         Trajectories *tr = search_run(t->k, &t->err, &s, 0, n, true);
         assert_non_null(tr);
-        for (int64_t k = 0; k < n; k++) {
-            mean += tr->elbo[k] / (double)n;
-            square += tr->elbo[k] * tr->elbo[k] / (double)n;
-        }
-        double se = sqrt((square - mean * mean) / (double)n);
-        print_message("M %d: estimate %.4f +- %.4f, exact %.4f\n", ms[i], mean, se, exact);
-        gap[i] = exact - mean;
-        assert_true(gap[i] > -4 * se);
+        Estimate e = estimate(tr->elbo, n);
+        print_message("M %d: estimate %.4f +- %.4f, exact %.4f\n", ms[i], e.mean, e.se, exact);
+        gap[i] = exact - e.mean;
+        assert_true(gap[i] > -4 * e.se);
         if (i == 2)
-            assert_true(gap[i] < 4 * se + 0.01);
+            assert_true(gap[i] < 4 * e.se + 0.01);
         trajectories_free(tr);
         tiny_free(t);
     }
     assert_true(gap[0] > gap[1] && gap[0] > 0.02);
+}
+
+/* log E exp(r / alpha) of plain samples, from state i at step s on. */
+static double log_mean_exp_reward(const Tiny *t, int i, int s, double alpha)
+{
+    double mean = 0;
+    if (s == t->k->steps)
+        return t->r[i] / alpha;
+    for (int j = 0; j < STATES; j++)
+        mean += transition(t, i, j, s) > 0 ? transition(t, i, j, s) * exp(log_mean_exp_reward(t, j, s + 1, alpha)) : 0;
+    return log(mean);
+}
+
+/* Whatever gamma the search weighs by, plain or guided; where the weights are exact (one step, gamma 1) it meets the limit. */
+static void undiscounted_bound_is_below_log_mean_exp_reward(void **state)
+{
+    (void)state;
+    const double alpha = 0.5, gammas[] = {1, 0.9, 0.3};
+    for (int i = 0; i < 12; i++) {
+        const int64_t n = 6000;
+        int m = i % 2 ? 2 : 64, steps = i / 6 ? 3 : 1;
+        double gamma = gammas[i / 2 % 3];
+        Tiny *t = tiny_new(m, i % 2, steps, 64);
+        double exact = log_mean_exp_reward(t, 26, 0, alpha);
+        SearchSettings s = settings(t, alpha, gamma, true);
+        Trajectories *tr = search_run(t->k, &t->err, &s, 0, n, true);
+        assert_non_null(tr);
+        Estimate e = estimate(tr->elbo_undiscounted, n);
+        print_message("M %d%s, %d steps, gamma %.1f: %.4f +- %.4f, log E exp(r/alpha) = %.4f\n", m, i % 2 ? " guided" : "", steps, gamma,
+                      e.mean, e.se, exact);
+        assert_true(e.mean < exact + 4 * e.se);
+        if (steps == 1 && m == 64)
+            assert_true(e.mean > exact - 4 * e.se - 0.05);
+        if (i / 2 % 3 == 0)
+            assert_memory_equal(tr->elbo, tr->elbo_undiscounted, (size_t)n * sizeof(double));
+        else if (steps > 1)
+            assert_true(fabs(e.mean - estimate(tr->elbo, n).mean) > 10 * e.se);
+        trajectories_free(tr);
+        tiny_free(t);
+    }
 }
 
 /* ---- the same bits whatever the batch and the threads ---- */
@@ -481,6 +529,7 @@ int main(void)
         cmocka_unit_test(distance_from_the_target_falls_like_one_over_m),
         cmocka_unit_test(plain_samples_have_the_models_law),
         cmocka_unit_test(bound_meets_the_exact_one_as_m_grows),
+        cmocka_unit_test(undiscounted_bound_is_below_log_mean_exp_reward),
         cmocka_unit_test(same_bits_for_any_batch_and_threads),
         cmocka_unit_test(losses_have_the_exact_gradients),
         cmocka_unit_test(equal_states_are_evaluated_once),

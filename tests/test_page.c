@@ -67,7 +67,7 @@ static const char rounds[] =
     "0.5, "
     "\"forwards\": 1000}\n"
     "{\"event\": \"round\", \"round\": 2, \"reward_median\": 7, \"heldout_median\": 8.5, \"elbo\": 3, \"elbo_se\": "
-    "0.5, "
+    "0.5, \"elbo_undiscounted\": 7.25, \"elbo_undiscounted_se\": 0.5, "
     "\"forwards\": 1234}\n"
     "{\"event\": \"eval\", \"name\": \"before\", \"reward\": [1, 2, 3], \"heldout\": [4, 5, 9], \"gc\": 0.39}\n"
     "{\"event\": \"eval\", \"name\": \"after\", \"reward\": [3, 9], \"heldout\": [7, 8], \"gain\": 1.5, "
@@ -88,6 +88,8 @@ static void test_alignment(void **state)
     assert_has("Alignment, 2 rounds, not finished");
     assert_has("Reward by round");
     assert_has("held-out 8.500 at 2");
+    assert_has("discounted 3.000 at 2");
+    assert_has("undiscounted 7.250 at 2");
     assert_has("<td>1\xe2\x80\x89" "234</td>");               /* forwards in all */
     assert_has("<td>2</td><td>234</td>");                      /* and of the second round */
     assert_has("<td>5.00</td></tr>\n</tbody>");                /* seconds: the later row of round 1 counts */
