@@ -82,7 +82,10 @@ static void list_models(List *l)
 
 static void list_rewards(List *l)
 {
+    const DavHostReward *h;
     list_models_of(l, true);
+    for (int i = 0; (h = registry_reward_at(l->registry, i)); i++)
+        row(l, h->name, h->doc);
 }
 
 static void list_searches(List *l)

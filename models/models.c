@@ -14,6 +14,7 @@ const DavPlugin dav_builtin = {
     .size_model = sizeof(DavModel),
     .size_search = sizeof(DavSearch),
     .size_loss = sizeof(DavLoss),
+    .size_reward = sizeof(DavHostReward),
     .size_key = sizeof(DavKey),
     .size_val = sizeof(DavVal),
     .models = models,

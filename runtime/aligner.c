@@ -18,17 +18,33 @@ static bool load_network(Arena *arena, Err *err, const Registry *r, const DavCon
 }
 
 /* ---- the reward ---- */
+static bool score_by_plugin(void *ctx, Err *err, int64_t n, int64_t length, const int64_t *letters, double *values)
+{
+    const DavHostReward *h = ctx;
+    const char *why = h->score(n, length, letters, values);
+    return !why || err_env(err, "%.300s", why);
+}
+
 static bool open_reward(Aligner *a, Err *err, const Registry *r)
 {
     const DavConfig *c = a->config;
-    const char *model = dav_config_string(c, "reward.model"), *command = dav_config_string(c, "reward.command");
-    if (*model && *command)
-        return err_user(err, "settings: reward.model and reward.command are both given, expected one");
-    if (!*model && !*command)
-        return !a->spec.search || err_user(err, "settings: search.method %s needs a reward: reward.model or reward.command",
+    const char *model = dav_config_string(c, "reward.model"), *command = dav_config_string(c, "reward.command"),
+               *function = dav_config_string(c, "reward.function");
+    int given = !!*model + !!*command + !!*function;
+    if (given > 1)
+        return err_user(err, "settings: %s and %s are both given, expected one", *model ? "reward.model" : "reward.command",
+                        *function ? "reward.function" : "reward.command");
+    if (!given)
+        return !a->spec.search || err_user(err, "settings: search.method %s needs a reward: reward.model, reward.command or reward.function",
                                            dav_config_string(c, "search.method"));
+    if (*function) {
+        const DavHostReward *h = registry_reward(r, err, "reward.function", function);
+        a->host = h ? reward_from_function(h->name, score_by_plugin, (void *)(uintptr_t)h, NULL) : NULL;
+        return a->host != NULL;
+    }
     if (*command) {
-        a->host = reward_from_command(err, command, dav_config_float(c, "reward.timeout"));
+        RewardFormat format = strcmp(dav_config_string(c, "reward.format"), "raw") == 0 ? REWARD_RAW : REWARD_FASTA;
+        a->host = reward_from_command(err, command, format, dav_config_float(c, "reward.timeout"));
         return a->host != NULL;
     }
     ModelDir dir;

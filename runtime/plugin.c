@@ -8,11 +8,12 @@ struct Registry {
     const DavModel **model; /* vecs */
     const DavSearch **search;
     const DavLoss **loss;
+    const DavHostReward **reward;
     void **library;
 };
 
 /* ---- finding ---- */
-/* Models, searches and losses all begin with abi, size and hold a name at a place of their own. */
+/* What a plugin brings all begins with abi, size and hold a name at a place of their own. */
 static const char *name_of_model(const void *item)
 {
     return ((const DavModel *)item)->name;
@@ -26,6 +27,11 @@ static const char *name_of_search(const void *item)
 static const char *name_of_loss(const void *item)
 {
     return ((const DavLoss *)item)->name;
+}
+
+static const char *name_of_reward(const void *item)
+{
+    return ((const DavHostReward *)item)->name;
 }
 
 static const void *find(const void *const *item, const char *(*name_of)(const void *), const char *name)
@@ -73,6 +79,11 @@ const DavLoss *registry_loss(const Registry *r, Err *err, const char *place, con
     return find_or_say(err, place, "loss", (const void *const *)r->loss, name_of_loss, name);
 }
 
+const DavHostReward *registry_reward(const Registry *r, Err *err, const char *place, const char *name)
+{
+    return find_or_say(err, place, "reward in C", (const void *const *)r->reward, name_of_reward, name);
+}
+
 const DavModel *registry_model_at(const Registry *r, int i)
 {
     return i >= 0 && (size_t)i < vec_len(r->model) ? r->model[i] : NULL;
@@ -86,6 +97,11 @@ const DavSearch *registry_search_at(const Registry *r, int i)
 const DavLoss *registry_loss_at(const Registry *r, int i)
 {
     return i >= 0 && (size_t)i < vec_len(r->loss) ? r->loss[i] : NULL;
+}
+
+const DavHostReward *registry_reward_at(const Registry *r, int i)
+{
+    return i >= 0 && (size_t)i < vec_len(r->reward) ? r->reward[i] : NULL;
 }
 
 /* ---- loading ---- */
@@ -104,6 +120,7 @@ static bool check_plugin(Err *err, const char *path, const DavPlugin *p)
            same_number(err, path, "sizeof(DavModel)", p->size_model, own->size_model) &&
            same_number(err, path, "sizeof(DavSearch)", p->size_search, own->size_search) &&
            same_number(err, path, "sizeof(DavLoss)", p->size_loss, own->size_loss) &&
+           same_number(err, path, "sizeof(DavHostReward)", p->size_reward, own->size_reward) &&
            same_number(err, path, "sizeof(DavKey)", p->size_key, own->size_key) &&
            same_number(err, path, "sizeof(DavVal)", p->size_val, own->size_val);
 }
@@ -145,6 +162,14 @@ static bool check_items(const Registry *r, Err *err, const char *path, const Dav
         if (find((const void *const *)r->loss, name_of_loss, l->name))
             return err_user(err, "%s: a loss named '%.100s' is there already", path, l->name);
     }
+    for (int i = 0; i < p->n_rewards; i++) {
+        const DavHostReward *h = p->rewards[i];
+        if (!check_item(err, path, "reward", i, h, h ? h->name : NULL,
+                        h && h->abi == DAV_ABI && h->size == sizeof *h && h->score))
+            return false;
+        if (find((const void *const *)r->reward, name_of_reward, h->name))
+            return err_user(err, "%s: a reward named '%.100s' is there already", path, h->name);
+    }
     return true;
 }
 
@@ -156,6 +181,8 @@ static void add_all(Registry *r, const DavPlugin *p)
         vec_push(r->search, p->searches[i]);
     for (int i = 0; i < p->n_losses; i++)
         vec_push(r->loss, p->losses[i]);
+    for (int i = 0; i < p->n_rewards; i++)
+        vec_push(r->reward, p->rewards[i]);
 }
 
 bool registry_load(Registry *r, Err *err, const char *path)
@@ -204,6 +231,7 @@ void registry_free(Registry *r)
     vec_free(r->model);
     vec_free(r->search);
     vec_free(r->loss);
+    vec_free(r->reward);
     mem_free(r);
 }
 

@@ -1,4 +1,4 @@
-/* Models, searches and losses by name: those built in (models/models.c) and those of loaded plugins (dav/plugin.h). */
+/* Models, searches, losses and rewards in C by name: those built in (models/models.c) and those of loaded plugins (dav/plugin.h). */
 #pragma once
 #include "base/mem.h"
 #include "dav/plugin.h"
@@ -17,11 +17,13 @@ bool registry_load_all(Registry *r, Err *err, const char *const *paths, int n);
 const DavModel *registry_model(const Registry *r, Err *err, const char *place, const char *name);
 const DavSearch *registry_search(const Registry *r, Err *err, const char *place, const char *name);
 const DavLoss *registry_loss(const Registry *r, Err *err, const char *place, const char *name);
+const DavHostReward *registry_reward(const Registry *r, Err *err, const char *place, const char *name);
 
 /* All of them in order; NULL past the end. */
 const DavModel *registry_model_at(const Registry *r, int i);
 const DavSearch *registry_search_at(const Registry *r, int i);
 const DavLoss *registry_loss_at(const Registry *r, int i);
+const DavHostReward *registry_reward_at(const Registry *r, int i);
 
 /* Whether path looks like a plugin rather than a model's name or folder: it ends in ".so". */
 bool plugin_path(const char *path);

@@ -79,6 +79,7 @@ bool reward_batch(Reward *r, Err *err, int64_t n, int64_t length, const int64_t 
 typedef struct Child {
     pid_t pid;
     int to, from;
+    RewardFormat format;
     double timeout_s;
     char line[LINE_MAX_BYTES];
     size_t filled; /* bytes of the line that is being read */
@@ -129,6 +130,14 @@ static void write_fasta(Buf *b, int64_t n, int64_t length, const int64_t *letter
     buf_add(b, "\n", 1);
 }
 
+static void write_raw(Buf *b, int64_t n, int64_t length, const int64_t *letters)
+{
+    const int64_t head[2] = {n, length};
+    buf_add(b, (const char *)head, sizeof head);
+    for (int64_t i = 0; i < n * length; i++)
+        buf_add(b, &(char){(char)letters[i]}, 1);
+}
+
 /* Takes whole lines out of what has arrived. */
 static bool take_lines(Child *c, Err *err, const char *data, size_t len, int64_t n, int64_t *done, double *values)
 {
@@ -150,6 +159,16 @@ static bool take_lines(Child *c, Err *err, const char *data, size_t len, int64_t
         ++*done;
     }
     return true;
+}
+
+/* Answers that nobody asked for would be taken for those of this batch: a process that gave too many is found out here. */
+static bool nothing_waits(const Child *c, Err *err)
+{
+    struct pollfd p = {c->from, POLLIN, 0};
+    char data[64];
+    if (!c->filled && (poll(&p, 1, 0) <= 0 || read(c->from, data, sizeof data) <= 0))
+        return true;
+    return err_user(err, "more answers than the sequences of the batches so far");
 }
 
 /* Writes and reads by turns, so that neither side can block the other for ever. */
@@ -183,9 +202,10 @@ static bool child_talk(Child *c, Err *err, const char *text, size_t len, int64_t
 
 static bool child_score(void *ctx, Err *err, int64_t n, int64_t length, const int64_t *letters, double *values)
 {
+    Child *c = ctx;
     Buf b = {0};
-    write_fasta(&b, n, length, letters);
-    bool ok = child_talk(ctx, err, b.at, b.len, n, values);
+    (c->format == REWARD_RAW ? write_raw : write_fasta)(&b, n, length, letters);
+    bool ok = nothing_waits(c, err) && child_talk(c, err, b.at, b.len, n, values);
     buf_free(&b);
     return ok;
 }
@@ -202,7 +222,7 @@ static void child_exec(const char *command, int in, int out)
     _exit(127);
 }
 
-Reward *reward_from_command(Err *err, const char *command, double timeout_s)
+Reward *reward_from_command(Err *err, const char *command, RewardFormat format, double timeout_s)
 {
     int to[2], from[2];
     if (pipe2(to, O_CLOEXEC) != 0)
@@ -225,6 +245,6 @@ Reward *reward_from_command(Err *err, const char *command, double timeout_s)
     fcntl(to[1], F_SETFL, O_NONBLOCK);
     fcntl(from[0], F_SETFL, O_NONBLOCK);
     Child *c = mem_alloc(sizeof *c);
-    *c = (Child){.pid = pid, .to = to[1], .from = from[0], .timeout_s = timeout_s};
+    *c = (Child){.pid = pid, .to = to[1], .from = from[0], .format = format, .timeout_s = timeout_s};
     return reward_new(command, child_score, c, child_close);
 }

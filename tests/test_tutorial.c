@@ -141,7 +141,7 @@ static void other_plugins_are_refused(void **state)
     (void)state;
     build_from("old", "#include <dav/dav.h>\nDAV_PLUGIN(.abi = 77);\n");
     assert_int_equal(dav("build %s -o %s", path("old.c"), path("old.so")), 2);
-    assert_said("ABI version 77, this program has 1");
+    assert_said("ABI version 77, this program has 2");
     build_from("none", "int nothing;\n");
     assert_int_equal(dav("build %s -o %s", path("none.c"), path("none.so")), 2);
     assert_said("is no plugin");

@@ -8,7 +8,7 @@ extern "C" {
 #endif
 #pragma GCC visibility push(default)
 
-#define DAV_ABI 1u /* changes with any struct or meaning below */
+#define DAV_ABI 2u /* changes with any struct or meaning below */
 
 enum { DAV_MAX_PORTS = 8 };
 
