@@ -98,29 +98,105 @@ static Val sorts_before(Lower *l, Val a, Val b, bool descending, bool is_float)
     return k_op(l->k, OP_OR, less, k_op(l->k, OP_AND, a_number, b_nan, 0), 0);
 }
 
-/* Each element counts those that go before it: n^2 comparisons in lanes, stable by construction. */
-static void lower_argsort(Lower *l, const Node *n)
+typedef struct Sort {
+    Type t;
+    int axis;
+    int64_t len;
+    bool down, is_float;
+    Val x, idx[IR_MAX_RANK]; /* the operand; the row */
+    Val key, index;          /* scratch of sort_by_merging, 2 * len elements */
+} Sort;
+
+/* Each element counts those that go before it: len^2 comparisons in lanes, stable by construction. */
+static void sort_by_counting(Lower *l, Sort *s)
 {
-    Type t = type_of(l->body, l->body->out[0].val);
-    int axis = (int)attr_i(n, A_AXIS);
-    bool down = attr_i(n, A_DESCENDING) != 0,
-         is_float = dav_dtype_is_float((DavDtype)node_of(l->body, n->arg[0])->dtype);
-    int64_t dim[IR_MAX_RANK], rows = 1;
-    for (int d = 0; d < t.rank; d++)
-        rows *= dim[d] = d == axis ? 1 : t.dim[d];
-    Val idx[IR_MAX_RANK], p = k_for(l->k, LOOP_PARALLEL, 0, rows, 1);
-    lower_indices(l, p, t.rank, dim, idx);
-    Val i = idx[axis] = k_for(l->k, LOOP_SERIAL, 0, t.dim[axis], 1);
-    Val mine = lower_value(l, n->arg[0], idx, 0), rank = k_acc(l->k, DAV_I64, ACC_ADD, 0);
-    Val j = idx[axis] = k_for(l->k, LOOP_VECTOR, 0, t.dim[axis], 1);
-    Val other = lower_value(l, n->arg[0], idx, 0);
-    Val before = sorts_before(l, other, mine, down, is_float), after = sorts_before(l, mine, other, down, is_float);
+    Val i = s->idx[s->axis] = k_for(l->k, LOOP_SERIAL, 0, s->len, 1);
+    Val mine = lower_value(l, s->x, s->idx, 0), rank = k_acc(l->k, DAV_I64, ACC_ADD, 0);
+    Val j = s->idx[s->axis] = k_for(l->k, LOOP_VECTOR, 0, s->len, 1);
+    Val other = lower_value(l, s->x, s->idx, 0);
+    Val before = sorts_before(l, other, mine, s->down, s->is_float),
+        after = sorts_before(l, mine, other, s->down, s->is_float);
     Val tie = k_op(l->k, OP_AND, k_op(l->k, OP_NOT, after, 0, 0), k_op(l->k, OP_LT, j, i, 0), 0);
     k_acc_update(l->k, rank, k_cast(l->k, k_op(l->k, OP_OR, before, tie, 0), DAV_I64));
     k_end(l->k, j);
-    idx[axis] = k_acc_get(l->k, rank);
-    k_store(l->k, l->out[0], lower_offset(l, &t, idx), k_cast(l->k, i, DAV_I32), 0);
+    s->idx[s->axis] = k_acc_get(l->k, rank);
+    k_store(l->k, l->out[0], lower_offset(l, &s->t, s->idx), k_cast(l->k, i, DAV_I32), 0);
     k_end(l->k, i);
+}
+
+/* One step of a merge: the first of the left run [a, mid) and the right run [b, hi) goes to place `at`; the left one when they
+ * are equal, which makes the sort stable. */
+typedef struct Merge { Val from, to, a, b, mid, hi; } Merge;
+
+static void merge_one(Lower *l, const Sort *s, const Merge *m, Val at)
+{
+    Graph *k = l->k;
+    Val a = k_acc_get(k, m->a), b = k_acc_get(k, m->b);
+    Val in_a = k_op(k, OP_ADD, m->from, min_int(l, a, s->len - 1), 0), in_b = k_op(k, OP_ADD, m->from, min_int(l, b, s->len - 1), 0);
+    Val key_a = k_load(k, s->key, in_a, 0), key_b = k_load(k, s->key, in_b, 0);
+    Val b_first = sorts_before(l, key_b, key_a, s->down, s->is_float);
+    Val right = k_op(k, OP_AND, k_op(k, OP_LT, b, m->hi, 0),
+                     k_op(k, OP_OR, b_first, k_op(k, OP_GE, a, m->mid, 0), 0), 0);
+    Val in = k_op(k, OP_SELECT, right, in_b, in_a), out = k_op(k, OP_ADD, m->to, at, 0), step = k_cast(k, right, DAV_I64);
+    k_store(k, s->key, out, k_op(k, OP_SELECT, right, key_b, key_a), 0);
+    k_store(k, s->index, out, k_load(k, s->index, in, 0), 0);
+    k_acc_update(k, m->a, k_op(k, OP_SUB, k_op(k, OP_ADD, a, k_int(k, 1), 0), step, 0));
+    k_acc_update(k, m->b, k_op(k, OP_ADD, b, step, 0));
+}
+
+/* Runs of 1, 2, 4, ... are merged two by two, from one half of the scratch buffers to the other. */
+static void sort_by_merging(Lower *l, Sort *s)
+{
+    Graph *k = l->k;
+    int64_t passes = 0;
+    while ((int64_t)1 << passes < s->len)
+        passes++;
+    Val j = s->idx[s->axis] = k_for(k, LOOP_VECTOR, 0, s->len, 1);
+    k_store(k, s->key, j, lower_value(l, s->x, s->idx, 0), 0);
+    k_store(k, s->index, j, k_cast(k, j, DAV_I32), 0);
+    k_end(k, j);
+
+    Merge m = {.a = k_acc(k, DAV_I64, ACC_SET, 0), .b = k_acc(k, DAV_I64, ACC_SET, 0)};
+    Val pass = k_for(k, LOOP_SERIAL, 0, passes, 1), run = k_op(k, OP_SHL, k_int(k, 1), pass, 0);
+    Val both = k_op(k, OP_ADD, run, run, 0), odd = k_op(k, OP_REM, pass, k_int(k, 2), 0);
+    m.from = k_op(k, OP_MUL, odd, k_int(k, s->len), 0);
+    m.to = k_op(k, OP_SUB, k_int(k, s->len), m.from, 0);
+    Val pairs = k_op(k, OP_DIV, k_op(k, OP_ADD, both, k_int(k, s->len - 1), 0), both, 0);
+    Val pair = k_for_dyn(k, LOOP_SERIAL, l->zero, pairs, 1), lo = k_op(k, OP_MUL, pair, both, 0);
+    m.mid = min_int(l, k_op(k, OP_ADD, lo, run, 0), s->len);
+    m.hi = min_int(l, k_op(k, OP_ADD, lo, both, 0), s->len);
+    k_acc_update(k, m.a, lo);
+    k_acc_update(k, m.b, m.mid);
+    Val at = k_for_dyn(k, LOOP_SERIAL, lo, m.hi, 1);
+    merge_one(l, s, &m, at);
+    k_end(k, at);
+    k_end(k, pair);
+    k_end(k, pass);
+
+    j = s->idx[s->axis] = k_for(k, LOOP_VECTOR, 0, s->len, 1);
+    Val sorted = k_op(k, OP_ADD, k_int(k, passes % 2 ? s->len : 0), j, 0);
+    k_store(k, l->out[0], lower_offset(l, &s->t, s->idx), k_load(k, s->index, sorted, 0), 0);
+    k_end(k, j);
+}
+
+static void lower_argsort(Lower *l, const Node *n)
+{
+    enum { COUNTED = 256 }; /* up to here counting in lanes is the faster one, by measurement */
+    Sort s = {.t = type_of(l->body, l->body->out[0].val), .axis = (int)attr_i(n, A_AXIS), .x = n->arg[0],
+              .down = attr_i(n, A_DESCENDING) != 0,
+              .is_float = dav_dtype_is_float((DavDtype)node_of(l->body, n->arg[0])->dtype)};
+    int64_t dim[IR_MAX_RANK], rows = 1;
+    for (int d = 0; d < s.t.rank; d++)
+        rows *= dim[d] = d == s.axis ? 1 : s.t.dim[d];
+    s.len = s.t.dim[s.axis];
+    bool counted = s.len <= COUNTED;
+    if (!counted) {
+        s.key = lower_scratch(l, (DavDtype)node_of(l->body, s.x)->dtype, 2 * s.len);
+        s.index = lower_scratch(l, DAV_I32, 2 * s.len);
+    }
+    Val p = k_for(l->k, LOOP_PARALLEL, 0, rows, 1);
+    lower_indices(l, p, s.t.rank, dim, s.idx);
+    (counted ? sort_by_counting : sort_by_merging)(l, &s);
     k_end(l->k, p);
 }
 

@@ -171,11 +171,73 @@ static void test_single_kernels(void **state)
         }
 }
 
+/* ---- sorting: short lines are counted, long ones merged ---- */
+enum { SORT_ROWS = 3 };
+
+/* Whether key a stands before key b by the table of ops: in order, NaN last, equals as they came. */
+static bool stands_before(double a, double b, int64_t ia, int64_t ib, bool down)
+{
+    if ((a != a) != (b != b))
+        return b != b;
+    if (a == b || (a != a && b != b))
+        return ia < ib;
+    return down ? a > b : a < b;
+}
+
+static void check_sort(const char *device, DavDtype t, int64_t len, int axis, bool down)
+{
+    Err err = {0};
+    Arena *arena = arena_new();
+    Rng r = {(uint64_t)(len * 8 + axis * 2 + down)};
+    Graph *g = graph_new(arena, &err, "sort");
+    Type type = type_make(DAV_F32, 2, axis ? (int64_t[]){SORT_ROWS, len} : (int64_t[]){len, SORT_ROWS});
+    Val x = g_input(g, "x", ROLE_DATA, type);
+    Attr a[] = {{.name = A_AXIS, .i = axis}, {.name = A_DESCENDING, .i = down}};
+    graph_output(g, "y", graph_node(g, OP_ARGSORT, (Val[]){t == DAV_F32 ? x : g_cast(g, x, t)}, 1, a, 2, NULL));
+    Tensors io = {.in = {tensor_alloc(&type)}};
+    float *key = io.in[0];
+    for (int64_t i = 0; i < SORT_ROWS * len; i++) { /* many equals, some NaN, both zeros, infinities */
+        int v = (int)(rng_next(&r) % 64);
+        key[i] = v == 0 && t != DAV_I32 ? NAN : v == 1 && t != DAV_I32 ? INFINITY : v == 2 ? -0.0f : (float)(v % 32 - 9);
+    }
+    run_on(device, g, &io, 1);
+    const int32_t *y = io.out[0];
+    for (int row = 0; row < SORT_ROWS; row++) {
+        int64_t step = axis ? 1 : SORT_ROWS, base = axis ? row * len : row;
+        bool *seen = calloc((size_t)len, 1);
+        for (int64_t i = 0; i < len; i++) {
+            int64_t k = y[base + i * step], before = i ? y[base + (i - 1) * step] : 0;
+            assert_true(k >= 0 && k < len && !seen[k]);
+            seen[k] = true;
+            if (i && !stands_before(key[base + before * step], key[base + k * step], before, k, down))
+                fail_msg("%s: %lld of %lld, axis %d: %lld does not stand before %lld", device, (long long)i, (long long)len, axis,
+                         (long long)before, (long long)k);
+        }
+        free(seen);
+    }
+    free_tensors(&io, 1, 1);
+    arena_free(arena);
+}
+
+static void test_sorts(void **state)
+{
+    (void)state;
+    static const char *const devices[] = {"interp", "kernels", "cpu"};
+    static const int64_t lengths[] = {1, 2, 256, 257, 1000, 1024};
+    for (int d = 0; d < 3; d++)
+        for (size_t n = 0; n < sizeof lengths / sizeof *lengths; n++)
+            for (int way = 0; way < 4; way++)
+                check_sort(devices[d], n % 2 ? DAV_F32 : DAV_BF16, lengths[n], way % 2, way / 2);
+    check_sort("cpu", DAV_I32, 777, 0, true);
+    check_sort("cpu", DAV_F64, 777, 1, false);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_random_graphs),
         cmocka_unit_test(test_single_kernels),
+        cmocka_unit_test(test_sorts),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
