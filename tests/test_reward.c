@@ -2,7 +2,7 @@
  * both.  This program is the process as well: test_reward serve FORMAT MODE [FILE]. */
 #define _GNU_SOURCE
 #include "runtime/reward.h"
-#include "base/text.h"
+#include "support/command.h"
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -11,10 +11,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
-static char self[1024], scratch[] = "/tmp/dav-reward-XXXXXX";
+static char self[1024];
 
 /* ---- the process ---- */
 static void answer(const char *mode, int64_t i, int64_t n, int score)
@@ -163,54 +162,11 @@ static void too_few(void **state)
 }
 
 /* ---- alignments ---- */
-static char *path(const char *name)
-{
-    static char text[4][200];
-    static int turn;
-    char *p = text[turn++ % 4];
-    snprintf(p, sizeof text[0], "%s/%s", scratch, name);
-    return p;
-}
-
-__attribute__((format(printf, 1, 2))) static int dav(const char *fmt, ...)
-{
-    char arguments[3000], command[5000];
-    va_list ap;
-    va_start(ap, fmt);
-    vsnprintf(arguments, sizeof arguments, fmt, ap);
-    va_end(ap);
-    snprintf(command, sizeof command, "DAV_INCLUDE_DIR='%s/include' '%s' %s >%s/out 2>%s/said", DAV_SOURCE_DIR, DAV_BINARY,
-             arguments, scratch, scratch);
-    int status = system(command);
-    return WIFEXITED(status) ? WEXITSTATUS(status) : 128;
-}
-
-static char *read_text(const char *file)
-{
-    Err err = {0};
-    char *text;
-    size_t len;
-    if (!file_read(&err, file, 1 << 26, &text, &len))
-        fail_msg("%s", err.text);
-    return text;
-}
-
-/* One line on stderr that holds the words; before it only rounds that were finished. */
-static void assert_said(int status, int want, const char *words)
-{
-    char *whole = read_text(path("said")), *said = whole, *end;
-    while ((end = strchr(said, '\n')) && strncmp(said, "round ", 6) == 0)
-        said = end + 1;
-    if (status != want || !end || end[1] || !strstr(said, words))
-        fail_msg("expected status %d and one line with '%s', found %d and: %s", want, words, status, whole);
-    mem_free(whole);
-}
-
 static void assert_same_file(const char *a, const char *b, const char *name)
 {
     char x[300], y[300];
-    snprintf(x, sizeof x, "%s/%s", path(a), name);
-    snprintf(y, sizeof y, "%s/%s", path(b), name);
+    snprintf(x, sizeof x, "%s/%s", in_scratch(a), name);
+    snprintf(y, sizeof y, "%s/%s", in_scratch(b), name);
     Err err = {0};
     char *p, *q;
     size_t n, m;
@@ -230,10 +186,10 @@ static void assert_same_file(const char *a, const char *b, const char *name)
 static void nothing_is_lost(void **state)
 {
     (void)state;
-    assert_int_equal(dav(SMALL "--set \"reward.command=exec %s serve fasta good\" --out %s", self, path("whole")), 0);
-    int status = dav(SMALL "--set \"reward.command=exec %s serve fasta once %s\" --out %s", self, path("died"), path("torn"));
-    assert_said(status, 1, "was killed by signal 9");
-    assert_int_equal(dav("align --resume %s", path("torn")), 0);
+    assert_int_equal(dav(SMALL "--set \"reward.command=exec %s serve fasta good\" --out %s", self, in_scratch("whole")), 0);
+    int status = dav(SMALL "--set \"reward.command=exec %s serve fasta once %s\" --out %s", self, in_scratch("died"), in_scratch("torn"));
+    assert_mistake(status, 1, "was killed by signal 9");
+    assert_int_equal(dav("align --resume %s", in_scratch("torn")), 0);
     assert_same_file("whole", "torn", "metrics.jsonl");
     assert_same_file("whole", "torn", "diffusion_pytorch_model.safetensors");
     assert_same_file("whole", "torn", "samples/after.fasta");
@@ -242,12 +198,12 @@ static void nothing_is_lost(void **state)
 static void statuses(void **state)
 {
     (void)state;
-    int status = dav(SMALL "--set \"reward.command=exec %s serve raw words\" --set reward.format=raw --out %s", self, path("lie"));
-    assert_said(status, 2, "expected a finite number, found \"three\"");
-    status = dav(SMALL "--set \"reward.command=exec %s serve fasta slow\" --set reward.timeout=0.3 --out %s", self, path("slow"));
-    assert_said(status, 1, "no answer within 0.3 s");
-    status = dav(SMALL "--set reward.command=true --set reward.function=gc --out %s", path("both"));
-    assert_said(status, 2, "reward.command and reward.function are both given");
+    int status = dav(SMALL "--set \"reward.command=exec %s serve raw words\" --set reward.format=raw --out %s", self, in_scratch("lie"));
+    assert_mistake(status, 2, "expected a finite number, found \"three\"");
+    status = dav(SMALL "--set \"reward.command=exec %s serve fasta slow\" --set reward.timeout=0.3 --out %s", self, in_scratch("slow"));
+    assert_mistake(status, 1, "no answer within 0.3 s");
+    status = dav(SMALL "--set reward.command=true --set reward.function=gc --out %s", in_scratch("both"));
+    assert_mistake(status, 2, "reward.command and reward.function are both given");
 }
 
 #define PLUGIN(score, more) "#include <dav/dav.h>\n" \
@@ -263,9 +219,9 @@ static void build_plugin(const char *name, const char *code)
     char source[80], object[80];
     snprintf(source, sizeof source, "%s.c", name);
     snprintf(object, sizeof object, "%s.so", name);
-    assert_true(file_write(&err, path(source), code, strlen(code)));
+    assert_true(file_write(&err, in_scratch(source), code, strlen(code)));
     char command[2000];
-    snprintf(command, sizeof command, "cc -shared -fPIC -w -I%s/include %s -o %s", DAV_SOURCE_DIR, path(source), path(object));
+    snprintf(command, sizeof command, "cc -shared -fPIC -w -I%s/include %s -o %s", DAV_SOURCE_DIR, in_scratch(source), in_scratch(object));
     assert_int_equal(system(command), 0);
 }
 
@@ -274,46 +230,38 @@ static void a_plugins_function(void **state)
 {
     (void)state;
     build_plugin("count", PLUGIN("", ""));
-    assert_int_equal(dav("list rewards --plugin %s", path("count.so")), 0);
-    char *listed = read_text(path("out"));
+    assert_int_equal(dav("list rewards --plugin %s", in_scratch("count.so")), 0);
+    char *listed = text_of(in_scratch("out"));
     assert_non_null(strstr(listed, "letters A"));
     mem_free(listed);
-    if (dav(SMALL "--plugin %s --set reward.function=count --out %s", path("count.so"), path("c")) != 0)
-        fail_msg("%s", read_text(path("said")));
-    if (access(path("whole"), F_OK) == 0) {
+    if (dav(SMALL "--plugin %s --set reward.function=count --out %s", in_scratch("count.so"), in_scratch("c")) != 0)
+        fail_msg("%s", text_of(in_scratch("said")));
+    if (access(in_scratch("whole"), F_OK) == 0) {
         assert_same_file("whole", "c", "metrics.jsonl");
         assert_same_file("whole", "c", "diffusion_pytorch_model.safetensors");
     }
-    int status = dav(SMALL "--plugin %s --set reward.function=cuont --out %s", path("count.so"), path("no"));
-    assert_said(status, 2, "did you mean 'count'?");
+    int status = dav(SMALL "--plugin %s --set reward.function=cuont --out %s", in_scratch("count.so"), in_scratch("no"));
+    assert_mistake(status, 2, "did you mean 'count'?");
     build_plugin("fails", PLUGIN("return \"the sun went down\";", ""));
-    status = dav(SMALL "--plugin %s --set reward.function=count --out %s", path("fails.so"), path("no"));
-    assert_said(status, 1, "reward count: the sun went down");
+    status = dav(SMALL "--plugin %s --set reward.function=count --out %s", in_scratch("fails.so"), in_scratch("no"));
+    assert_mistake(status, 1, "reward count: the sun went down");
     build_plugin("nan", PLUGIN("values[0] = 0.0 / 0; return 0;", ""));
-    status = dav(SMALL "--plugin %s --set reward.function=count --out %s", path("nan.so"), path("nan"));
-    assert_said(status, 2, "is not a finite number");
+    status = dav(SMALL "--plugin %s --set reward.function=count --out %s", in_scratch("nan.so"), in_scratch("nan"));
+    assert_mistake(status, 2, "is not a finite number");
     build_plugin("other", PLUGIN("", ", .size_reward = 24"));
-    status = dav("list rewards --plugin %s", path("other.so"));
-    assert_said(status, 2, "built for sizeof(DavHostReward) 24, this program has");
-}
-
-static int remove_scratch(void **state)
-{
-    (void)state;
-    char command[200];
-    snprintf(command, sizeof command, "rm -rf '%s'", scratch);
-    return system(command);
+    status = dav("list rewards --plugin %s", in_scratch("other.so"));
+    assert_mistake(status, 2, "built for sizeof(DavHostReward) 24, this program has");
 }
 
 int main(int argc, char **argv)
 {
     if (argc > 3 && strcmp(argv[1], "serve") == 0)
         return serve(argv[2], argv[3], argc > 4 ? argv[4] : "");
-    if (readlink("/proc/self/exe", self, sizeof self - 1) < 0 || !mkdtemp(scratch))
+    if (readlink("/proc/self/exe", self, sizeof self - 1) < 0)
         return 1;
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(right_scores),    cmocka_unit_test(bad_processes), cmocka_unit_test(too_few),
         cmocka_unit_test(nothing_is_lost), cmocka_unit_test(statuses),      cmocka_unit_test(a_plugins_function),
     };
-    return cmocka_run_group_tests(tests, NULL, remove_scratch);
+    return cmocka_run_group_tests(tests, scratch_open, scratch_close);
 }
