@@ -88,6 +88,18 @@ static bool evaluate(Align *l, const char *name, int64_t n, bool searched)
     return ok;
 }
 
+/* Of a resumed run: the row of the table that was printed before it was interrupted. */
+static bool row_of_before(Align *l)
+{
+    Judgement j = {0};
+    bool found;
+    if (!judge_read(l->r->err, l->r->out, "before", &j, &found))
+        return false;
+    if (found)
+        judge_row(&l->table, "before", l->a, &j);
+    return true;
+}
+
 /* What the reference table knows of real promoters, as a row of its own. */
 static bool log_real(Align *l)
 {
@@ -178,7 +190,8 @@ static bool run(Align *l)
     int64_t rounds = dav_config_int(r->config, "num_epochs"), samples = dav_config_int(r->config, "eval.samples"),
             posterior = dav_config_int(r->config, "eval.posterior");
     progress_begin(&r->progress, stderr, rounds, l->a->rounds_done);
-    if (l->a->rounds_done == 0 && !state_exists(r->out) && (!log_real(l) || !evaluate(l, "before", samples, false) || !checkpoint(l)))
+    bool fresh = l->a->rounds_done == 0 && !state_exists(r->out);
+    if (fresh ? !log_real(l) || !evaluate(l, "before", samples, false) || !checkpoint(l) : !row_of_before(l))
         return false;
     while (l->a->rounds_done < rounds)
         if (!one_round(l))

@@ -34,28 +34,6 @@ static void print_assessment(const Eval *e, const Assessment *a)
            a->markov_validation);
 }
 
-static double median_distance(Eval *e, const SeqData *d, const SeqData *train)
-{
-    int32_t *distance = arena_array(e->arena, int32_t, d->n);
-    double *sorted = arena_array(e->arena, double, d->n);
-    seq_nearest(e->arena, d, train, distance, NULL);
-    for (size_t i = 0; i < d->n; i++)
-        sorted[i] = distance[i];
-    stats_sort(sorted, d->n);
-    return stats_quantile(sorted, d->n, 0.5);
-}
-
-/* sum over steps of (m_t - m_s)/m_t log p0 on masked positions is, in expectation, minus L times the bound in nats a base */
-static bool likelihood(Eval *e, Aligner *a, const SeqData *d, double *logp)
-{
-    double *nats = arena_array(e->arena, double, d->n);
-    RowProgram *p = masked_scorer(e->err, &a->spec, &a->sampling, a->pretrained);
-    bool ok = p && score_sequences(p, e->err, a->spec.time_input, d, a->spec.letters, (int)e->masks, 0, nats);
-    rows_free(p);
-    *logp = ok ? -stats_mean(nats, d->n) * (double)a->spec.length : 0;
-    return ok;
-}
-
 static bool judge_files(Eval *e, Aligner *a)
 {
     Buf out = {0};
@@ -66,16 +44,15 @@ static bool judge_files(Eval *e, Aligner *a)
     for (size_t i = 0; ok && i < vec_len(e->samples); i++) {
         const SeqData *d = seqdata_read(e->err, e->arena, e->samples[i]);
         Judgement j;
-        double logp;
-        ok = d && aligner_judge(a, e->err, e->arena, d, &j) && likelihood(e, a, d, &logp);
+        ok = d && aligner_judge(a, e->err, e->arena, d, &j) && aligner_judge_likelihood(a, e->err, d, (int)e->masks, &j);
         if (!ok)
             break;
+        if (train)
+            judge_distance(e->arena, d, train, &j);
         const char *slash = strrchr(e->samples[i], '/'), *name = slash ? slash + 1 : e->samples[i];
         (e->json ? judge_json : judge_row)(&out, name, a, &j);
         if (!e->json)
-            buf_printf(&out, "%-12s log-likelihood under the pretrained model %.2f a sequence%s", "", logp, train ? "" : "\n");
-        if (train && !e->json)
-            buf_printf(&out, ", distance to the nearest training sequence %.1f (median)\n", median_distance(e, d, train));
+            judge_more(&out, &j);
     }
     if (ok && !e->json)
         judge_real(&out, a);

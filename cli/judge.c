@@ -1,27 +1,27 @@
 #include "cli/judge.h"
 #include <jansson.h>
 #include <math.h>
+#include <stddef.h>
 #include <stdlib.h>
+#include <string.h>
 
-/* Every number of a judgement, once: for the log, for JSON. */
-typedef struct Field { const char *name; double value; } Field;
-enum { FIELDS = 20 };
+/* Every number of a judgement but n, once: for the log, for JSON, for reading them again. */
+#define AT(name, member) {name, offsetof(Judgement, member)}
+#define INTERVAL(name, member) AT(name, member.at), AT(name "_low", member.low), AT(name "_high", member.high)
+static const struct { const char *name; size_t at; } fields[] = {
+    INTERVAL("reward_median", reward_median), AT("reward_mean", reward_mean),
+    INTERVAL("heldout_median", heldout_median), AT("heldout_mean", heldout_mean), AT("heldout_sd", heldout_sd),
+    AT("levenshtein", levenshtein.mean), AT("levenshtein_se", levenshtein.se),
+    INTERVAL("kmer3_top", kmer3_top), AT("kmer3_all", kmer3_all.at), AT("kmer6_all", kmer6_all),
+    AT("gc", gc), AT("unique", unique), AT("runs10", runs10),
+    AT("log_likelihood", log_likelihood), AT("log_likelihood_se", log_likelihood_se),
+    INTERVAL("train_distance", train_distance),
+};
+enum { FIELDS = sizeof fields / sizeof *fields };
 
-static int fields_of(const Judgement *j, Field f[FIELDS])
+static double value_of(const Judgement *j, int i)
 {
-    const Field all[FIELDS] = {
-        {"reward_median", j->reward_median.at}, {"reward_median_low", j->reward_median.low},
-        {"reward_median_high", j->reward_median.high}, {"reward_mean", j->reward_mean},
-        {"heldout_median", j->heldout_median.at}, {"heldout_median_low", j->heldout_median.low},
-        {"heldout_median_high", j->heldout_median.high}, {"heldout_mean", j->heldout_mean}, {"heldout_sd", j->heldout_sd},
-        {"levenshtein", j->levenshtein.mean}, {"levenshtein_se", j->levenshtein.se}, {"kmer3_top", j->kmer3_top.at},
-        {"kmer3_top_low", j->kmer3_top.low}, {"kmer3_top_high", j->kmer3_top.high}, {"kmer3_all", j->kmer3_all.at},
-        {"kmer6_all", j->kmer6_all}, {"gc", j->gc}, {"unique", j->unique}, {"runs10", j->runs10}, {"n", (double)j->n}};
-    int n = 0;
-    for (int i = 0; i < FIELDS; i++)
-        if (isfinite(all[i].value))
-            f[n++] = all[i];
-    return n;
+    return *(const double *)((const char *)j + fields[i].at);
 }
 
 static double real_heldout_median(const Aligner *a)
@@ -38,10 +38,38 @@ double judge_gain(const Aligner *a, const Judgement *j)
 
 void judge_log(RunLog *log, const Judgement *j)
 {
-    Field f[FIELDS];
-    int n = fields_of(j, f);
-    for (int i = 0; i < n; i++)
-        runlog_number(log, f[i].name, f[i].value);
+    for (int i = 0; i < FIELDS; i++)
+        if (isfinite(value_of(j, i)))
+            runlog_number(log, fields[i].name, value_of(j, i));
+    runlog_int(log, "n", (int64_t)j->n);
+}
+
+static bool is_row(const json_t *row, const char *name)
+{
+    const char *event = json_string_value(json_object_get(row, "event")), *own = json_string_value(json_object_get(row, "name"));
+    return event && own && strcmp(event, "eval") == 0 && strcmp(own, name) == 0;
+}
+
+bool judge_read(Err *err, const char *run_dir, const char *name, Judgement *j, bool *found)
+{
+    char path[4096], *text;
+    size_t len;
+    *found = false;
+    if (!runlog_path(err, path, run_dir, "metrics.jsonl") || !file_read(err, path, 256 << 20, &text, &len))
+        return false;
+    for (char *line = text, *end; !*found && line < text + len; line = end + 1) {
+        end = line + strcspn(line, "\n");
+        json_t *row = json_loadb(line, (size_t)(end - line), 0, NULL);
+        *found = is_row(row, name);
+        for (int i = 0; *found && i < FIELDS; i++) {
+            const json_t *v = json_object_get(row, fields[i].name);
+            *(double *)((char *)j + fields[i].at) = json_is_number(v) ? json_number_value(v) : NAN;
+        }
+        j->n = (size_t)json_integer_value(json_object_get(row, "n"));
+        json_decref(row);
+    }
+    mem_free(text);
+    return true;
 }
 
 void judge_header(Buf *out)
@@ -79,13 +107,21 @@ void judge_row(Buf *out, const char *name, const Aligner *a, const Judgement *j)
     buf_printf(out, " %5.3f %6.3f %6.3f\n", j->gc, j->unique, j->runs10);
 }
 
+void judge_more(Buf *out, const Judgement *j)
+{
+    buf_printf(out, "%-12s log-likelihood under the pretrained model %.2f +- %.2f a sequence", "", j->log_likelihood, j->log_likelihood_se);
+    if (isfinite(j->train_distance.at))
+        buf_printf(out, ", distance to the nearest training sequence %.1f (%.1f..%.1f)", j->train_distance.at, j->train_distance.low,
+                   j->train_distance.high);
+    buf_str(out, "\n");
+}
+
 void judge_json(Buf *out, const char *name, const Aligner *a, const Judgement *j)
 {
-    Field f[FIELDS];
-    int n = fields_of(j, f);
-    json_t *o = json_pack("{s:s}", "name", name);
-    for (int i = 0; i < n; i++)
-        json_object_set_new(o, f[i].name, json_real(f[i].value));
+    json_t *o = json_pack("{s:s, s:I}", "name", name, "n", (json_int_t)j->n);
+    for (int i = 0; i < FIELDS; i++)
+        if (isfinite(value_of(j, i)))
+            json_object_set_new(o, fields[i].name, json_real(value_of(j, i)));
     if (isfinite(judge_gain(a, j)))
         json_object_set_new(o, "gain", json_real(judge_gain(a, j)));
     char *text = json_dumps(o, JSON_COMPACT | JSON_REAL_PRECISION(8));

@@ -287,14 +287,6 @@ static double *to_double(Arena *arena, const float *v, size_t n)
     return d;
 }
 
-static int64_t *to_ids(Arena *arena, const SeqData *d)
-{
-    int64_t *ids = arena_array(arena, int64_t, d->start[d->n]);
-    for (size_t i = 0; i < d->start[d->n]; i++)
-        ids[i] = d->letter[i];
-    return ids;
-}
-
 static Interval median_of(Arena *arena, const double *v, size_t n)
 {
     double *sorted = arena_copy(arena, v, n * sizeof *v);
@@ -309,7 +301,8 @@ bool aligner_has_reward(const Aligner *a)
 
 static bool judge_by_reward(Aligner *a, Err *err, Arena *arena, const SeqData *d, Judgement *j)
 {
-    int64_t *ids = to_ids(arena, d);
+    int64_t *ids = arena_array(arena, int64_t, d->start[d->n]);
+    seqdata_ids(d, 0, d->n, ids);
     float *v = arena_array(arena, float, d->n);
     Counters before = a->plain->count; /* judging is not part of the method's cost */
     bool ok = masked_score(a->plain, err, (int64_t)d->n, ids, v);
@@ -340,12 +333,37 @@ static double mean_gc(Arena *arena, const SeqData *d)
     return stats_mean(gc, d->n);
 }
 
+bool aligner_judge_likelihood(Aligner *a, Err *err, const SeqData *d, int masks, Judgement *j)
+{
+    RowProgram *p = masked_scorer(err, &a->spec, &a->sampling, a->pretrained);
+    double *nats = p ? mem_alloc(mem_mul(d->n, sizeof *nats)) : NULL, l = (double)a->spec.length;
+    bool ok = p && score_sequences(p, err, a->spec.time_input, d, a->spec.letters, masks, 0, nats);
+    if (ok) {
+        j->log_likelihood = -stats_mean(nats, d->n) * l;
+        j->log_likelihood_se = stats_sd(nats, d->n) * l / sqrt((double)d->n);
+    }
+    mem_free(nats);
+    rows_free(p);
+    return ok;
+}
+
+void judge_distance(Arena *arena, const SeqData *d, const SeqData *train, Judgement *j)
+{
+    int32_t *distance = arena_array(arena, int32_t, d->n);
+    double *each = arena_array(arena, double, d->n);
+    seq_nearest(arena, d, train, distance, NULL);
+    for (size_t i = 0; i < d->n; i++)
+        each[i] = distance[i];
+    j->train_distance = median_of(arena, each, d->n);
+}
+
 bool aligner_judge(Aligner *a, Err *err, Arena *arena, const SeqData *d, Judgement *j)
 {
     const Interval unknown = {NAN, NAN, NAN};
     enum { REPLICATES = 200 };
     *j = (Judgement){.n = d->n, .reward_median = unknown, .heldout_median = unknown, .reward_mean = NAN, .kmer3_top = unknown, .kmer3_all = unknown,
-                     .kmer6_all = NAN, .heldout_mean = NAN, .heldout_sd = NAN};
+                     .kmer6_all = NAN, .heldout_mean = NAN, .heldout_sd = NAN, .log_likelihood = NAN, .log_likelihood_se = NAN,
+                     .train_distance = unknown};
     if (seqdata_length(d) != (size_t)a->spec.length)
         return err_user(err, "expected sequences of %lld letters, found %s", (long long)a->spec.length,
                         seqdata_length(d) ? "another length" : "several lengths");

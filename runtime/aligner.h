@@ -59,7 +59,13 @@ typedef struct Judgement {
     PairDistance levenshtein;
     Interval kmer3_top, kmer3_all; /* NAN without a reference table */
     double kmer6_all, gc, unique, runs10;
+    double log_likelihood, log_likelihood_se; /* approximate, a sequence, under the pretrained model; NAN: not asked for */
+    Interval train_distance;                  /* median Levenshtein distance to the nearest one; NAN: not asked for */
 } Judgement;
 bool aligner_judge(Aligner *a, Err *err, Arena *arena, const SeqData *d, Judgement *out);
+/* Fill in what is dear: -L times the bound in nats per base (sum over steps of (m_t - m_s)/m_t log p_0(x_0|x_t) on masked
+ * positions, in expectation); distances from training sequences. */
+bool aligner_judge_likelihood(Aligner *a, Err *err, const SeqData *d, int masks, Judgement *j);
+void judge_distance(Arena *arena, const SeqData *d, const SeqData *train, Judgement *j);
 SeqData *trajectories_sequences(Arena *arena, const Trajectories *t);
 Counters aligner_count(const Aligner *a);

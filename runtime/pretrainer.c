@@ -56,12 +56,6 @@ static bool check_length(Err *err, const char *path, const SeqData *d, int64_t l
                     seqdata_length(d) ? "" : "several lengths, the first ", seqdata_length(d) ? seqdata_length(d) : seq_len(d, 0));
 }
 
-static void put_ids(int64_t *to, const SeqData *d, size_t row)
-{
-    for (size_t j = 0; j < seq_len(d, row); j++)
-        to[j] = seq_at(d, row)[j];
-}
-
 /* ---- opening ---- */
 static bool open_programs(Pretrainer *p, Err *err)
 {
@@ -221,7 +215,7 @@ bool pretrainer_step(Pretrainer *p, Err *err, StepReport *r)
     int64_t n = dav_config_int(c, "train.batch_size");
     for (int64_t i = 0; i < n; i++) {
         size_t row = row_of(p, i);
-        put_ids(p->x0 + i * p->spec.length, p->train, row);
+        seqdata_ids(p->train, row, 1, p->x0 + i * p->spec.length);
         p->y[i] = p->regression ? (float)p->train->value[row] : 0;
     }
     /* the average follows closely at first: (1 + k) / (10 + k), at most the decay asked for */
@@ -268,13 +262,13 @@ bool score_sequences(RowProgram *scorer, Err *err, bool time_input, const SeqDat
     float *nll = mem_alloc((size_t)n * sizeof *nll), *t = mem_alloc((size_t)n * sizeof *t);
     bool ok = true;
     memset(nats, 0, (size_t)n * sizeof *nats);
+    seqdata_ids(d, 0, d->n, x0);
     for (int draw = 0; draw < masks && ok; draw++) {
+        memcpy(x, x0, ids);
         for (int64_t i = 0; i < n; i++) {
             /* strata: the draws of one row cover 1..L evenly */
             double u = (draw + unit(seed, "score.count", (uint32_t)i, (uint32_t)draw)) / masks;
             count[i] = 1 + (int64_t)(u * (double)l);
-            put_ids(x0 + i * l, d, (size_t)i);
-            put_ids(x + i * l, d, (size_t)i);
             mask_exactly(x + i * l, l, count[i], letters, seed, (uint32_t)i, (uint32_t)draw);
             t[i] = (float)masked_sigma((double)count[i] / (double)l);
         }
@@ -291,8 +285,7 @@ bool predict_sequences(RowProgram *predictor, Err *err, const SeqData *d, double
 {
     int64_t *x0 = mem_alloc(mem_mul(d->start[d->n], sizeof *x0));
     float *v = mem_alloc(mem_mul(d->n, sizeof *v));
-    for (size_t i = 0; i < d->start[d->n]; i++)
-        x0[i] = d->letter[i];
+    seqdata_ids(d, 0, d->n, x0);
     RowArg in = {"x0", x0, ROW_EACH}, out = {"y", v, ROW_EACH};
     bool ok = rows_run(predictor, err, (int64_t)d->n, &in, 1, &out, 1);
     for (size_t i = 0; i < d->n; i++)

@@ -306,6 +306,14 @@ SeqData *seqdata_from_letters(Arena *a, const uint8_t *letter, size_t n, size_t 
     return d;
 }
 
+void seqdata_ids(const SeqData *d, size_t first, size_t n, int64_t *ids)
+{
+    must(first <= d->n && n <= d->n - first);
+    const uint8_t *from = d->letter + d->start[first], *end = d->letter + d->start[first + n];
+    while (from < end)
+        *ids++ = *from++;
+}
+
 SeqData *seqdata_select(Arena *a, const SeqData *d, const size_t *row, size_t n)
 {
     size_t letters = 0;

@@ -33,6 +33,8 @@ SeqData *seqdata_parse(Err *err, Arena *a, const char *label, const char *text, 
 SeqData *seqdata_from_letters(Arena *a, const uint8_t *letter, size_t n, size_t length); /* n sequences of one length */
 SeqData *seqdata_select(Arena *a, const SeqData *d, const size_t *row, size_t n);
 size_t seqdata_length(const SeqData *d); /* the common length; 0 when lengths differ */
+/* The letters of n rows from `first` on, one row after the other, as networks take them. */
+void seqdata_ids(const SeqData *d, size_t first, size_t n, int64_t *ids);
 
 /* Write whole or not at all.  Rows without a name are called sequence_1, sequence_2, ... in FASTA. */
 bool seqdata_write_fasta(Err *err, const char *path, const SeqData *d);
