@@ -101,7 +101,7 @@ static Val sorts_before(Lower *l, Val a, Val b, bool descending, bool is_float)
 typedef struct Sort {
     Type t;
     int axis;
-    int64_t len;
+    int64_t len, half; /* half: from one half of the scratch to the other */
     bool down, is_float;
     Val x, idx[IR_MAX_RANK]; /* the operand; the row */
     Val key, index;          /* scratch of sort_by_merging, 2 * len elements */
@@ -124,20 +124,22 @@ static void sort_by_counting(Lower *l, Sort *s)
     k_end(l->k, i);
 }
 
-/* One step of a merge: the first of the left run [a, mid) and the right run [b, hi) goes to place `at`; the left one when they
- * are equal, which makes the sort stable. */
+/* One step of a merge: the first of the left run [a, mid) and the right run [b, hi) goes to place `at`; the left one
+ * when they are equal, which makes the sort stable. */
 typedef struct Merge { Val from, to, a, b, mid, hi; } Merge;
 
 static void merge_one(Lower *l, const Sort *s, const Merge *m, Val at)
 {
     Graph *k = l->k;
     Val a = k_acc_get(k, m->a), b = k_acc_get(k, m->b);
-    Val in_a = k_op(k, OP_ADD, m->from, min_int(l, a, s->len - 1), 0), in_b = k_op(k, OP_ADD, m->from, min_int(l, b, s->len - 1), 0);
+    Val in_a = k_op(k, OP_ADD, m->from, min_int(l, a, s->len - 1), 0),
+        in_b = k_op(k, OP_ADD, m->from, min_int(l, b, s->len - 1), 0);
     Val key_a = k_load(k, s->key, in_a, 0), key_b = k_load(k, s->key, in_b, 0);
     Val b_first = sorts_before(l, key_b, key_a, s->down, s->is_float);
     Val right = k_op(k, OP_AND, k_op(k, OP_LT, b, m->hi, 0),
                      k_op(k, OP_OR, b_first, k_op(k, OP_GE, a, m->mid, 0), 0), 0);
-    Val in = k_op(k, OP_SELECT, right, in_b, in_a), out = k_op(k, OP_ADD, m->to, at, 0), step = k_cast(k, right, DAV_I64);
+    Val in = k_op(k, OP_SELECT, right, in_b, in_a), out = k_op(k, OP_ADD, m->to, at, 0);
+    Val step = k_cast(k, right, DAV_I64);
     k_store(k, s->key, out, k_op(k, OP_SELECT, right, key_b, key_a), 0);
     k_store(k, s->index, out, k_load(k, s->index, in, 0), 0);
     k_acc_update(k, m->a, k_op(k, OP_SUB, k_op(k, OP_ADD, a, k_int(k, 1), 0), step, 0));
@@ -159,8 +161,8 @@ static void sort_by_merging(Lower *l, Sort *s)
     Merge m = {.a = k_acc(k, DAV_I64, ACC_SET, 0), .b = k_acc(k, DAV_I64, ACC_SET, 0)};
     Val pass = k_for(k, LOOP_SERIAL, 0, passes, 1), run = k_op(k, OP_SHL, k_int(k, 1), pass, 0);
     Val both = k_op(k, OP_ADD, run, run, 0), odd = k_op(k, OP_REM, pass, k_int(k, 2), 0);
-    m.from = k_op(k, OP_MUL, odd, k_int(k, s->len), 0);
-    m.to = k_op(k, OP_SUB, k_int(k, s->len), m.from, 0);
+    m.from = k_op(k, OP_MUL, odd, k_int(k, s->half), 0);
+    m.to = k_op(k, OP_SUB, k_int(k, s->half), m.from, 0);
     Val pairs = k_op(k, OP_DIV, k_op(k, OP_ADD, both, k_int(k, s->len - 1), 0), both, 0);
     Val pair = k_for_dyn(k, LOOP_SERIAL, l->zero, pairs, 1), lo = k_op(k, OP_MUL, pair, both, 0);
     m.mid = min_int(l, k_op(k, OP_ADD, lo, run, 0), s->len);
@@ -174,14 +176,14 @@ static void sort_by_merging(Lower *l, Sort *s)
     k_end(k, pass);
 
     j = s->idx[s->axis] = k_for(k, LOOP_VECTOR, 0, s->len, 1);
-    Val sorted = k_op(k, OP_ADD, k_int(k, passes % 2 ? s->len : 0), j, 0);
+    Val sorted = k_op(k, OP_ADD, k_int(k, passes % 2 ? s->half : 0), j, 0);
     k_store(k, l->out[0], lower_offset(l, &s->t, s->idx), k_load(k, s->index, sorted, 0), 0);
     k_end(k, j);
 }
 
 static void lower_argsort(Lower *l, const Node *n)
 {
-    enum { COUNTED = 256 }; /* up to here counting in lanes is the faster one, by measurement */
+    enum { COUNTED = 256 }; /* up to here counting in lanes was measured the faster one */
     Sort s = {.t = type_of(l->body, l->body->out[0].val), .axis = (int)attr_i(n, A_AXIS), .x = n->arg[0],
               .down = attr_i(n, A_DESCENDING) != 0,
               .is_float = dav_dtype_is_float((DavDtype)node_of(l->body, n->arg[0])->dtype)};
@@ -189,10 +191,11 @@ static void lower_argsort(Lower *l, const Node *n)
     for (int d = 0; d < s.t.rank; d++)
         rows *= dim[d] = d == s.axis ? 1 : s.t.dim[d];
     s.len = s.t.dim[s.axis];
+    s.half = s.len + 16;
     bool counted = s.len <= COUNTED;
     if (!counted) {
-        s.key = lower_scratch(l, (DavDtype)node_of(l->body, s.x)->dtype, 2 * s.len);
-        s.index = lower_scratch(l, DAV_I32, 2 * s.len);
+        s.key = lower_scratch(l, (DavDtype)node_of(l->body, s.x)->dtype, 2 * s.half);
+        s.index = lower_scratch(l, DAV_I32, 2 * s.half);
     }
     Val p = k_for(l->k, LOOP_PARALLEL, 0, rows, 1);
     lower_indices(l, p, s.t.rank, dim, s.idx);
