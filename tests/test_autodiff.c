@@ -234,7 +234,7 @@ static void test_ops(void **state)
 /* ---- contractions ---- */
 typedef struct ContractCase {
     const char *spec;
-    int64_t out[4];
+    int64_t out[IR_MAX_RANK];
 } ContractCase;
 
 static Val build_contract(Graph *g, const Val *x, const void *with)
@@ -269,6 +269,12 @@ static void test_contract(void **state)
         {{"a b+d c, d c -> a b c | d=2", {2, 4, 3}}, {{3, {2, 5, 3}}, {2, {2, 3}}}},                  /* depthwise */
         {{"a (b-2*d+1)/3 e, d e c -> a b c | d=2 e=2", {1, 8, 1}}, {{3, {1, 3, 2}}, {3, {2, 2, 1}}}}, /* transposed */
         {{"a b+d-1 2*c+e f, d e f -> a b c | d=3 e=2 f=2", {1, 3, 2}}, {{4, {1, 3, 4, 2}}, {3, {3, 2, 2}}}}, /* 2-d */
+        {{"a b g 2*d+h-1 e+2*i f+j, b c g h i j -> a b c d e f | g=2 h=2 i=2 j=1", {1, 2, 1, 2, 1, 2}},
+         {{6, {1, 2, 2, 3, 3, 2}}, {6, {2, 1, 2, 2, 2, 1}}}}, /* 3-d, groups, stride, dilation */
+        {{"a b g (d-h+1)/2 (e-i)/2 (f-j)/3, b g c h i j -> a b c d e f | g=1 h=2 i=2 j=3", {1, 2, 2, 3, 2, 3}},
+         {{6, {1, 2, 1, 2, 1, 1}}, {6, {2, 1, 2, 2, 2, 3}}}}, /* transposed */
+        {{"a b g 2*d+2*h 2*e+2*i 2*f+2*j, b c g h i j -> a b c d e f | g=2 h=2 i=2 j=2", {1, 2, 1, 2, 1, 1}},
+         {{6, {1, 2, 2, 5, 3, 3}}, {6, {2, 1, 2, 2, 2, 2}}}}, /* stride and dilation everywhere */
         {{"a+2 3, a -> a", {3}}, {{2, {4, 5}}, {1, {3}}}},          /* constant index */
         {{"b b, b a -> a | b=3", {2}}, {{2, {3, 3}}, {2, {3, 2}}}}, /* diagonal */
         {{"a+b, a b -> | a=2 b=3", {0}}, {{1, {4}}, {2, {2, 3}}}},

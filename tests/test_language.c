@@ -23,6 +23,10 @@ CASE(conv1d, dav_conv(n, "c", in[0], 4, .kernel = {3}, .stride = {2}, .pad = {3}
 CASE(depthwise, dav_conv(n, "c", in[0], 5, .kernel = {4}, .pad = {1}, .groups = 5, .no_bias = true))
 CASE(conv2d, dav_conv(n, "c", in[0], 4, .kernel = {3, 2}, .stride = {2, 1}, .pad = {1, 2}, .dilation = {1, 2}))
 CASE(conv3d, dav_conv(n, "c", in[0], 2, .kernel = {2, 3, 3}, .stride = {1, 1, 2}, .pad = {0, 1, 1}))
+CASE(conv3d_groups, dav_conv(n, "c", in[0], 6, .kernel = {2, 3, 2}, .stride = {1, 2, 2}, .pad = {0, 1, 1},
+                             .dilation = {2, 1, 1}, .groups = 2))
+CASE(transposed3d_groups, dav_conv_transposed(n, "c", in[0], 6, .kernel = {2, 3, 2}, .stride = {2, 1, 1}, .pad = {0, 1, 0},
+                                              .groups = 2))
 CASE(transposed1d, dav_conv_transposed(n, "c", in[0], 6, .kernel = {3}, .stride = {3}, .pad = {1}, .more = {2},
                                        .dilation = {2}, .groups = 2))
 CASE(transposed2d, dav_conv_transposed(n, "c", in[0], 3, .kernel = {4, 3}, .stride = {2, 1}, .pad = {1, 0}))
@@ -104,6 +108,8 @@ static const struct Case {
     {"conv1d-depthwise", case_depthwise},
     {"conv2d", case_conv2d},
     {"conv3d", case_conv3d},
+    {"conv3d-groups", case_conv3d_groups},
+    {"transposed3d-groups", case_transposed3d_groups},
     {"transposed1d", case_transposed1d},
     {"transposed2d", case_transposed2d},
     {"matmul", case_matmul},

@@ -59,6 +59,10 @@ case("conv2d", (2, 3, 6, 5), params={"c.weight": (4, 3, 3, 2), "c.bias": (4,)})(
     lambda x, p: F.conv2d(x, p["c.weight"], p["c.bias"], stride=(2, 1), padding=(1, 2), dilation=(1, 2)))
 case("conv3d", (1, 2, 4, 3, 5), params={"c.weight": (2, 2, 2, 3, 3), "c.bias": (2,)})(
     lambda x, p: F.conv3d(x, p["c.weight"], p["c.bias"], stride=(1, 1, 2), padding=(0, 1, 1)))
+case("conv3d-groups", (2, 4, 4, 3, 5), params={"c.weight": (6, 2, 2, 3, 2), "c.bias": (6,)})(
+    lambda x, p: F.conv3d(x, p["c.weight"], p["c.bias"], stride=(1, 2, 2), padding=(0, 1, 1), dilation=(2, 1, 1), groups=2))
+case("transposed3d-groups", (1, 4, 2, 3, 2), params={"c.weight": (4, 3, 2, 3, 2), "c.bias": (6,)})(
+    lambda x, p: F.conv_transpose3d(x, p["c.weight"], p["c.bias"], stride=(2, 1, 1), padding=(0, 1, 0), groups=2))
 case("transposed1d", (2, 4, 5), params={"c.weight": (4, 3, 3), "c.bias": (6,)})(
     lambda x, p: F.conv_transpose1d(x, p["c.weight"], p["c.bias"], stride=3, padding=1, output_padding=2, dilation=2, groups=2))
 case("transposed2d", (1, 2, 3, 4), params={"c.weight": (2, 3, 4, 3), "c.bias": (3,)})(
