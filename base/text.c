@@ -135,6 +135,27 @@ bool text_to_f64(const char *s, double *out)
     return true;
 }
 
+bool text_to_bytes(const char *s, int64_t *out)
+{
+    static const struct { const char *name; double size; } unit[] = {
+        {"", 1}, {"B", 1}, {"kB", 1e3}, {"MB", 1e6}, {"GB", 1e9}, {"TB", 1e12},
+        {"KiB", 0x1p10}, {"MiB", 0x1p20}, {"GiB", 0x1p30}, {"TiB", 0x1p40}};
+    char number[32];
+    double v;
+    size_t n = strspn(s, "0123456789.");
+    if (n == 0 || n >= sizeof number)
+        return false;
+    memcpy(number, s, n);
+    number[n] = 0;
+    s += n + strspn(s + n, " ");
+    for (size_t i = 0; i < sizeof unit / sizeof *unit; i++)
+        if (strcmp(s, unit[i].name) == 0 && text_to_f64(number, &v) && v * unit[i].size < 0x1p62) {
+            *out = (int64_t)(v * unit[i].size);
+            return true;
+        }
+    return false;
+}
+
 void text_f64(char out[32], double v)
 {
     if (isnan(v) || isinf(v)) {

@@ -17,6 +17,7 @@ void map_free(Map *m);
 
 bool text_to_i64(const char *s, int64_t *out); /* the whole string, no blanks, in range */
 bool text_to_f64(const char *s, double *out);  /* the whole string; nan and inf refused */
+bool text_to_bytes(const char *s, int64_t *out); /* "1500", "64kB", "1.5 GB", "2GiB": decimal and binary units, below 2^62 */
 void text_f64(char out[32], double v);         /* shortest text that reads back as v; "nan", "inf", "-inf" */
 
 uint64_t hash_bytes(const void *p, size_t n, uint64_t seed); /* xxhash64 */

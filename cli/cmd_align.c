@@ -189,8 +189,11 @@ static bool run(Align *l)
     RunCommand *r = l->r;
     int64_t rounds = dav_config_int(r->config, "num_epochs"), samples = dav_config_int(r->config, "eval.samples"),
             posterior = dav_config_int(r->config, "eval.posterior");
-    progress_begin(&r->progress, stderr, rounds, l->a->rounds_done);
     bool fresh = l->a->rounds_done == 0 && !state_exists(r->out);
+    const RowProgram *programs[ALIGNER_PROGRAMS];
+    if (!run_memory(r, programs, aligner_programs(l->a, programs), fresh))
+        return false;
+    progress_begin(&r->progress, stderr, rounds, l->a->rounds_done);
     if (fresh ? !log_real(l) || !evaluate(l, "before", samples, false) || !checkpoint(l) : !row_of_before(l))
         return false;
     while (l->a->rounds_done < rounds)

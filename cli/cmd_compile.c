@@ -14,7 +14,8 @@ typedef struct Compile {
     Arena *arena;
     Registry *registry;
     const char **plugins, **tasks, **set;
-    const char *dump, *emit, *dtype;
+    const char *dump, *emit, *dtype, *budget;
+    int64_t budget_bytes;
     int64_t rows, children;
     ModelDir dir;
 } Compile;
@@ -96,6 +97,8 @@ static void report(const Compile *c, const Task *t, const RowProgram *p)
     printf("%s %s: %d kernels, %d of them different, %d from the cache; passes %.0f ms, code %.0f ms; memory planned %.1f MB -> %.1f MB, "
            "packed weights %.1f MB\n", c->dir.model->name, t->name, s.kernels, s.unique_kernels, s.cached_kernels, s.pass_ms, s.codegen_ms,
            (double)s.unplanned_bytes / 1e6, (double)s.arena_bytes / 1e6, (double)s.packed_bytes / 1e6);
+    if (s.memory_note)
+        printf("%s %s: %s\n", c->dir.model->name, t->name, s.memory_note);
 }
 
 static bool run_task(Compile *c, const MaskedSpec *spec, const char *name)
@@ -107,7 +110,8 @@ static bool run_task(Compile *c, const MaskedSpec *spec, const char *name)
     if (!t.write || (network && strcmp(name, "forward") != 0))
         return err_user(c->err, "--task %.40s: %s has the tasks %s", name, m->name,
                         network ? "forward" : regression ? "forward, learn" : "forward, step, choose, learn, pretrain");
-    BuildOptions o = {.compile = {.precision = strcmp(c->dtype, "bf16") == 0 ? DAV_BF16 : DAV_F32}, .device = "cpu", .rows = c->rows};
+    BuildOptions o = {.compile = {.precision = strcmp(c->dtype, "bf16") == 0 ? DAV_BF16 : DAV_F32, .memory_budget = c->budget_bytes},
+                      .device = "cpu", .rows = c->rows};
     if (c->emit) {
         Buf text = {0};
         bool ok = build_text(c->err, name, &o, t.write, t.context, t.learner, &text);
@@ -163,6 +167,7 @@ static bool compile_command(void *arg)
         {"emit", CLI_TEXT, &c->emit, "ir", "print the graph before any pass instead"},
         {"dtype", CLI_TEXT, &c->dtype, "TYPE", "f32 (default) or bf16"},
         {"rows", CLI_INT, &c->rows, "N", "rows of the program, default 32"},
+        {"memory-budget", CLI_TEXT, &c->budget, "BYTES", "for the program's values, such as 2GiB; default: no bound"},
         {"children", CLI_INT, &c->children, "N", "children of a step, default 10"},
         {"set", CLI_LIST, &c->set, "KEY=VALUE", "a key of the model's configuration; may be given again"},
         {"plugin", CLI_LIST, &c->plugins, "FILE.so", "a plugin to load first; may be given again"},
@@ -173,6 +178,8 @@ static bool compile_command(void *arg)
         return false;
     if (c->rows < 1 || c->rows > 65536 || c->children < 1 || c->children > 65535)
         return err_user(c->err, "--rows: expected 1 to 65536, --children: 1 to 65535");
+    if (c->budget && !text_to_bytes(c->budget, &c->budget_bytes))
+        return err_user(c->err, "--memory-budget: expected bytes such as 800MB or 2GiB, found '%.40s'", c->budget);
     if (c->emit && strcmp(c->emit, "ir") != 0)
         return err_user(c->err, "--emit: expected ir, found '%.40s'", c->emit);
     if (strcmp(c->dtype, "f32") != 0 && strcmp(c->dtype, "bf16") != 0)

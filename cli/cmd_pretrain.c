@@ -39,6 +39,8 @@ static bool train(RunCommand *r, Pretrainer *p, const RunPosition *at)
 {
     int64_t steps = dav_config_int(r->config, "train.steps"), every = dav_config_int(r->config, "eval.every"),
             keep = dav_config_int(r->config, "checkpoint.every");
+    if (!run_memory(r, (const RowProgram *const[]){p->learner, p->judge}, 2, p->step == 0))
+        return false;
     progress_begin(&r->progress, stderr, steps, p->step);
     while (p->step < steps) {
         StepReport s;

@@ -1,4 +1,5 @@
 #include "cli/run_command.h"
+#include <stdio.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -98,6 +99,32 @@ bool run_open(RunCommand *r, const RunPosition *at, ParamSet *theta, Optim *opti
     }
     RunStart start = r->resume ? RUN_RESUME : r->overwrite ? RUN_OVERWRITE : RUN_NEW;
     return runlog_open(r->err, r->out, start, c.metrics_offset, c.events_offset, &r->log) && (r->resume || write_config(r));
+}
+
+bool run_memory(RunCommand *r, const RowProgram *const *program, int n, bool fresh)
+{
+    fprintf(stderr, "memory ");
+    for (int i = 0; i < n; i++) {
+        ProgramStats s = program_stats(program[i]->program);
+        fprintf(stderr, " %s %.1f MB (buffers %.1f)%s", s.name, (double)s.arena_bytes / 1e6, (double)s.unplanned_bytes / 1e6,
+                i + 1 < n ? "," : "\n");
+    }
+    for (int i = 0; i < n; i++) {
+        ProgramStats s = program_stats(program[i]->program);
+        if (s.memory_note)
+            fprintf(stderr, "memory  %s: %s\n", s.name, s.memory_note);
+    }
+    if (!fresh)
+        return true;
+    runlog_begin(r->log, "memory");
+    for (int i = 0; i < n; i++) {
+        ProgramStats s = program_stats(program[i]->program);
+        runlog_int(r->log, arena_printf(r->arena, "%s_bytes", s.name), s.arena_bytes);
+        runlog_int(r->log, arena_printf(r->arena, "%s_buffers", s.name), s.unplanned_bytes);
+        if (s.memory_note)
+            runlog_string(r->log, arena_printf(r->arena, "%s_note", s.name), s.memory_note);
+    }
+    return runlog_end(r->log, r->err, 0);
 }
 
 bool run_checkpoint(RunCommand *r, const RunPosition *at, const ParamSet *theta, const Optim *optim)

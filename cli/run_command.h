@@ -31,6 +31,8 @@ bool run_configure(RunCommand *r, OptionsTable table, const OptionsExtra *extra,
 typedef struct RunPosition { StatePhase phase; int64_t *round, *step; Counters *count; } RunPosition;
 /* Makes the folder and its log; or takes up where the checkpoint left off and fills theta, optim and the position. */
 bool run_open(RunCommand *r, const RunPosition *at, ParamSet *theta, Optim *optim);
+/* What memory the programs were given: on stderr and, when the run is new, as a row "memory". */
+bool run_memory(RunCommand *r, const RowProgram *const *program, int n, bool fresh);
 bool run_checkpoint(RunCommand *r, const RunPosition *at, const ParamSet *theta, const Optim *optim);
 /* Writes config.json and the weights: the run folder is a model folder too. */
 bool run_publish(RunCommand *r, const DavModel *m, const DavConfig *model_config, const ParamSet *theta, const float *values);

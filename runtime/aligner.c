@@ -4,14 +4,6 @@
 #include <string.h>
 #include <time.h>
 
-static BuildOptions build_options(const DavConfig *c, const char *rows_key)
-{
-    return (BuildOptions){.compile = {.precision = strcmp(dav_config_string(c, "precision"), "bf16") == 0 ? DAV_BF16 : DAV_F32,
-                                      .threads = (int)dav_config_int(c, "threads")},
-                          .device = dav_config_string(c, "device"),
-                          .rows = dav_config_int(c, rows_key)};
-}
-
 static bool load_network(Arena *arena, Err *err, const Registry *r, const DavConfig *c, const char *key, ModelDir *dir)
 {
     return modeldir_open(arena, err, r, dav_config_string(c, key), dir);
@@ -149,8 +141,8 @@ Aligner *aligner_open(Err *err, const Registry *r, const DavConfig *c)
 {
     Aligner *a = mem_alloc(sizeof *a);
     *a = (Aligner){.arena = arena_new(), .config = c};
-    a->sampling = build_options(c, "sample.batch_size");
-    a->training = build_options(c, "train.micro_batch");
+    a->sampling = options_build(c, "sample.batch_size");
+    a->training = options_build(c, "train.micro_batch");
     if (open_denoiser(a, err, r) && open_objective(a, err, r) && open_reward(a, err, r) && open_reference(a, err) &&
         open_heldout(a, err, r) && open_search(a, err) && open_training(a, err))
         return a;
@@ -175,6 +167,18 @@ void aligner_close(Aligner *a)
     reward_free(a->host);
     arena_free(a->arena);
     mem_free(a);
+}
+
+int aligner_programs(const Aligner *a, const RowProgram *list[ALIGNER_PROGRAMS])
+{
+    const Masked *k = a->search ? a->search : a->plain; /* plain sampling's programs are the same with one child */
+    const RowProgram *all[] = {k->denoise, k->value, k->guide, k->propose, k->choose, a->mstep.distil, a->mstep.prior,
+                               a->heldout.predict};
+    int n = 0;
+    for (int i = 0; i < ALIGNER_PROGRAMS; i++)
+        if (all[i])
+            list[n++] = all[i];
+    return n;
 }
 
 Counters aligner_count(const Aligner *a)

@@ -68,4 +68,7 @@ bool aligner_judge(Aligner *a, Err *err, Arena *arena, const SeqData *d, Judgeme
 bool aligner_judge_likelihood(Aligner *a, Err *err, const SeqData *d, int masks, Judgement *j);
 void judge_distance(Arena *arena, const SeqData *d, const SeqData *train, Judgement *j);
 SeqData *trajectories_sequences(Arena *arena, const Trajectories *t);
+/* The programs that a round runs; returns how many. */
+enum { ALIGNER_PROGRAMS = 8 };
+int aligner_programs(const Aligner *a, const RowProgram *list[ALIGNER_PROGRAMS]);
 Counters aligner_count(const Aligner *a);

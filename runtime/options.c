@@ -14,6 +14,7 @@
     TEXT("precision", "f32", "f32|bf16", "of the networks' products and activations; masters are f32"),                \
     TEXT("device", "cpu", "cpu|interp", "where programs run"),                                                         \
     INT("threads", "0", 0, 4096, "0: all processors; results do not depend on it"),                                    \
+    TEXT("memory_budget", "0", NULL, "bytes for one program's values, such as 2GiB; 0: no bound"),                     \
     FLT("train.learning_rate", "0.0003", 0, 10, "of AdamW"),                                                           \
     FLT("train.adam_beta1", "0.9", 0, 1, "decay of the first moment"),                                                 \
     FLT("train.adam_beta2", "0.999", 0, 1, "decay of the second moment"),                                              \
@@ -96,6 +97,25 @@ static bool make_absolute(Arena *a, Err *err, DavConfig *c, const char *key)
     return config_set(c, err, arena_str(a, place), key, text);
 }
 
+static bool check_budget(Err *err, const DavConfig *c)
+{
+    int64_t bytes;
+    const char *text = dav_config_string(c, "memory_budget");
+    return text_to_bytes(text, &bytes) ||
+           err_user(err, "%s: memory_budget: expected bytes such as 800MB or 2GiB (0: no bound), found '%.40s'",
+                    config_place(c, "memory_budget"), text);
+}
+
+BuildOptions options_build(const DavConfig *c, const char *rows_key)
+{
+    BuildOptions o = {.compile = {.precision = strcmp(dav_config_string(c, "precision"), "bf16") == 0 ? DAV_BF16 : DAV_F32,
+                                  .threads = (int)dav_config_int(c, "threads")},
+                      .device = dav_config_string(c, "device"),
+                      .rows = dav_config_int(c, rows_key)};
+    must(text_to_bytes(dav_config_string(c, "memory_budget"), &o.compile.memory_budget));
+    return o;
+}
+
 DavConfig *options_read(Err *err, Arena *a, OptionsTable t, const OptionsExtra *extra, int n_extra, const Settings *s)
 {
     DavConfig *c = config_new(a);
@@ -104,7 +124,7 @@ DavConfig *options_read(Err *err, Arena *a, OptionsTable t, const OptionsExtra *
     config_add_table(c, "", table, n);
     for (int i = 0; i < n_extra; i++)
         config_add_table(c, extra[i].prefix, extra[i].keys, extra[i].n);
-    if (!settings_apply(s, err, c) || !config_finish(c, err, "settings"))
+    if (!settings_apply(s, err, c) || !config_finish(c, err, "settings") || !check_budget(err, c))
         return NULL;
     for (size_t i = 0; i < sizeof path_keys / sizeof *path_keys; i++)
         if (config_has(c, path_keys[i]) && !make_absolute(a, err, c, path_keys[i]))

@@ -1,5 +1,6 @@
 /* The program's own settings: one table a command, in the reference code's names where it has them. */
 #pragma once
+#include "runtime/learn.h"
 #include "runtime/settings.h"
 
 typedef enum { OPTIONS_ALIGN, OPTIONS_PRETRAIN, OPTIONS_COUNT } OptionsTable;
@@ -12,3 +13,6 @@ typedef struct OptionsExtra { const char *prefix; const DavKey *keys; int n; } O
 /* The table and the extras, filled from settings; paths (see below) are made absolute: those from a file are relative to its
  * folder, those of --set to the working folder. */
 DavConfig *options_read(Err *err, Arena *a, OptionsTable t, const OptionsExtra *extra, int n_extra, const Settings *s);
+
+/* How programs are compiled under these settings; their rows are those of a setting ("train.micro_batch"). */
+BuildOptions options_build(const DavConfig *c, const char *rows_key);

@@ -60,10 +60,7 @@ static bool check_length(Err *err, const char *path, const SeqData *d, int64_t l
 static bool open_programs(Pretrainer *p, Err *err)
 {
     const DavConfig *c = p->config;
-    BuildOptions o = {.compile = {.precision = strcmp(dav_config_string(c, "precision"), "bf16") == 0 ? DAV_BF16 : DAV_F32,
-                                  .threads = (int)dav_config_int(c, "threads")},
-                      .device = dav_config_string(c, "device"),
-                      .rows = dav_config_int(c, "train.micro_batch")};
+    BuildOptions o = options_build(c, "train.micro_batch");
     uint32_t seed = (uint32_t)dav_config_int(c, "seed");
     p->theta = p->regression ? regress_params(err, &p->spec, seed) : masked_denoiser_params(err, &p->spec, seed);
     p->optim = p->theta ? optim_new(err, p->theta, &o.compile) : NULL;

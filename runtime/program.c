@@ -171,6 +171,7 @@ static bool compile_kernels(Program *p, Err *err, const Graph *g)
     frame_make(p);
     if (p->options.dump)
         p->times = arena_array(p->arena, StepTime, p->plan->nstep + 1);
+    p->stats.memory_note = p->cx.memory_note;
     p->stats.arena_bytes = p->plan->arena_bytes;
     p->stats.packed_bytes = p->plan->kept_bytes;
     p->stats.unplanned_bytes = p->plan->unplanned_bytes;
@@ -187,6 +188,7 @@ static bool compile(void *arg)
     if (!take_device(p, j->err, j->opt->device))
         return false;
     take_signature(p, j->g);
+    p->stats.name = arena_str(p->arena, j->g->name);
     if (!take_inplace(p, j->err, j->opt->inplace))
         return false;
     p->options = j->opt->compile;

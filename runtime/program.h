@@ -41,6 +41,8 @@ typedef bool (*HostFn)(void *ctx, Err *err, int nin, const Type *in_type, const 
 void program_set_host(Program *p, const char *name, HostFn fn, void *ctx);
 
 typedef struct ProgramStats {
+    const char *name;        /* the graph's; the program's memory */
+    const char *memory_note; /* what was computed again to stay within CompileOptions.memory_budget; NULL: nothing */
     int64_t arena_bytes, packed_bytes, unplanned_bytes; /* unplanned: the sum of all buffers without sharing */
     int kernels, unique_kernels, cached_kernels;
     double pass_ms, codegen_ms;

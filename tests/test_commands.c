@@ -99,11 +99,48 @@ static void eval_says_everything_as_json(void **state)
     assert_printed("log-likelihood under the pretrained model -1");
 }
 
+/* A note "planned A -> B bytes under a budget of C" with the budget asked for, and B within it. */
+static void assert_planned_within(const char *stream, long long budget)
+{
+    long long from, to, under;
+    char *text = text_of(in_scratch(stream)), *at = text;
+    while (at && sscanf(at, "planned %lld -> %lld bytes under a budget of %lld, ", &from, &to, &under) != 3)
+        at = strstr(at + 1, "planned ");
+    if (!at)
+        fail_msg("no note in: %s", text);
+    assert_true(under == budget && to <= under && from > under);
+    mem_free(text);
+}
+
+/* Values are computed again, the results are the same bits. */
+static void memory_is_bounded_and_told(void **state)
+{
+    (void)state;
+    const char *config = in_scratch("deep.yaml"), *data = in_scratch("data.tsv");
+    write_text("deep.yaml", "model: {name: DNAConv, length: 12, hidden_dim: 8, num_cnn_stacks: 2}\ndata: {folds: all}\n");
+    assert_status(dav(PRETRAIN "%s", data, in_scratch("wide"), config), 0);
+    assert_said("memory  pretrain ");
+    assert_status(dav(PRETRAIN "%s --set memory_budget=120kB", data, in_scratch("narrow"), config), 0);
+    assert_planned_within("said", 120000);
+    char *note = text_of(in_scratch("narrow/metrics.jsonl"));
+    assert_non_null(strstr(note, "\"event\": \"memory\""));
+    assert_non_null(strstr(note, "\"pretrain_note\": \"planned "));
+    mem_free(note);
+    assert_same_file(in_scratch("wide/diffusion_pytorch_model.safetensors"), in_scratch("narrow/diffusion_pytorch_model.safetensors"));
+    assert_status(dav("compile DNAConv --task learn --rows 16 --set length=12 --set hidden_dim=8 --set num_cnn_stacks=2 "
+                      "--memory-budget 120kB"), 0);
+    assert_planned_within("out", 120000);
+    assert_mistake(dav(PRETRAIN "%s --set memory_budget=1kB", data, in_scratch("no"), config), 2, "cannot be met");
+    assert_mistake(dav(PRETRAIN "%s --set memory_budget=much", data, in_scratch("no"), config), 2, "such as 800MB or 2GiB");
+    assert_mistake(dav("compile DNAConv --memory-budget 2XB"), 2, "--memory-budget: expected bytes");
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(resumed_table_is_whole),
         cmocka_unit_test(eval_says_everything_as_json),
+        cmocka_unit_test(memory_is_bounded_and_told),
     };
     return cmocka_run_group_tests(tests, prepare, scratch_close);
 }

@@ -162,22 +162,6 @@ static void too_few(void **state)
 }
 
 /* ---- alignments ---- */
-static void assert_same_file(const char *a, const char *b, const char *name)
-{
-    char x[300], y[300];
-    snprintf(x, sizeof x, "%s/%s", in_scratch(a), name);
-    snprintf(y, sizeof y, "%s/%s", in_scratch(b), name);
-    Err err = {0};
-    char *p, *q;
-    size_t n, m;
-    if (!file_read(&err, x, 1 << 26, &p, &n) || !file_read(&err, y, 1 << 26, &q, &m))
-        fail_msg("%s", err.text);
-    if (n != m || memcmp(p, q, n) != 0)
-        fail_msg("%s and %s differ", x, y);
-    mem_free(p);
-    mem_free(q);
-}
-
 #define SMALL "align --config " DAV_SOURCE_DIR "/configs/yeast-demo.yaml --set num_epochs=2 --set sample.trajectories=4 " \
               "--set sample.num_steps=4 --set search.duplicate=2 --set train.batch_size=8 --set train.micro_batch=8 " \
               "--set eval.samples=8 --set eval.posterior=0 --set sample.batch_size=8 --set reward.model= --set heldout.model= "
@@ -190,9 +174,9 @@ static void nothing_is_lost(void **state)
     int status = dav(SMALL "--set \"reward.command=exec %s serve fasta once %s\" --out %s", self, in_scratch("died"), in_scratch("torn"));
     assert_mistake(status, 1, "was killed by signal 9");
     assert_int_equal(dav("align --resume %s", in_scratch("torn")), 0);
-    assert_same_file("whole", "torn", "metrics.jsonl");
-    assert_same_file("whole", "torn", "diffusion_pytorch_model.safetensors");
-    assert_same_file("whole", "torn", "samples/after.fasta");
+    assert_same_file(in_scratch("whole/metrics.jsonl"), in_scratch("torn/metrics.jsonl"));
+    assert_same_file(in_scratch("whole/diffusion_pytorch_model.safetensors"), in_scratch("torn/diffusion_pytorch_model.safetensors"));
+    assert_same_file(in_scratch("whole/samples/after.fasta"), in_scratch("torn/samples/after.fasta"));
 }
 
 static void statuses(void **state)
@@ -237,8 +221,8 @@ static void a_plugins_function(void **state)
     if (dav(SMALL "--plugin %s --set reward.function=count --out %s", in_scratch("count.so"), in_scratch("c")) != 0)
         fail_msg("%s", text_of(in_scratch("said")));
     if (access(in_scratch("whole"), F_OK) == 0) {
-        assert_same_file("whole", "c", "metrics.jsonl");
-        assert_same_file("whole", "c", "diffusion_pytorch_model.safetensors");
+        assert_same_file(in_scratch("whole/metrics.jsonl"), in_scratch("c/metrics.jsonl"));
+        assert_same_file(in_scratch("whole/diffusion_pytorch_model.safetensors"), in_scratch("c/diffusion_pytorch_model.safetensors"));
     }
     int status = dav(SMALL "--plugin %s --set reward.function=cuont --out %s", in_scratch("count.so"), in_scratch("no"));
     assert_mistake(status, 2, "did you mean 'count'?");

@@ -26,21 +26,36 @@ int scratch_close(void **state)
 
 char *in_scratch(const char *name)
 {
-    static char text[8][200];
+    static char text[32][200];
     static int turn;
-    char *p = text[turn++ % 8];
+    char *p = text[turn++ % 32];
     snprintf(p, sizeof text[0], "%s/%s", scratch, name);
     return p;
 }
 
-char *text_of(const char *file)
+static char *contents(const char *file, size_t *len)
 {
     Err err = {0};
     char *text;
-    size_t len;
-    if (!file_read(&err, file, 1 << 26, &text, &len))
+    if (!file_read(&err, file, 1 << 26, &text, len))
         fail_msg("%s", err.text);
     return text;
+}
+
+char *text_of(const char *file)
+{
+    size_t len;
+    return contents(file, &len);
+}
+
+void assert_same_file(const char *a, const char *b)
+{
+    size_t n, m;
+    char *p = contents(a, &n), *q = contents(b, &m);
+    if (n != m || memcmp(p, q, n) != 0)
+        fail_msg("%s and %s differ", a, b);
+    mem_free(p);
+    mem_free(q);
 }
 
 int dav(const char *fmt, ...)

@@ -5,9 +5,10 @@
 /* Group set-up and tear-down: the folder is made and removed. */
 int scratch_open(void **state);
 int scratch_close(void **state);
-/* A path in the folder; the eighth call after it uses its memory again. */
+/* A path in the folder; its memory is used again 32 calls later. */
 char *in_scratch(const char *name);
 char *text_of(const char *file); /* a file's contents; mem_free */
+void assert_same_file(const char *a, const char *b);
 
 /* Runs dav; gives its exit status.  What it prints stands in the files "out" (stdout) and "said" (stderr). */
 int dav(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
