@@ -209,7 +209,7 @@ static bool align_command(void *arg)
     RunCommand *r = arg;
     const CliUse use = {.synopsis = "align --config FILE [--set KEY=VALUE ...] --out RUN   or   align --resume RUN",
                         .doc = "Aligns a pretrained denoiser with a reward; RUN becomes a model folder with a page."};
-    if (!run_parse(r, &use, false) || !run_configure(r, OPTIONS_ALIGN, NULL, 0))
+    if (!run_parse(r, &use, false) || !(r->config = options_read_align(r->err, r->arena, r->registry, r->settings)))
         return false;
     Align l = {.r = r, .a = aligner_open(r->err, r->registry, r->config)};
     if (!l.a)

@@ -72,7 +72,7 @@ static bool judge_command(Eval *e)
             return false;
     if (!settings_set(s, e->err, "search.method=none"))
         return false;
-    DavConfig *c = options_read(e->err, e->arena, OPTIONS_ALIGN, NULL, 0, s);
+    DavConfig *c = options_read_align(e->err, e->arena, e->registry, s);
     Aligner *a = c ? aligner_open(e->err, e->registry, c) : NULL;
     bool ok = a && judge_files(e, a);
     aligner_close(a);

@@ -111,6 +111,47 @@ static void list_objectives(List *l)
     list_losses(l);
 }
 
+static void describe_objective(List *l, const char *what, const char *setting, const char *name, const char *doc, const DavKey *table, int n)
+{
+    buf_printf(&l->out, "%s (%s): %s\n", name, what, doc ? doc : "");
+    if (n)
+        config_describe(&l->out, setting, table, n, CONFIG_AS_TEXT);
+    else
+        buf_str(&l->out, "no settings\n");
+}
+
+/* The search, the loss or both of a name; what: which of them are asked for. */
+static bool describe_objectives(List *l, const char *topic, const char *name)
+{
+    const DavSearch *s = NULL;
+    const DavLoss *o = NULL;
+    bool any = strcmp(topic, "objectives") == 0, found = false;
+    char prefix[CONFIG_MAX_NAME];
+    for (int i = 0; (any || strcmp(topic, "searches") == 0) && (s = registry_search_at(l->registry, i)); i++)
+        if (strcmp(s->name, name) == 0) {
+            snprintf(prefix, sizeof prefix, "search.%s.", name);
+            describe_objective(l, "search", prefix, name, s->doc, s->keys, s->n_keys);
+            found = true;
+        }
+    for (int i = 0; (any || strcmp(topic, "losses") == 0) && (o = registry_loss_at(l->registry, i)); i++)
+        if (strcmp(o->name, name) == 0) {
+            snprintf(prefix, sizeof prefix, "train.%s.", name);
+            describe_objective(l, "loss", prefix, name, o->doc, o->keys, o->n_keys);
+            found = true;
+        }
+    if (found)
+        return true;
+    const char *names[256];
+    int n = 0;
+    for (int i = 0; n < 128 && strcmp(topic, "losses") != 0 && (s = registry_search_at(l->registry, i)); i++)
+        names[n++] = s->name;
+    for (int i = 0; n < 256 && strcmp(topic, "searches") != 0 && (o = registry_loss_at(l->registry, i)); i++)
+        names[n++] = o->name;
+    const char *near = err_nearest(name, names, n);
+    return err_user(l->err, "list %s: nothing is named '%.100s'%s%s%s", topic, name, near ? ", did you mean '" : "", near ? near : "",
+                    near ? "'?" : "; without a name it lists them");
+}
+
 static void list_ops(List *l)
 {
     if (l->markdown)
@@ -146,6 +187,8 @@ enum { TOPICS = sizeof topics / sizeof topics[0] };
 static bool list_topic(List *l, const char *topic, const char *name)
 {
     const char *names[TOPICS];
+    if (name && (strcmp(topic, "objectives") == 0 || strcmp(topic, "searches") == 0 || strcmp(topic, "losses") == 0))
+        return describe_objectives(l, topic, name);
     if (name && strcmp(topic, "models") != 0 && strcmp(topic, "rewards") != 0)
         return err_user(l->err, "list %s takes no further name; usage: dav list models NAME", topic);
     if (name) {
@@ -181,7 +224,7 @@ static bool list_command(void *arg)
         .synopsis = "list [models|objectives|searches|losses|rewards|ops|passes|devices] [NAME]",
         .most = 2,
         CLI_OPTIONS(options),
-        .doc = "Lists what the program and its plugins bring; with a model's name, its inputs and settings."};
+        .doc = "Lists what the program and its plugins bring; with a model's or an objective's name, its settings."};
     if (!cli_parse(l->err, &use, l->argc, l->argv, operand, &n) ||
         !registry_load_all(l->registry, l->err, l->plugins, (int)vec_len(l->plugins)))
         return false;

@@ -3,19 +3,6 @@
 #include "runtime/pretrainer.h"
 #include <stdio.h>
 
-/* The model's own keys stand below "model." of the settings; model.name is the program's. */
-static const DavConfig *model_config(RunCommand *r, const DavModel *m)
-{
-    DavConfig *c = config_new(r->arena);
-    config_add_table(c, "", m->keys, m->n_keys);
-    for (int i = 0; i < m->n_keys; i++) {
-        const char *key = arena_printf(r->arena, "model.%s", m->keys[i].name), *text = config_text(r->config, key);
-        if (text && !config_set(c, r->err, config_place(r->config, key), m->keys[i].name, (ConfigText){CONFIG_PLAIN, text}))
-            return NULL;
-    }
-    return config_finish(c, r->err, "model") ? c : NULL;
-}
-
 static bool log_step(RunCommand *r, const Pretrainer *p, const StepReport *s, const double *validation)
 {
     runlog_begin(r->log, "step");
@@ -70,9 +57,11 @@ static bool pretrain_command(void *arg)
     if (!name)
         return err_user(r->err, "settings: model.name is missing; dav list models lists them");
     const DavModel *m = registry_model(r->registry, r->err, "model.name", name);
-    if (!m || !run_configure(r, OPTIONS_PRETRAIN, &(OptionsExtra){"model.", m->keys, m->n_keys}, 1))
+    if (!m)
         return false;
-    const DavConfig *mc = model_config(r, m);
+    const OptionsExtra own = {"model.", m->keys, m->n_keys}; /* model.name is the program's */
+    r->config = options_read(r->err, r->arena, OPTIONS_PRETRAIN, &own, 1, r->settings);
+    const DavConfig *mc = r->config ? options_part(r->err, r->arena, r->config, own) : NULL;
     Pretrainer *p = mc ? pretrainer_open(r->err, m, mc, r->config, r->data) : NULL;
     if (!p)
         return false;

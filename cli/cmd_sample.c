@@ -92,7 +92,7 @@ static bool sample_command(void *arg)
     Settings *settings = settings_new(s->arena);
     if (!registry_load_all(s->registry, s->err, s->plugins, (int)vec_len(s->plugins)) || !read_settings(s, settings))
         return false;
-    DavConfig *c = options_read(s->err, s->arena, OPTIONS_ALIGN, NULL, 0, settings);
+    DavConfig *c = options_read_align(s->err, s->arena, s->registry, settings);
     Aligner *a = c ? aligner_open(s->err, s->registry, c) : NULL;
     bool ok = a && draw(s, a);
     aligner_close(a);

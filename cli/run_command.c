@@ -62,12 +62,6 @@ bool run_parse(RunCommand *r, const CliUse *use, bool needs_data)
     return registry_load_all(r->registry, r->err, r->plugins, (int)vec_len(r->plugins)) && read_settings(r);
 }
 
-bool run_configure(RunCommand *r, OptionsTable table, const OptionsExtra *extra, int n)
-{
-    r->config = options_read(r->err, r->arena, table, extra, n, r->settings);
-    return r->config != NULL;
-}
-
 static Checkpoint checkpoint_of(const RunCommand *r, const RunPosition *at)
 {
     return (Checkpoint){.dir = r->out, .precision = dav_config_string(r->config, "precision"),

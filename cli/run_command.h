@@ -25,7 +25,6 @@ typedef struct RunCommand {
 int run_main(int argc, char **argv, bool (*command)(void *run));
 /* Options and settings (of --config, or of the run that is resumed); loads plugins.  needs_data: --data is required. */
 bool run_parse(RunCommand *r, const CliUse *use, bool needs_data);
-bool run_configure(RunCommand *r, OptionsTable table, const OptionsExtra *extra, int n);
 
 /* The position of a run: what its checkpoint holds beside tensors. */
 typedef struct RunPosition { StatePhase phase; int64_t *round, *step; Counters *count; } RunPosition;

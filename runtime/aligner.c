@@ -94,14 +94,15 @@ static bool open_objective(Aligner *a, Err *err, const Registry *r)
     a->spec.loss = registry_loss(r, err, "train.loss", dav_config_string(c, "train.loss"));
     if (!a->spec.loss)
         return false;
-    a->spec.search_config = a->spec.loss_config = c;
+    a->spec.loss_config = options_part(err, a->arena, c, options_of_loss(a->arena, a->spec.loss));
     a->spec.distil_kl = dav_config_float(c, "train.train_kl") > 0;
     if (strcmp(method, "none") == 0)
         return true;
     a->spec.search = registry_search(r, err, "search.method", method);
     a->spec.children = (int)dav_config_int(c, "search.duplicate");
     a->spec.gradient = dav_config_bool(c, "search.value_gradient");
-    return a->spec.search != NULL;
+    a->spec.search_config = a->spec.search ? options_part(err, a->arena, c, options_of_search(a->arena, a->spec.search)) : NULL;
+    return a->spec.loss_config && a->spec.search_config;
 }
 
 static bool open_search(Aligner *a, Err *err)

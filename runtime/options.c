@@ -116,9 +116,8 @@ BuildOptions options_build(const DavConfig *c, const char *rows_key)
     return o;
 }
 
-DavConfig *options_read(Err *err, Arena *a, OptionsTable t, const OptionsExtra *extra, int n_extra, const Settings *s)
+static DavConfig *read_into(Err *err, Arena *a, DavConfig *c, OptionsTable t, const OptionsExtra *extra, int n_extra, const Settings *s)
 {
-    DavConfig *c = config_new(a);
     int n;
     const DavKey *table = options_table(t, &n);
     config_add_table(c, "", table, n);
@@ -130,4 +129,67 @@ DavConfig *options_read(Err *err, Arena *a, OptionsTable t, const OptionsExtra *
         if (config_has(c, path_keys[i]) && !make_absolute(a, err, c, path_keys[i]))
             return NULL;
     return c;
+}
+
+DavConfig *options_read(Err *err, Arena *a, OptionsTable t, const OptionsExtra *extra, int n_extra, const Settings *s)
+{
+    return read_into(err, a, config_new(a), t, extra, n_extra, s);
+}
+
+OptionsExtra options_of_search(Arena *a, const DavSearch *s)
+{
+    return (OptionsExtra){arena_printf(a, "search.%s.", s->name), s->keys, s->n_keys};
+}
+
+OptionsExtra options_of_loss(Arena *a, const DavLoss *l)
+{
+    return (OptionsExtra){arena_printf(a, "train.%s.", l->name), l->keys, l->n_keys};
+}
+
+/* The text of a setting that decides which other settings there are. */
+static const char *chosen(const Settings *s, const char *name)
+{
+    const char *text = settings_get(s, name);
+    for (size_t i = 0; !text && i < sizeof align_keys / sizeof *align_keys; i++)
+        if (strcmp(align_keys[i].name, name) == 0)
+            text = align_keys[i].fallback;
+    return text;
+}
+
+DavConfig *options_read_align(Err *err, Arena *a, const Registry *r, const Settings *s)
+{
+    const char *method = chosen(s, "search.method");
+    const DavSearch *search = strcmp(method, "none") == 0 ? NULL : registry_search(r, err, "search.method", method), *other_search;
+    const DavLoss *loss = registry_loss(r, err, "train.loss", chosen(s, "train.loss")), *other_loss;
+    if (err->kind != ERR_NONE)
+        return NULL;
+    OptionsExtra extra[2] = {options_of_loss(a, loss)};
+    int n = 1;
+    if (search)
+        extra[n++] = options_of_search(a, search);
+    const char **unused = NULL; /* vec; its names in the arena */
+    for (int i = 0; (other_search = registry_search_at(r, i)); i++)
+        if (other_search != search)
+            vec_push(unused, arena_printf(a, "%s*", options_of_search(a, other_search).prefix));
+    for (int i = 0; (other_loss = registry_loss_at(r, i)); i++)
+        if (other_loss != loss)
+            vec_push(unused, arena_printf(a, "%s*", options_of_loss(a, other_loss).prefix));
+    int others = (int)vec_len(unused);
+    const char **kept = arena_copy(a, unused, (size_t)others * sizeof *kept);
+    vec_free(unused);
+    DavConfig *c = config_new(a);
+    config_accept(c, kept, others);
+    return read_into(err, a, c, OPTIONS_ALIGN, extra, n, s);
+}
+
+const DavConfig *options_part(Err *err, Arena *a, const DavConfig *c, OptionsExtra extra)
+{
+    DavConfig *part = config_new(a);
+    config_add_table(part, "", extra.keys, extra.n);
+    for (int i = 0; i < extra.n; i++) {
+        const char *key = arena_printf(a, "%s%s", extra.prefix, extra.keys[i].name), *text = config_text(c, key);
+        if (text && !config_set(part, err, config_place(c, key), extra.keys[i].name, (ConfigText){CONFIG_PLAIN, text}))
+            return NULL;
+    }
+    return config_finish(part, err, "settings") ? part : NULL;
 }

@@ -135,12 +135,61 @@ static void memory_is_bounded_and_told(void **state)
     assert_mistake(dav("compile DNAConv --memory-budget 2XB"), 2, "--memory-budget: expected bytes");
 }
 
+static const char objectives_c[] =
+    "#include <dav/dav.h>\n"
+    "static const DavKey search_keys[] = {{\"beta\", DAV_KEY_FLOAT, \"1\", 0, 9, 0, \"power of the weights\"}};\n"
+    "static const DavKey loss_keys[] = {{\"factor\", DAV_KEY_FLOAT, \"1\", 0, 9, 0, \"of the loss\"}};\n"
+    "static DavVal weights(DavNet *n, const DavConfig *c, const DavStep *s) {\n"
+    "    return dav_mul(dav_importance_weights(s->reward, s->logp, s->logq, s->scale), dav_config_float(c, \"beta\")); }\n"
+    "static DavVal loss(DavNet *n, const DavConfig *c, const DavTransition *t) {\n"
+    "    return dav_mul(dav_masked_loss(t->logp, t->x, t->next), dav_config_float(c, \"factor\")); }\n"
+    "static const DavSearch tempered = DAV_SEARCH(.name = \"tempered\", .weights = weights, DAV_KEYS(search_keys));\n"
+    "static const DavLoss scaled = DAV_LOSS(.name = \"scaled\", .loss = loss, DAV_KEYS(loss_keys));\n"
+    "static const DavSearch *const searches[] = {&tempered};\n"
+    "static const DavLoss *const losses[] = {&scaled};\n"
+    "DAV_PLUGIN(.searches = searches, .n_searches = 1, .losses = losses, .n_losses = 1);\n";
+
+#define WEIGHTS(run) in_scratch(run "/diffusion_pytorch_model.safetensors")
+
+/* Settings of a plugin's objectives are read, refused, listed, and reach the graph. */
+static void objectives_have_settings(void **state)
+{
+    (void)state;
+    char align[300];
+    snprintf(align, sizeof align, "align --plugin %s --config %s", in_scratch("objectives.so"), in_scratch("align.yaml"));
+    write_text("objectives.c", objectives_c);
+    assert_status(dav("build %s -o %s", in_scratch("objectives.c"), in_scratch("objectives.so")), 0);
+    assert_status(dav("list --plugin %s objectives tempered", in_scratch("objectives.so")), 0);
+    assert_printed("search.tempered.beta");
+    assert_printed("power of the weights");
+    assert_status(dav("list --plugin %s losses scaled", in_scratch("objectives.so")), 0);
+    assert_printed("train.scaled.factor");
+    assert_mistake(dav("list --plugin %s objectives temperd", in_scratch("objectives.so")), 2, "did you mean 'tempered'?");
+    assert_status(dav("%s --set search.method=tempered --out %s", align, in_scratch("same")), 0);
+    assert_same_file(WEIGHTS("whole"), WEIGHTS("same"));
+    assert_status(dav("%s --set search.method=tempered --set search.tempered.beta=0 --out %s", align, in_scratch("flat")), 0);
+    double ess = 0;
+    char *flat = text_of(in_scratch("flat/metrics.jsonl")), *at = strstr(flat, "\"ess\": ");
+    assert_true(at && sscanf(at, "\"ess\": %lf", &ess) == 1 && ess > 2.99999 && ess < 3.00001); /* equal weights of three children */
+    mem_free(flat);
+    assert_status(dav("%s --set train.loss=scaled --set train.scaled.factor=0 --out %s", align, in_scratch("still")), 0);
+    assert_same_file(WEIGHTS("denoiser"), WEIGHTS("still"));
+    assert_mistake(dav("%s --set search.method=tempered --set search.tempered.bta=2 --out %s", align, in_scratch("no")), 2,
+                   "did you mean search.tempered.beta?");
+    assert_mistake(dav("%s --set search.method=tempered --set search.tempered.beta=10 --out %s", align, in_scratch("no")), 2,
+                   "a number from 0 to 9");
+    /* the settings of the search stay in the run's folder, where plain samples need none */
+    assert_status(dav("sample --plugin %s --model %s --n 4 --out %s", in_scratch("objectives.so"), in_scratch("flat"),
+                      in_scratch("plain.fasta")), 0);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(resumed_table_is_whole),
         cmocka_unit_test(eval_says_everything_as_json),
         cmocka_unit_test(memory_is_bounded_and_told),
+        cmocka_unit_test(objectives_have_settings),
     };
     return cmocka_run_group_tests(tests, prepare, scratch_close);
 }
