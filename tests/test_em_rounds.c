@@ -5,11 +5,12 @@
  * The Monte Carlo floor is measured, not assumed: the same rounds with N trajectories drawn from the exact eta*.  The
  * bound on a distance is its mean over such draws plus four of its standard deviations. */
 #include "support/em_world.h"
-#include <cmocka.h>
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <string.h>
+
+#include <cmocka.h>
 
 enum { REPLICATES = 24, MAX_SEEDS = 200 };
 
@@ -275,9 +276,8 @@ static Drift drift(World *w, int rounds, int seeds, const char *const *set)
         moving += s.sd > 0;
     }
     d.mean_square /= moving;
-    print_message("%s, %d rounds: mean move of %d parameters: worst %.1f standard errors, mean square %.2f; bound "
-                  "moves by %.4f +- %.4f, sd of one "
-                  "run %.4f\n",
+    print_message("%s, %d rounds: mean move of %d parameters: worst %.1f standard errors, mean square %.2f; "
+                  "bound moves by %.4f +- %.4f, sd of one run %.4f\n",
                   set[0], rounds, moving, d.worst, d.mean_square, d.bound.mean, d.bound.sd / sqrt(seeds), d.bound.sd);
     return d;
 }

@@ -1,11 +1,12 @@
 #include "support/em_world.h"
-#include <cmocka.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+
+#include <cmocka.h>
 
 void world_check(const World *w, bool ok)
 {
