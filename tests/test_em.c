@@ -1,96 +1,14 @@
-/* The search and the losses on problems small enough to enumerate: three positions, two letters, every law known exactly.
+/* The search on problems small enough to enumerate: three positions, two letters, every law known exactly.
  * What is compared with is computed here, from the network's and the reward's values at each state, by direct sums. */
-#include "runtime/estep.h"
-#include "runtime/masked_programs.h"
-#include "runtime/modeldir.h"
+#include "support/exact_em.h"
+#include "support/tiny_em.h"
 #include <math.h>
 #include <omp.h>
 #include <setjmp.h>
 #include <stdarg.h>
-#include <stdio.h>
 #include <string.h>
+
 #include <cmocka.h>
-
-enum { L = 3, V = 2, STATES = 27, WORDS = 8 };
-
-typedef struct Tiny {
-    Arena *arena;
-    Err err;
-    Registry *registry;
-    MaskedSpec spec;
-    ParamSet *theta, *phi;
-    Masked *k;
-    double logp[STATES][L][V], r[STATES]; /* at every state; reward of its argmax fill */
-    int64_t x[STATES][L];
-} Tiny;
-
-static DavConfig *config_of(Tiny *t, const DavModel *m, const char *const (*set)[2], int n)
-{
-    DavConfig *c = config_new(t->arena);
-    config_add_table(c, "", m->keys, m->n_keys);
-    for (int i = 0; i < n; i++)
-        assert_true(config_set(c, &t->err, "test", set[i][0], (ConfigText){CONFIG_PLAIN, set[i][1]}));
-    assert_true(config_finish(c, &t->err, "test"));
-    return c;
-}
-
-static void tabulate(Tiny *t)
-{
-    States s = states_new(t->k, STATES);
-    for (int i = 0; i < STATES; i++)
-        for (int j = 0, rest = i; j < L; j++, rest /= 3)
-            s.x[i * L + j] = t->x[i][j] = rest % 3;
-    assert_true(states_denoise(t->k, &t->err, &s, 0.5) && masked_score(t->k, &t->err, STATES, s.x0, s.r));
-    for (int i = 0; i < STATES; i++) {
-        t->r[i] = s.r[i];
-        for (int j = 0; j < L * V; j++)
-            t->logp[i][j / V][j % V] = s.logp[i * L * V + j];
-    }
-    states_free(&s);
-}
-
-static Tiny *tiny_new(int children, bool gradient, int steps, int64_t rows)
-{
-    Tiny *t = mem_alloc(sizeof *t);
-    t->arena = arena_new();
-    t->registry = registry_new();
-    const DavModel *tiny = registry_model(t->registry, &t->err, "test", "TinyDenoiser"),
-                   *cnn = registry_model(t->registry, &t->err, "test", "SeqCNN");
-    const char *const ts[][2] = {{"alphabet_size", "3"}, {"length", "3"}, {"hidden_dim", "8"}};
-    const char *const cs[][2] = {{"letters", "2"}, {"length", "3"}, {"channels", "[6]"}, {"kernels", "[3]"}, {"pool", "[1]"},
-                                 {"dense", "6"}, {"activation", "gelu"}};
-    t->spec = (MaskedSpec){.denoiser = {tiny, config_of(t, tiny, ts, 3)}, .reward = {cnn, config_of(t, cnn, cs, 7)},
-                           .children = children, .gradient = gradient, .search = &dav_search_dav, .loss = &dav_loss_dav};
-    assert_true(masked_spec_shape(&t->err, &t->spec));
-    t->theta = masked_denoiser_params(&t->err, &t->spec, 3);
-    t->phi = masked_reward_params(&t->err, &t->spec, 4);
-    for (int64_t i = 0; i < t->theta->size; i++) /* far from uniform */
-        t->theta->value[i] *= 3;
-    for (int64_t i = 0; i < t->phi->size; i++)
-        t->phi->value[i] *= 3;
-    const BuildOptions o = {.compile = {.precision = DAV_F32}, .device = "cpu", .rows = rows};
-    t->k = masked_new(&t->err, &t->spec, &o, steps, t->theta, t->phi, NULL);
-    if (!t->k)
-        fail_msg("%s", t->err.text);
-    tabulate(t);
-    return t;
-}
-
-static void tiny_free(Tiny *t)
-{
-    masked_free(t->k);
-    params_free(t->theta);
-    params_free(t->phi);
-    registry_free(t->registry);
-    arena_free(t->arena);
-    mem_free(t);
-}
-
-static SearchSettings settings(const Tiny *t, double alpha, double gamma, bool weigh)
-{
-    return (SearchSettings){.children = weigh ? t->spec.children : 1, .weigh = weigh, .gradient = weigh && t->spec.gradient,
-                            .alpha = alpha, .gamma = gamma, .seed = 7, .stream = "test", .round = 1};
-}
 
 static int index_of(const int64_t *x)
 {
@@ -170,17 +88,9 @@ static void law_by_integral(int m, const double q[WORDS], const double logw[WORD
     }
 }
 
-static double total_variation(const double *a, const double *b, int n)
-{
-    double sum = 0;
-    for (int i = 0; i < n; i++)
-        sum += fabs(a[i] - b[i]);
-    return sum / 2;
-}
-
 static void frequencies(Tiny *t, double alpha, int64_t n, double f[WORDS])
 {
-    SearchSettings s = settings(t, alpha, 0.9, true);
+    SearchSettings s = tiny_settings(t, alpha, 0.9, true);
     Trajectories *tr = search_run(t->k, &t->err, &s, 0, n, true);
     assert_non_null(tr);
     memset(f, 0, WORDS * sizeof *f);
@@ -250,7 +160,7 @@ static void distance_from_the_target_falls_like_one_over_m(void **state)
         for (int i = 0; i < 3; i++) {
             int m = 64 << 2 * i;
             law_by_integral(m, q, logw, law);
-            scaled[i] = m * total_variation(law, target, WORDS);
+            scaled[i] = m * exact_distance(law, target, WORDS);
         }
         print_message("%s M TV = %.4f %.4f %.4f for M = 64 256 1024\n", guided ? "guided:" : "plain: ", scaled[0], scaled[1], scaled[2]);
         assert_true(fabs(scaled[0] / scaled[2] - 1) < 0.1 && fabs(scaled[1] / scaled[2] - 1) < 0.03);
@@ -299,7 +209,7 @@ static void plain_samples_have_the_models_law(void **state)
             w |= (int)(t->x[i][l] != V ? t->x[i][l] : t->logp[i][l][1] > t->logp[i][l][0]) << l;
         law[w] += p[i];
     }
-    SearchSettings s = settings(t, 1, 1, false);
+    SearchSettings s = tiny_settings(t, 1, 1, false);
     Trajectories *tr = search_run(t->k, &t->err, &s, 0, n, false);
     assert_non_null(tr);
     for (int64_t i = 0; i < n; i++)
@@ -345,7 +255,7 @@ static void bound_meets_the_exact_one_as_m_grows(void **state)
         const int64_t n = i == 2 ? 3000 : 8000;
         Tiny *t = tiny_new(ms[i], false, 2, 64);
         double exact = exact_bound(t, 26, 0, alpha, gamma);
-        SearchSettings s = settings(t, alpha, gamma, true);
+        SearchSettings s = tiny_settings(t, alpha, gamma, true);
         Trajectories *tr = search_run(t->k, &t->err, &s, 0, n, true);
         assert_non_null(tr);
         Estimate e = estimate(tr->elbo, n);
@@ -382,7 +292,7 @@ static void undiscounted_bound_is_below_log_mean_exp_reward(void **state)
         double gamma = gammas[i / 2 % 3];
         Tiny *t = tiny_new(m, i % 2, steps, 64);
         double exact = log_mean_exp_reward(t, 26, 0, alpha);
-        SearchSettings s = settings(t, alpha, gamma, true);
+        SearchSettings s = tiny_settings(t, alpha, gamma, true);
         Trajectories *tr = search_run(t->k, &t->err, &s, 0, n, true);
         assert_non_null(tr);
         Estimate e = estimate(tr->elbo_undiscounted, n);
@@ -410,7 +320,7 @@ static void same_bits_for_any_batch_and_threads(void **state)
     for (int i = 0; i < 6; i++) {
         omp_set_num_threads(1 + i % 2);
         Tiny *t = tiny_new(5, true, 4, rows[i / 2]);
-        SearchSettings s = settings(t, 0.5, 0.9, true);
+        SearchSettings s = tiny_settings(t, 0.5, 0.9, true);
         Trajectories *tr = search_run(t->k, &t->err, &s, 0, N, true);
         assert_non_null(tr);
         if (first) {
@@ -425,7 +335,7 @@ static void same_bits_for_any_batch_and_threads(void **state)
     }
     /* and a sample depends on its own number alone */
     Tiny *t = tiny_new(5, true, 4, 16);
-    SearchSettings s = settings(t, 0.5, 0.9, true);
+    SearchSettings s = tiny_settings(t, 0.5, 0.9, true);
     Trajectories *part = search_run(t->k, &t->err, &s, 40, 30, true);
     assert_memory_equal(part->state, first->state + 40 * 5 * L, 30 * 5 * L);
     trajectories_free(part);
@@ -434,84 +344,13 @@ static void same_bits_for_any_batch_and_threads(void **state)
     omp_set_num_threads(omp_get_num_procs());
 }
 
-/* ---- losses: against their gradients written out by hand, in f64 ---- */
-enum { ROWS = 8 };
-
-static void write_losses(DavNet *n, const void *context, int64_t rows)
-{
-    const double *kl = context;
-    DavVal logits = dav_input(n, "logits", DAV_F32, 1, L, V + 1), logp0 = dav_input(n, "logp0", DAV_F32, 1, L, V);
-    DavVal x = dav_input(n, "x", DAV_I64, rows, L), next = dav_input(n, "next", DAV_I64, rows, L);
-    DavVal weight = dav_input(n, "weight", DAV_F32, rows), share = dav_input(n, "share", DAV_F32, rows);
-    DavVal logp = dav_masked_logp(logits);
-    DavVal each = dav_add(dav_masked_loss(logp, x, next), dav_mul(*kl, dav_masked_kl(logp, logp0, x, share)));
-    DavVal total = dav_sum(dav_mul(weight, each));
-    dav_output(n, "total", total);
-    dav_output(n, "grad", dav_grad(total, logits));
-}
-
-static void losses_have_the_exact_gradients(void **state)
-{
-    (void)state;
-    const double lambda = 0.7, c = 0.4;
-    Arena *arena = arena_new();
-    Err err = {0};
-    DavNet *net = net_new(arena, &err, "losses");
-    write_losses(net, &lambda, ROWS);
-    Program *p = program_compile(&err, net->g, &(ProgramOptions){.compile = {.precision = DAV_F32}, .device = "interp64"});
-    if (!p)
-        fail_msg("%s", err.text);
-    double logits[L][V + 1] = {{0.3, -1.1, 2}, {-0.4, 0.9, 0.1}, {1.3, 0.2, -3}}, logp0[L][V], weight[ROWS], share[ROWS];
-    double total, grad[L][V + 1], want[L][V + 1] = {{0}}, pr[L][V], sum = 0;
-    int64_t x[ROWS][L], next[ROWS][L];
-    for (int l = 0; l < L; l++)
-        for (int k = 0; k < V; k++) {
-            pr[l][k] = exp(logits[l][k]) / (exp(logits[l][0]) + exp(logits[l][1]));
-            logp0[l][k] = log(k ? 0.3 + 0.1 * l : 0.7 - 0.1 * l);
-        }
-    for (int i = 0; i < ROWS; i++) {
-        weight[i] = 0.1 + 0.07 * i;
-        share[i] = c;
-        for (int l = 0; l < L; l++) {
-            x[i][l] = (i + l) % 4 == 3 ? 1 : V; /* some positions are filled already */
-            next[i][l] = x[i][l] != V ? x[i][l] : (i >> l & 1) ? V : (i + l) % 2;
-            if (x[i][l] != V)
-                continue;
-            double kl = pr[l][0] * (log(pr[l][0]) - logp0[l][0]) + pr[l][1] * (log(pr[l][1]) - logp0[l][1]);
-            sum += weight[i] * lambda * c * kl;
-            if (next[i][l] != V)
-                sum -= weight[i] * log(pr[l][next[i][l]]);
-            for (int k = 0; k < V; k++) {
-                want[l][k] += weight[i] * lambda * c * pr[l][k] * (log(pr[l][k]) - logp0[l][k] - kl);
-                if (next[i][l] != V)
-                    want[l][k] += weight[i] * (pr[l][k] - (next[i][l] == k));
-            }
-        }
-    }
-    void *in[6], *out[2];
-    const struct { const char *name; void *at; } ins[] = {{"logits", logits}, {"logp0", logp0}, {"x", x}, {"next", next},
-                                                          {"weight", weight}, {"share", share}};
-    for (int i = 0; i < 6; i++)
-        in[program_input(p, ins[i].name)] = ins[i].at;
-    out[program_output(p, "total")] = &total;
-    out[program_output(p, "grad")] = grad;
-    assert_true(program_run(p, &err, in, out, 1, 1));
-    assert_true(fabs(total - sum) < 1e-10);
-    for (int l = 0; l < L; l++)
-        for (int k = 0; k <= V; k++)
-            assert_true(fabs(grad[l][k] - want[l][k]) < 1e-10);
-    program_free(p);
-    net_free(net);
-    arena_free(arena);
-}
-
 /* The E-step counts what it does: equal children are evaluated once. */
 static void equal_states_are_evaluated_once(void **state)
 {
     (void)state;
     Tiny *t = tiny_new(50, false, 3, 64);
     t->k->count = (Counters){0};
-    SearchSettings s = settings(t, 0.5, 0.9, true);
+    SearchSettings s = tiny_settings(t, 0.5, 0.9, true);
     Trajectories *tr = search_run(t->k, &t->err, &s, 0, 20, true);
     assert_non_null(tr);
     assert_true(t->k->count.forwards <= 1 + 3 * STATES); /* of 20 * 50 * 3 children */
@@ -531,7 +370,6 @@ int main(void)
         cmocka_unit_test(bound_meets_the_exact_one_as_m_grows),
         cmocka_unit_test(undiscounted_bound_is_below_log_mean_exp_reward),
         cmocka_unit_test(same_bits_for_any_batch_and_threads),
-        cmocka_unit_test(losses_have_the_exact_gradients),
         cmocka_unit_test(equal_states_are_evaluated_once),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
