@@ -190,8 +190,8 @@ static void *random_buffer(DavDtype t, int64_t n)
 static void measure(Jit *jit, Err *err, const char *what, const Graph *k, Shape s, void *const *bufs, int rounds)
 {
     KernelCode code;
-    int spills = 0;
-    if (err->kind || !jit_compile(jit, err, &k, 1, 1, &code) || !jit_text(jit_target(jit), err, k, NULL, NULL, &spills)) {
+    AsmCount count = {0};
+    if (err->kind || !jit_compile(jit, err, &k, 1, 1, &code) || !jit_text(jit_target(jit), err, k, NULL, NULL, &count)) {
         fprintf(stderr, "%s\n", err->text);
         exit(1);
     }
@@ -208,7 +208,7 @@ static void measure(Jit *jit, Err *err, const char *what, const Graph *k, Shape 
         double rate = useful_flops(s) / best * 1e-9;
         peak *= s.type == DAV_BF16 && jit_target(jit)->avx512_bf16 ? 2 : 1;
         printf("%-8s L %3d d %2d %-4s %d threads %8.3f ms %7.1f GFLOP/s %5.1f %% of %.1f  spills %d, compiled in %.1f ms\n", what,
-               s.length, s.dilation, dav_dtype_name(s.type), threads, best * 1e3, rate, 100 * rate / peak, peak, spills,
+               s.length, s.dilation, dav_dtype_name(s.type), threads, best * 1e3, rate, 100 * rate / peak, peak, count.vector_spills,
                code.compile_ms);
     }
 }

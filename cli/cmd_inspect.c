@@ -10,6 +10,7 @@ enum { MOST_BYTES = 64 << 20, SLOWEST = 12 };
 typedef struct Step {
     const char *name, *at;
     double ms, predicted, flops, bytes;
+    int spills; /* of vector registers */
 } Step;
 
 static json_t *read_json(Err *err, const char *dir, const char *file)
@@ -56,17 +57,17 @@ static bool kernels_story(Err *err, const char *dir)
     json_array_foreach(list, i, o) {
         double ms = number_of(o, "measured_ms"), predicted = number_of(o, "predicted_ms");
         step[i] = (Step){text_of(o, "name"), text_of(o, "at"), ms > 0 ? ms : predicted, predicted, number_of(o, "flops"),
-                         number_of(o, "bytes")};
+                         number_of(o, "bytes"), (int)number_of(o, "vector_spills")};
         total += step[i].ms;
         flops += step[i].flops;
     }
     qsort(step, n, sizeof *step, slower_first);
-    printf("%zu steps, %.3f ms, %.3f GFLOP (%.1f GFLOP/s over all)\n\nslowest\n%9s %6s %9s %8s %10s  %s\n", n, total, flops / 1e9,
-           total > 0 ? flops / total / 1e6 : 0, "ms", "share", "GFLOP/s", "GB/s", "predicted", "kernel, first source line");
+    printf("%zu steps, %.3f ms, %.3f GFLOP (%.1f GFLOP/s over all)\n\nslowest\n%9s %6s %9s %8s %10s %6s  %s\n", n, total, flops / 1e9,
+           total > 0 ? flops / total / 1e6 : 0, "ms", "share", "GFLOP/s", "GB/s", "predicted", "spills", "kernel, first source line");
     for (i = 0; i < n && i < SLOWEST; i++) {
         const Step *s = &step[i];
-        printf("%9.4f %5.1f%% %9.1f %8.1f %10.4f  %s  %s\n", s->ms, total > 0 ? 100 * s->ms / total : 0,
-               s->ms > 0 ? s->flops / s->ms / 1e6 : 0, s->ms > 0 ? s->bytes / s->ms / 1e6 : 0, s->predicted, s->name, s->at);
+        printf("%9.4f %5.1f%% %9.1f %8.1f %10.4f %6d  %s  %s\n", s->ms, total > 0 ? 100 * s->ms / total : 0,
+               s->ms > 0 ? s->flops / s->ms / 1e6 : 0, s->ms > 0 ? s->bytes / s->ms / 1e6 : 0, s->predicted, s->spills, s->name, s->at);
     }
     mem_free(step);
     json_decref(list);

@@ -51,8 +51,12 @@ const CpuTarget *jit_target(const Jit *j);
 /* Compiles kernels[0..n) on up to `threads` threads (0: all). */
 bool jit_compile(Jit *j, Err *err, const Graph *const *kernels, int n, int threads, KernelCode *out);
 
-/* LLVM IR and assembly of one kernel (either may be NULL), and the number of spills in it. */
-bool jit_text(const CpuTarget *target, Err *err, const Graph *kernel, Buf *llvm_ir, Buf *assembly, int *spills);
+/* Registers and spills of a kernel, counted in its assembly: the different vector registers that its instructions name, and
+ * the stores that LLVM marks as a spill; one of 16 bytes or more is a vector's, a smaller one a pointer's or a number's. */
+typedef struct AsmCount { int vector_registers, vector_spills, scalar_spills; } AsmCount;
+AsmCount asm_count(const char *assembly, const CpuTarget *target);
+/* LLVM IR, assembly and its counts of one kernel (each may be NULL). */
+bool jit_text(const CpuTarget *target, Err *err, const Graph *kernel, Buf *llvm_ir, Buf *assembly, AsmCount *count);
 /* A relocatable object that defines `symbol` as a KernelFn: for other machines. */
 bool jit_object(const CpuTarget *target, Err *err, const Graph *kernel, const char *symbol, Buf *object);
 

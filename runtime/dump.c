@@ -4,7 +4,8 @@
  *   NN-pass.ir     the graph after each pass (written while compiling)
  *   passes.tsv     pass, milliseconds, nodes before and after, changed
  *   fusion.tsv     each operand edge that was looked at: fused, or why not
- *   kernels.json   each step: kernel, ops with source lines, buffers, work, predicted and measured time
+ *   kernels.json   each step: kernel, ops with source lines, buffers, work, registers and spills (as counted by asm_count), predicted
+ *                  and measured time
  *   kernels/       kernel IR, LLVM IR and assembly of each kernel
  *   memory.tsv     each buffer: place, size, lifetime, whether it is alive at the peak
  *   trace.json     the steps of one run for Perfetto (chrome://tracing) */
@@ -25,6 +26,7 @@ typedef struct Dump {
     Err *err;
     const char *dir;
     const char **name; /* of kernels */
+    AsmCount *count;   /* of compiled kernels */
 } Dump;
 
 static bool write_text(Dump *d, const char *file, Buf *b)
@@ -94,6 +96,7 @@ static void name_kernels(Dump *d, Arena *arena)
 {
     const Plan *plan = d->p->plan;
     d->name = arena_array(arena, const char *, plan->nkernel + 1);
+    d->count = arena_array(arena, AsmCount, plan->nkernel + 1);
     for (int i = 0; i < plan->nkernel; i++)
         d->name[i] =
             arena_printf(arena, "%s_%08x", kernel_kind(plan->kernel[i]), (unsigned)(graph_hash(plan->kernel[i]) >> 32));
@@ -290,6 +293,10 @@ static bool dump_steps(Dump *d)
             json_object_set_new(j, "predicted_ms", json_real(1e3 * predicted(p, &c)));
             json_object_set_new(j, "parallel", json_integer(p->solo[s->kernel] ? 1 : p->trip[s->kernel]));
             json_object_set_new(j, "code_bytes", json_integer(p->code[s->kernel].code_bytes));
+            const AsmCount *a = &d->count[s->kernel];
+            json_object_set_new(j, "vector_registers", json_integer(a->vector_registers));
+            json_object_set_new(j, "vector_spills", json_integer(a->vector_spills));
+            json_object_set_new(j, "scalar_spills", json_integer(a->scalar_spills));
             json_object_set_new(j, "compile_ms", json_real(p->code[s->kernel].compile_ms));
         }
         if (p->times && p->times[i].end > 0) {
@@ -314,13 +321,15 @@ static bool dump_kernels(Dump *d)
         return false;
     for (int i = 0; i < p->plan->nkernel; i++) {
         Buf ir = {0}, llvm = {0}, assembly = {0};
-        if (p->code[i].same_as >= 0)
+        if (p->code[i].same_as >= 0) {
+            d->count[i] = d->count[p->code[i].same_as];
             continue;
+        }
         graph_print(&ir, p->plan->kernel[i]);
         snprintf(file, sizeof file, "kernels/%s.ir", d->name[i]);
         bool ok = write_text(d, file, &ir);
         if (ok && p->device == DEVICE_CPU) {
-            ok = jit_text(&p->target, d->err, p->plan->kernel[i], &llvm, &assembly, NULL);
+            ok = jit_text(&p->target, d->err, p->plan->kernel[i], &llvm, &assembly, &d->count[i]);
             snprintf(file, sizeof file, "kernels/%s.ll", d->name[i]);
             ok = ok && write_text(d, file, &llvm);
             snprintf(file, sizeof file, "kernels/%s.s", d->name[i]);
@@ -345,7 +354,7 @@ static bool dump_all(void *arg)
     if (!d->p->plan)
         return true;
     name_kernels(d, j->arena);
-    return dump_memory(d) && dump_steps(d) && dump_kernels(d);
+    return dump_memory(d) && dump_kernels(d) && dump_steps(d);
 }
 
 bool program_dump(const Program *p, Err *err, const char *dir)

@@ -318,23 +318,15 @@ bool jit_compile(Jit *j, Err *err, const Graph *const *kernels, int n, int threa
 }
 
 /* ---- text, objects for elsewhere ---- */
-static int count_spills(const char *assembly)
-{
-    int n = 0;
-    for (const char *p = assembly; (p = strstr(p, " Spill")); p++)
-        n++;
-    return n;
-}
-
-bool jit_text(const CpuTarget *target, Err *err, const Graph *kernel, Buf *llvm_ir, Buf *assembly, int *spills)
+bool jit_text(const CpuTarget *target, Err *err, const Graph *kernel, Buf *llvm_ir, Buf *assembly, AsmCount *count)
 {
     Worker *w = worker_new(err, target);
     if (!w)
         return false;
     Buf own = {0}, *text = assembly ? assembly : &own;
-    bool ok = worker_text(w, err, kernel, "kernel", llvm_ir, assembly || spills ? text : NULL);
-    if (ok && spills)
-        *spills = count_spills(text->at);
+    bool ok = worker_text(w, err, kernel, "kernel", llvm_ir, assembly || count ? text : NULL);
+    if (ok && count)
+        *count = asm_count(text->at, target);
     buf_free(&own);
     worker_free(w);
     return ok;
