@@ -1,6 +1,7 @@
 /* SeqCNN: a sequence-to-number network, for oracles.
  *
- * Relaxed one-hot [B,L,letters] -> blocks of conv, ReLU, max pool -> mean or flatten -> dense, ReLU -> outputs. */
+ * Relaxed one-hot [B,L,letters] -> blocks of conv, ReLU, max pool -> mean or flatten -> dense, ReLU -> outputs.
+ * An assay's scale ends; with output_max the network does not promise more than it, however far a sequence is from the data. */
 #include "builtin.h"
 
 static const DavKey keys[] = {
@@ -11,6 +12,7 @@ static const DavKey keys[] = {
     {"pool", DAV_KEY_INTS, "[2, 2, 2]", 1, 64, NULL, "max pooling after each convolution"},
     {"dense", DAV_KEY_INT, "64", 1, 65536, NULL, "hidden units of the head"},
     {"outputs", DAV_KEY_INT, "1", 1, 1024, NULL, "numbers predicted"},
+    {"output_max", DAV_KEY_FLOAT, "0", 0, 1e6, NULL, "outputs between 0 and this, by a sigmoid; 0: unbounded"},
     {"activation", DAV_KEY_STRING, "relu", 0, 0, "relu|silu|gelu", "between the layers"},
 };
 
@@ -38,7 +40,9 @@ static void forward(DavNet *n, const DavConfig *c, const DavVal *in, DavVal *out
     }
     h = dav_reshape(h, dav_dim(h, 0), -1);
     h = activate(c, dav_linear(n, "dense", h, dav_config_int(c, "dense")));
-    out[0] = dav_linear(n, "head", h, dav_config_int(c, "outputs"));
+    DavVal y = dav_linear(n, "head", h, dav_config_int(c, "outputs"));
+    double max = dav_config_float(c, "output_max");
+    out[0] = max > 0 ? dav_mul(dav_sigmoid(y), max) : y;
 }
 
 const DavModel model_seq_cnn =
