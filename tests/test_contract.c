@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -230,6 +231,21 @@ static void write_case(const Case *c, const char *folder)
         fail_msg("%s", err.text);
 }
 
+/* Processor time of the processes so far, and the most memory that one of them had. */
+static double seconds_used(void)
+{
+    struct rusage u;
+    getrusage(RUSAGE_CHILDREN, &u);
+    return (double)(u.ru_utime.tv_sec + u.ru_stime.tv_sec) + 1e-6 * (double)(u.ru_utime.tv_usec + u.ru_stime.tv_usec);
+}
+
+static int64_t most_bytes(void)
+{
+    struct rusage u;
+    getrusage(RUSAGE_CHILDREN, &u);
+    return (int64_t)u.ru_maxrss * 1024;
+}
+
 static void is_refused(void **state)
 {
     const struct Mistake *m = *state;
@@ -251,8 +267,11 @@ static void is_refused(void **state)
 
     Buf arguments = {0}, said = {0};
     buf_printf(&arguments, "run %s --in %s/in.safetensors --out %s%s", folder, folder, out, c.vjp ? " --vjp" : "");
+    double before = seconds_used();
     int status = dav(&said, arguments.at);
     print_message("# %s", said.at);
+    assert_true(seconds_used() - before <= 2);
+    assert_true(most_bytes() <= INT64_C(1) << 30);
     assert_int_equal(status, 2);
     assert_non_null(strstr(said.at, m->file));
     assert_non_null(strstr(said.at, m->word));
