@@ -170,6 +170,15 @@ static void update(Machine *m, const Node *n)
 }
 
 /* ---- tiles ---- */
+/* Of a u32 panel half a word: a bf16 is the upper half of an f32. */
+static float panel_element(const Machine *m, Val buf, int64_t off, int64_t k, int64_t stride)
+{
+    if (node_of(m->k, buf)->dtype != DAV_U32)
+        return (float)load(m, buf, off + k * stride).f;
+    uint32_t word = (uint32_t)load(m, buf, off + k / 2 * stride).i;
+    return bf16_to_f32((uint16_t)(k % 2 ? word >> 16 : word & 0xffff));
+}
+
 static float tile_a(const Machine *m, const TileContract *c, int64_t r, int64_t k)
 {
     int64_t num = m->val[c->row0].i + r * c->a_row_step;
@@ -178,14 +187,14 @@ static float tile_a(const Machine *m, const TileContract *c, int64_t r, int64_t 
     int64_t i = num / c->a_div;
     if (c->a_ext > 0 && (i < 0 || i >= c->a_ext))
         return 0;
-    return (float)load(m, c->a, m->val[c->a_off].i + i * c->a_row_stride + k * c->a_k_stride).f;
+    return panel_element(m, c->a, m->val[c->a_off].i + i * c->a_row_stride, k, c->a_k_stride);
 }
 
 static float tile_b(const Machine *m, const TileContract *c, int64_t nr, int64_t k, int64_t j)
 {
     int64_t off = m->val[c->b_off].i;
     if (!c->b_packed)
-        return c->cols && j >= m->val[c->cols].i ? 0 : (float)load(m, c->b, off + k * c->b_k_stride + j * c->b_col_stride).f;
+        return c->cols && j >= m->val[c->cols].i ? 0 : panel_element(m, c->b, off + j * c->b_col_stride, k, c->b_k_stride);
     bool pairs = node_of(m->k, c->b)->dtype == DAV_BF16;
     return (float)load(m, c->b, off + (pairs ? (k / 2 * nr + j) * 2 + k % 2 : k * nr + j)).f;
 }

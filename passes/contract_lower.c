@@ -4,18 +4,8 @@
  * rows (innermost, so that neighbours read the same panel).  Inside, the outer sums run in order; an index that may
  * leave its operand becomes a condition (a tap that no row of the tile can use is skipped) or, in the inner sum, a
  * shorter range.  The order of summation of one element depends on nothing but the contraction. */
-#include "passes/contract_plan.h"
-#include "passes/lower.h"
+#include "passes/contract_lower.h"
 #include <string.h>
-
-typedef struct Contractor {
-    Lower *l;
-    ContractPlan plan;
-    Val contract, operand[2]; /* kernel buffers */
-    Val loop[SPEC_MAX_LOOPS]; /* values of the loops that are open */
-    Val row0, col0;           /* first row and column of this tile */
-    Val columns;              /* valid ones, 0: all */
-} Contractor;
 
 static bool in_expr(const DimExpr *e, int loop)
 {
@@ -188,7 +178,7 @@ static void output_index(Contractor *c, Val *idx)
     }
 }
 
-static void store_tile(Contractor *c, Val tile, int rows)
+void contract_store(Contractor *c, Val tile, int rows)
 {
     Lower *l = c->l;
     const ContractPlan *p = &c->plan;
@@ -221,7 +211,7 @@ static void lower_tile(Contractor *c, int rows)
     for (int i = s->nloop - 1; i >= s->nout; i--)
         if (i != c->plan.inner)
             k_end(l->k, c->loop[i]);
-    store_tile(c, tile, rows);
+    contract_store(c, tile, rows);
 }
 
 /* The parallel loop's number in digits: outer loops, panel of columns, tile of rows. */
@@ -258,6 +248,8 @@ void lower_contract(Lower *l, Val contract)
     const ContractPlan *p = &c.plan;
     for (int o = 0; o < 2; o++)
         c.operand[o] = l->buf[n->arg[p->swapped ? 1 - o : o]];
+    if (contract_pairs(&c))
+        return;
     int64_t rows = p->row < 0 ? 1 : p->spec.extent[p->row], columns = p->spec.extent[p->col];
     int64_t full = rows / p->tile.mr, rest = rows % p->tile.mr, panels = (columns + p->tile.nr - 1) / p->tile.nr;
     Val parallel = open_tiles(&c, full + (rest > 0), panels);

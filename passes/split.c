@@ -12,7 +12,7 @@
 #include "passes/region.h"
 #include <string.h>
 
-enum { LARGE_SUM = 2048, PART = LARGE_SUM, MAX_GROUPS = 16, GROUP_BYTES = 3584 << 10, ENOUGH_TILES = 64,
+enum { LARGE_SUM = 2048, PART = LARGE_SUM, MAX_GROUPS = 16, GROUP_BYTES = 3584 << 10, PAIRS_BYTES = 1 << 20, ENOUGH_TILES = 64,
        TILE_ELEMENTS = 384, DEEP_SUM = 4096 };
 
 /* ---- reductions ---- */
@@ -80,8 +80,9 @@ static int64_t group_count(const Graph *g, Val v, const ContractSpec *s, int loo
     for (int i = s->nout; i < s->nloop; i++)
         depth *= s->extent[i];
     bool few_tiles = node_count(g, v) < ENOUGH_TILES * TILE_ELEMENTS && depth >= DEEP_SUM;
+    int64_t most = node_of(g, n->arg[0])->dtype == DAV_BF16 ? PAIRS_BYTES : GROUP_BYTES; /* bf16 is copied: contract_pairs.c */
     int64_t groups = few_tiles ? largest_divisor(extent, 8) : 1;
-    while (bytes / groups > GROUP_BYTES && groups < MAX_GROUPS && largest_divisor(extent, MAX_GROUPS) > groups)
+    while (bytes / groups > most && groups < MAX_GROUPS && largest_divisor(extent, MAX_GROUPS) > groups)
         do
             groups++;
         while (extent % groups);

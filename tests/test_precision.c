@@ -2,12 +2,15 @@
 #include "frontend/net.h"
 #include "ir/dtype.h"
 #include "ir/interp.h"
+#include "ir/kernel.h"
 #include "passes/pass.h"
+#include "runtime/program.h"
 #include "support/random_graph.h"
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include <cmocka.h>
@@ -150,9 +153,109 @@ static void test_by_hand(void **state)
     arena_free(arena);
 }
 
+/* ---- the gradient of a convolution's weight: dw[tap][i][j] = sum over samples and positions x[s][l + shift][i] dy[s][l][j] ---- */
+typedef struct Conv { int64_t samples, length, positions, in, out, taps, dilation, pad; } Conv;
+
+static Graph *gradient_graph(Arena *arena, Err *err, Conv c)
+{
+    bool tap = c.taps > 1; /* one tap is a matrix product: no loop for it */
+    ContractSpec s = {.nloop = 4 + tap, .nout = 2 + tap, .rank = {3, 3}};
+    memcpy(s.extent, (int64_t[]){c.taps, c.in, c.out, c.samples, c.positions} + !tap, (size_t)s.nloop * sizeof *s.extent);
+    for (int o = 0; o < 2; o++) {
+        s.dim[o][0] = (DimExpr){.nterm = 1, .loop = {2 + tap}, .coef = {1}, .div = 1};
+        s.dim[o][1] = (DimExpr){.nterm = 1, .loop = {3 + tap}, .coef = {1}, .div = 1};
+        s.dim[o][2] = (DimExpr){.nterm = 1, .loop = {tap + o}, .coef = {1}, .div = 1};
+    }
+    if (tap)
+        s.dim[0][1] = (DimExpr){.nterm = 2, .loop = {0, 4}, .coef = {c.dilation, 1}, .offset = -c.pad, .div = 1};
+    Graph *g = graph_new(arena, err, "gradient");
+    Val x = g_input(g, "x", ROLE_DATA, type_make(DAV_F32, 3, (int64_t[]){c.samples, c.length, c.in}));
+    Val dy = g_input(g, "dy", ROLE_DATA, type_make(DAV_F32, 3, (int64_t[]){c.samples, c.positions, c.out}));
+    graph_output(g, "dw", g_contract(g, x, dy, &s, DAV_F32));
+    return g;
+}
+
+/* Small whole numbers: every product and sum is exact in bf16 and f32. */
+static float *whole_numbers(int64_t n, unsigned seed)
+{
+    float *x = malloc((size_t)n * sizeof *x);
+    for (int64_t i = 0; i < n; i++)
+        x[i] = (float)((seed = seed * 1664525u + 1013904223u) >> 28) - 8;
+    return x;
+}
+
+static double gradient_of(Conv c, const float *x, const float *dy, int64_t tap, int64_t i, int64_t j)
+{
+    double sum = 0;
+    for (int64_t s = 0; s < c.samples; s++)
+        for (int64_t l = 0; l < c.positions; l++) {
+            int64_t at = l + tap * c.dilation - c.pad;
+            if (at >= 0 && at < c.length)
+                sum += x[(s * c.length + at) * c.in + i] * dy[(s * c.positions + l) * c.out + j];
+        }
+    return sum;
+}
+
+/* Are the operands written as pairs somewhere? */
+static bool packs_pairs(const Graph *g)
+{
+    Arena *arena = arena_new();
+    Err err = {0};
+    CompileOptions options = {.precision = DAV_BF16, .tile_rows = 6, .tile_columns = 64};
+    PassCx cx = {.arena = arena, .err = &err, .options = &options};
+    const Graph *low = passes_run(&cx, g, NULL);
+    if (!low)
+        fail_msg("%s", err.text);
+    bool found = false;
+    for (Val v = 1; v < low->n; v++)
+        for (Val b = 1; node_of(low, v)->op == OP_KERNEL && b < attr_graph(node_of(low, v), A_GRAPH)->n; b++) {
+            const Node *n = node_of(attr_graph(node_of(low, v), A_GRAPH), b);
+            found |= n->op == OP_BUF && n->dtype == DAV_U32 && attr_i(n, A_ROLE) == BUF_SCRATCH;
+        }
+    vec_free(cx.times);
+    arena_free(arena);
+    return found;
+}
+
+static void test_gradient_of_weight(void **state)
+{
+    (void)state;
+    static const char *const devices[] = {"kernels", "cpu"};
+    static const Conv cases[] = {
+        {8, 40, 40, 32, 64, 9, 1, 4},    {3, 37, 37, 40, 128, 5, 1, 2}, {4, 41, 41, 33, 64, 3, 3, 3}, {5, 32, 32, 24, 64, 9, 16, 64},
+        {2, 50, 46, 32, 192, 5, 1, 0},   {6, 30, 30, 64, 64, 1, 1, 0},  {4, 24, 33, 32, 64, 4, 2, 5}, {2, 20, 20, 26, 64, 3, 64, 64},
+        {64, 200, 200, 32, 64, 3, 1, 1},
+    };
+    for (size_t k = 0; k < sizeof cases / sizeof *cases; k++) {
+        Conv c = cases[k];
+        Arena *arena = arena_new();
+        Err err = {0};
+        const Graph *g = gradient_graph(arena, &err, c);
+        assert_true(packs_pairs(g));
+        float *x = whole_numbers(c.samples * c.length * c.in, 1), *dy = whole_numbers(c.samples * c.positions * c.out, 2);
+        float *dw = malloc((size_t)(c.taps * c.in * c.out) * sizeof *dw);
+        for (int d = c.samples > 32; d < 2; d++) {
+            ProgramOptions o = {.device = devices[d], .compile = {.precision = DAV_BF16}};
+            Program *p = program_compile(&err, g, &o);
+            if (!p || !program_run(p, &err, (void *[]){x, dy}, (void *[]){dw}, 1, 1))
+                fail_msg("%s", err.text);
+            for (int64_t at = 0; at < c.taps * c.in * c.out; at += c.samples > 32 ? 37 : 1) {
+                double want = gradient_of(c, x, dy, at / c.out / c.in, at / c.out % c.in, at % c.out);
+                if (dw[at] != want)
+                    fail_msg("%s, case %zu, element %lld: %g, expected %g", devices[d], k, (long long)at, (double)dw[at], want);
+            }
+            program_free(p);
+        }
+        free(x);
+        free(dy);
+        free(dw);
+        arena_free(arena);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {cmocka_unit_test(test_what_is_rounded), cmocka_unit_test(test_close_to_f32),
-                                       cmocka_unit_test(test_by_hand)};
+                                       cmocka_unit_test(test_by_hand), cmocka_unit_test(test_gradient_of_weight)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -63,6 +63,20 @@ LLVMValueRef panel_a(const Panel *p, int r, LLVMValueRef k)
     return element_ptr(f, elem, p->row[r], off);
 }
 
+/* Words that are pairs of bf16: their k is the pair's. */
+static bool words(const Panel *p)
+{
+    return p->a_type == DAV_U32;
+}
+
+/* Half of such words widened to f32. */
+static LLVMValueRef half_of(const Fn *f, LLVMValueRef w, int half)
+{
+    LLVMTypeRef t = LLVMTypeOf(w);
+    w = half ? LLVMBuildAnd(f->b, w, ll_int(t, -0x10000), "") : LLVMBuildShl(f->b, w, ll_int(t, 16), "");
+    return LLVMBuildBitCast(f->b, w, ll_like(f, f->f32, w), "");
+}
+
 static LLVMValueRef a_element(const Panel *p, int r, LLVMValueRef k)
 {
     unsigned align = (unsigned)dav_dtype_size(p->a_type);
@@ -97,6 +111,8 @@ static LLVMValueRef b_load(const Panel *p, int c, LLVMValueRef k, int vectors)
 static LLVMValueRef b_pair(const Panel *p, int c, LLVMValueRef pair)
 {
     const Fn *f = p->f;
+    if (words(p))
+        return b_load(p, c, pair, 1);
     LLVMValueRef off = LLVMBuildMul(f->b, pair, ll_i64(f, p->t->nr), "");
     LLVMValueRef at = element_ptr(f, f->i32, element_ptr(f, f->i32, p->b, off), ll_i64(f, (int64_t)c * p->t->lanes));
     return load_masked(f, lanes_of_type(p, f->i32, 1), at, NULL, 2);
@@ -104,7 +120,7 @@ static LLVMValueRef b_pair(const Panel *p, int c, LLVMValueRef pair)
 
 static bool pairs_packed(const Panel *p)
 {
-    return p->b_type == DAV_BF16 && p->c.b_packed;
+    return words(p) || (p->b_type == DAV_BF16 && p->c.b_packed);
 }
 
 static void accumulate(const Panel *p, int r, int c, LLVMValueRef a, LLVMValueRef b)
@@ -114,10 +130,12 @@ static void accumulate(const Panel *p, int r, int c, LLVMValueRef a, LLVMValueRe
     LLVMBuildStore(f->b, ll_fma(f, a, b, old), p->t->acc[r][c]);
 }
 
-static void step_rows(const Panel *p, LLVMValueRef k, const LLVMValueRef *b)
+static void step_rows(const Panel *p, LLVMValueRef k, const LLVMValueRef *b, int half)
 {
     for (int r = 0; r < p->rows; r++) {
         LLVMValueRef a = a_element(p, r, k);
+        if (words(p))
+            a = half_of(p->f, a, half);
         for (int c = 0; c < p->t->vecs; c++)
             accumulate(p, r, c, a, b[c]);
     }
@@ -128,7 +146,7 @@ static void step_one(const Panel *p, LLVMValueRef k)
     LLVMValueRef b[MAX_TILE_VECS];
     for (int c = 0; c < p->t->vecs; c++)
         b[c] = widen_memory(p->f, p->b_type, b_load(p, c, k, 1));
-    step_rows(p, k, b);
+    step_rows(p, k, b, 0);
 }
 
 /* Half of a packed pair widened to f32. */
@@ -136,14 +154,10 @@ static void step_half(const Panel *p, LLVMValueRef pair, int half)
 {
     const Fn *f = p->f;
     LLVMValueRef b[MAX_TILE_VECS];
-    for (int c = 0; c < p->t->vecs; c++) {
-        LLVMValueRef w = b_pair(p, c, pair);
-        LLVMTypeRef t = LLVMTypeOf(w);
-        w = half ? LLVMBuildAnd(f->b, w, ll_int(t, -0x10000), "") : LLVMBuildShl(f->b, w, ll_int(t, 16), "");
-        b[c] = LLVMBuildBitCast(f->b, w, lanes_of_type(p, f->f32, 1), "");
-    }
+    for (int c = 0; c < p->t->vecs; c++)
+        b[c] = half_of(f, b_pair(p, c, pair), half);
     LLVMValueRef k = LLVMBuildAdd(f->b, LLVMBuildMul(f->b, pair, ll_i64(f, 2), ""), ll_i64(f, half), "");
-    step_rows(p, k, b);
+    step_rows(p, words(p) ? pair : k, b, half);
 }
 
 /* ---- AVX512-BF16: pairs of k in one instruction ---- */
@@ -202,7 +216,7 @@ enum { RING = 8, RING_AHEAD = 4 };
 
 static bool rows_touch(const Panel *p)
 {
-    return p->apart && p->c.a_k_stride != 1 && p->c.a_row_step * p->c.a_row_stride == 1 && p->t->lanes == 16 && p->rows <= 16 &&
+    return p->apart && !words(p) && p->c.a_k_stride != 1 && p->c.a_row_step * p->c.a_row_stride == 1 && p->t->lanes == 16 && p->rows <= 16 &&
            p->rows >= 4;
 }
 
@@ -244,7 +258,7 @@ static void step_dot(const Panel *p, LLVMValueRef pair, bool last)
             ring_put(p, pair, pair, true);
         rows = ring_slot(p, pair);
     }
-    if (p->c.b_packed)
+    if (pairs_packed(p))
         for (int c = 0; c < p->t->vecs; c++)
             b[c] = b_pair(p, c, pair);
     else
@@ -255,7 +269,7 @@ static void step_dot(const Panel *p, LLVMValueRef pair, bool last)
                        : p->t->lanes == 8 ? "llvm.x86.avx512bf16.dpbf16ps.256" : "llvm.x86.avx512bf16.dpbf16ps.128";
     for (int r = 0; r < p->rows; r++) {
         LLVMValueRef a = rows ? ll_splat(f, load_masked(f, f->i32, element_ptr(f, f->i32, rows, ll_i64(f, r)), NULL, 4), p->t->lanes)
-                              : a_word(p, r, k, last);
+                    : words(p) ? a_element(p, r, pair) : a_word(p, r, k, last);
         a = LLVMBuildBitCast(f->b, a, halves, "");
         for (int c = 0; c < p->t->vecs; c++) {
             LLVMValueRef old = LLVMBuildLoad2(f->b, lanes_of_type(p, f->f32, 1), p->t->acc[r][c], "");
@@ -310,12 +324,15 @@ static void loop_pairs(Panel *p, LLVMValueRef k, bool dot)
     Loop l = ll_loop(f, start, pairs, 1);
     if (p->ring)
         ring_fill(p, l.iv, RING_AHEAD, pairs);
-    LLVMValueRef first = LLVMBuildMul(f->b, l.iv, ll_i64(f, 2), "");
+    LLVMValueRef first = words(p) ? l.iv : LLVMBuildMul(f->b, l.iv, ll_i64(f, 2), "");
     prefetch_steps(p, first);
-    prefetch_steps(p, next_k(p, first));
+    if (!words(p))
+        prefetch_steps(p, next_k(p, first));
     step_pair(p, l.iv, dot);
     ll_loop_end(f, &l);
     ll_endif(f, done);
+    if (words(p))
+        return;
     done = ll_if(f, LLVMBuildICmp(f->b, LLVMIntNE, odd, ll_i64(f, 0), ""));
     last_half(p, pairs, dot);
     ll_endif(f, done);
@@ -325,7 +342,7 @@ static void loop_k(Panel *p)
 {
     const Fn *f = p->f;
     LLVMValueRef k = as_scalar(p->e, p->c.k);
-    bool dot = f->target->avx512_bf16 && p->a_type == DAV_BF16 && p->b_type == DAV_BF16;
+    bool dot = f->target->avx512_bf16 && p->a_type == p->b_type && (words(p) || p->a_type == DAV_BF16);
     if (dot || pairs_packed(p)) {
         loop_pairs(p, k, dot);
         return;
@@ -488,9 +505,9 @@ void emit_tile_contract(Emit *e, Val v)
     }
     if (p.rows <= 0)
         return;
-    if (e->vector_loop || p.c.b_col_stride != 1 || p.c.a_div < 1)
+    if (e->vector_loop || p.c.b_col_stride != 1 || p.c.a_div < 1 || words(&p) != (p.b_type == DAV_U32))
         die("kernel %s: tile_contract %%%d breaks the rules of ir/kernel.h", e->k->name, v);
-    LLVMTypeRef panel = pairs_packed(&p) ? f->i16 : memory_type(f, p.b_type);
+    LLVMTypeRef panel = p.c.b_packed && p.b_type == DAV_BF16 ? f->i16 : memory_type(f, p.b_type);
     p.b = element_ptr(f, panel, e->buf[p.c.b], as_scalar(e, p.c.b_off));
     find_columns(&p);
     if (p.c.a_ext > 0 || p.c.a_div > 1)
