@@ -76,7 +76,9 @@ static bool open_denoiser(Aligner *a, Err *err, const Registry *r)
     if (!load_network(a->arena, err, r, a->config, "pretrained.model", &a->model))
         return false;
     a->spec.denoiser = (Network){a->model.model, a->model.config};
+    const char *train_time = dav_config_string(a->config, "train.time_conditioning");
     a->spec.time_input = dav_config_bool(a->config, "sample.time_conditioning");
+    a->spec.train_time_input = strcmp(train_time, "sample") == 0 ? a->spec.time_input : strcmp(train_time, "sigma") == 0;
     if (!masked_spec_shape(err, &a->spec))
         return err_prefix(err, "pretrained.model");
     a->theta = masked_denoiser_params(err, &a->spec, 0);
@@ -101,6 +103,8 @@ static bool open_objective(Aligner *a, Err *err, const Registry *r)
     a->spec.search = registry_search(r, err, "search.method", method);
     a->spec.children = (int)dav_config_int(c, "search.duplicate");
     a->spec.gradient = dav_config_bool(c, "search.value_gradient");
+    a->spec.greedy = dav_config_bool(c, "search.greedy");
+    a->spec.mean_logp = dav_config_bool(c, "search.mean_logp");
     a->spec.search_config = a->spec.search ? options_part(err, a->arena, c, options_of_search(a->arena, a->spec.search)) : NULL;
     return a->spec.loss_config && a->spec.search_config;
 }
@@ -203,7 +207,9 @@ static SearchSettings search_settings(const Aligner *a, const char *stream, uint
     const DavConfig *c = a->config;
     return (SearchSettings){.children = searched ? a->spec.children : 1, .weigh = searched,
                             .gradient = searched && a->spec.gradient, .alpha = dav_config_float(c, "search.search_kl"),
-                            .gamma = dav_config_float(c, "search.gamma"), .seed = (uint32_t)dav_config_int(c, "seed"),
+                            .gamma = dav_config_float(c, "search.gamma"),
+                            .gamma_offset = (int)dav_config_int(c, "search.gamma_offset"),
+                            .guide_divisor = dav_config_float(c, "search.guidance_divisor"), .seed = (uint32_t)dav_config_int(c, "seed"),
                             .stream = stream, .round = round};
 }
 
@@ -243,6 +249,8 @@ static MStepSettings mstep_settings(const Aligner *a)
         .epochs = (int)dav_config_int(c, "train.improve_steps"),
         .batch = dav_config_int(c, "train.batch_size"),
         .skip_steps = (int)dav_config_int(c, "train.skip_steps"),
+        .discarded_parts = (int)dav_config_int(c, "train.discarded_parts"),
+        .time_input = a->spec.train_time_input,
         .kl = dav_config_float(c, "train.train_kl"),
         .every_state = a->spec.distil_kl || a->spec.loss != &dav_loss_dav,
         .seed = (uint32_t)dav_config_int(c, "seed"),

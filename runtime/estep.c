@@ -214,9 +214,9 @@ static bool step_once(Search *w, Err *err, int step)
     Masked *k = w->k;
     int64_t rows = w->n * w->s->children;
     /* gamma^{t-1} / alpha with t = T - step the number of steps left */
-    float scale = (float)(pow(w->s->gamma, k->steps - step - 1) / w->s->alpha);
+    float scale = (float)(pow(w->s->gamma, k->steps - step - 1 + w->s->gamma_offset) / w->s->alpha);
     set_counters(w, step);
-    if (!propose(w, err, step, scale))
+    if (!propose(w, err, step, w->s->guide_divisor > 0 ? (float)(scale / w->s->guide_divisor) : scale))
         return false;
     share_evaluations(w, w->child, rows, !k->time_input);
     if (!states_denoise(k, err, &w->fresh, masked_time(k, step + 1)))

@@ -8,6 +8,8 @@ typedef struct SearchSettings {
     bool weigh;           /* choose by the weights; false: the first child */
     bool gradient;        /* guided proposal */
     double alpha, gamma;
+    int gamma_offset;     /* added to the exponent t-1 of gamma in the weights and the guide; 0: the paper's */
+    double guide_divisor; /* of the reward's gradient in the proposal; 0, as 1: the paper's */
     uint32_t seed;
     const char *stream;   /* which random stream: training, evaluation, ... never share one */
     uint32_t round;
@@ -25,8 +27,8 @@ typedef struct Trajectories {
      * elbo: the discounted one of methods.md 1, gamma^{T-1} r(x_0) / alpha - sum_t gamma^{T-t} (log(M wbar) + log q - log p_k).
      * elbo_undiscounted: r(x_0) / alpha - sum_t (log(M wbar) + log q - log p_k).  The sum is log(dQ / dP) over all children
      * and choices, Q the search and P the law that draws one child of each step from p_k (at a uniform place) and the others
-     * from q; so by Jensen its mean is at most log E_p exp(r(x_0) / alpha), whatever law the search chooses by: its weights
-     * may hold gamma, r of Tweedie's estimate or anything else. */
+     * from q; so by Jensen its mean is at most log E_p exp(r(x_0) / alpha), whatever law the search chooses by (the best child
+     * surely: wbar is 1): its weights may hold gamma, r of Tweedie's estimate or anything else. */
     double *elbo, *elbo_undiscounted;
     double ess;     /* mean over steps and trajectories of 1 / sum of squared weights */
 } Trajectories;

@@ -12,9 +12,9 @@ static DavVal time_input(DavNet *n, const MaskedSpec *s)
 }
 
 /* Training sees states of different times. */
-static DavVal time_of_rows(DavNet *n, const MaskedSpec *s, int64_t rows)
+static DavVal time_of_rows(DavNet *n, bool time_input, int64_t rows)
 {
-    return s->time_input ? dav_input(n, "t", DAV_F32, rows) : dav_const(n, DAV_F32, 0, 1);
+    return time_input ? dav_input(n, "t", DAV_F32, rows) : dav_const(n, DAV_F32, 0, 1);
 }
 
 /* Logits [B,L,V+1]; x as ids or relaxed. */
@@ -76,8 +76,13 @@ static void write_choose(DavNet *n, const void *context, int64_t rows)
     const MaskedSpec *s = context;
     DavStep step = {dav_input(n, "r", DAV_F32, rows, s->children), dav_input(n, "lp", DAV_F32, rows, s->children),
                     dav_input(n, "lq", DAV_F32, rows, s->children), dav_input(n, "scale", DAV_F32, 1)};
+    if (s->mean_logp) {
+        step.logp = dav_div(step.logp, (double)s->length);
+        step.logq = dav_div(step.logq, (double)s->length);
+    }
     DavVal key = dav_input(n, "key", DAV_U32, 2), counter = dav_input(n, "counter", DAV_U32, rows, 3);
-    DavChoice c = dav_choose_child(s->search->weights(n, s->search_config, &step), key, counter);
+    DavVal logw = s->search->weights(n, s->search_config, &step);
+    DavChoice c = s->greedy ? dav_choose_best_child(logw) : dav_choose_child(logw, key, counter);
     dav_output(n, "choice", c.index);
     dav_output(n, "lognorm", c.lognorm);
     dav_output(n, "ess", c.ess);
@@ -88,7 +93,7 @@ static void write_distil(DavNet *n, const void *context, int64_t rows)
 {
     const MaskedSpec *s = context;
     DavVal x = state_input(n, s, "x", rows);
-    DavVal logp = dav_masked_logp(logits_at(n, s, x, time_of_rows(n, s, rows)));
+    DavVal logp = dav_masked_logp(logits_at(n, s, x, time_of_rows(n, s->train_time_input, rows)));
     DavTransition t = {logp, x, state_input(n, s, "next", rows), state_input(n, s, "x0", rows),
                        dav_input(n, "share", DAV_F32, rows), dav_input(n, "left", DAV_F32, rows)};
     DavVal loss = s->loss->loss(n, s->loss_config, &t);
@@ -107,7 +112,7 @@ static void write_pretrain(DavNet *n, const void *context, int64_t rows)
     DavVal x0 = state_input(n, s, "x0", rows), share = dav_input(n, "share", DAV_F32, rows);
     DavVal u = dav_uniform(dav_input(n, "key", DAV_U32, 2), dav_input(n, "counter", DAV_U32, rows, 3), rows, s->length);
     DavVal x = dav_masked_noise(x0, share, u, s->letters);
-    DavVal logp = dav_masked_logp(logits_at(n, s, x, time_of_rows(n, s, rows)));
+    DavVal logp = dav_masked_logp(logits_at(n, s, x, time_of_rows(n, s->time_input, rows)));
     dav_output(n, "loss", dav_masked_cross_entropy(logp, x, x0));
 }
 
@@ -115,7 +120,7 @@ static void write_score(DavNet *n, const void *context, int64_t rows)
 {
     const MaskedSpec *s = context;
     DavVal x = state_input(n, s, "x", rows), x0 = state_input(n, s, "x0", rows);
-    dav_output(n, "nll", dav_masked_cross_entropy(dav_masked_logp(logits_at(n, s, x, time_of_rows(n, s, rows))), x, x0));
+    dav_output(n, "nll", dav_masked_cross_entropy(dav_masked_logp(logits_at(n, s, x, time_of_rows(n, s->time_input, rows))), x, x0));
 }
 
 /* The denoiser for states of different times: the pretrained model of the KL term. */
@@ -123,7 +128,7 @@ static void write_prior(DavNet *n, const void *context, int64_t rows)
 {
     const MaskedSpec *s = context;
     DavVal x = state_input(n, s, "x", rows);
-    dav_output(n, "logp", dav_masked_logp(logits_at(n, s, x, time_of_rows(n, s, rows))));
+    dav_output(n, "logp", dav_masked_logp(logits_at(n, s, x, time_of_rows(n, s->train_time_input, rows))));
 }
 
 /* A reward network by itself, its parameters being the trained ones. */
@@ -150,7 +155,8 @@ GraphWriter masked_writer(const char *task, bool regression)
     static const struct { const char *task; bool regression; GraphWriter write; } writers[] = {
         {"forward", false, write_denoise}, {"guide", false, write_guide},       {"step", false, write_propose},
         {"choose", false, write_choose},   {"learn", false, write_distil},      {"pretrain", false, write_pretrain},
-        {"forward", true, write_predict},  {"learn", true, write_regress},      {"value", false, write_value},
+        {"value", false, write_value},     {"value", true, write_value},        {"forward", true, write_predict},
+        {"learn", true, write_regress},
     };
     for (size_t i = 0; i < sizeof writers / sizeof *writers; i++)
         if (writers[i].regression == regression && strcmp(writers[i].task, task) == 0)

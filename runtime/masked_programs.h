@@ -17,16 +17,18 @@ typedef struct MaskedSpec {
     Network denoiser, reward; /* reward.model NULL: none in the graph */
     int reward_output;        /* which number, of a reward that gives several */
     int64_t length, letters;
-    bool time_input;
+    bool time_input, train_time_input; /* the network sees sigma(t) in the search; in the M-step (distil, prior) */
     int children;             /* M */
     bool gradient;            /* the proposal is guided by the reward's gradient */
     bool distil_kl;           /* distil has the KL term */
+    bool greedy;              /* the child of the largest weight goes on (docs/departures.md) */
+    bool mean_logp;           /* the weights see log p and log q divided by the length */
     const DavSearch *search;  /* weights; NULL: no choice */
     const DavConfig *search_config, *loss_config;
     const DavLoss *loss;
 } MaskedSpec;
 
-/* The writer of a task by name: forward, step, choose, learn, pretrain of a denoiser; forward, learn of a regression; NULL: no
+/* The writer of a task by name: forward, step, choose, learn, pretrain of a denoiser; forward, learn, value of a regression; NULL: no
  * such task.  learn and pretrain are for build_learner. */
 GraphWriter masked_writer(const char *task, bool regression);
 

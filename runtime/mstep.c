@@ -64,12 +64,12 @@ static void replay_free(Replay *r)
 }
 
 /* The pretrained model does not change: it is asked once a state, not once an epoch. */
-static bool ask_prior(const MStep *s, Err *err, Masked *k, Replay *r)
+static bool ask_prior(const MStep *s, Err *err, Masked *k, bool time_input, Replay *r)
 {
     r->logp0 = mem_alloc(mem_mul((size_t)(r->n * r->length * k->letters), sizeof(float)));
     RowArg in[] = {{"x", r->x, ROW_EACH}, {"t", r->t, ROW_EACH}}, out = {"logp", r->logp0, ROW_EACH};
     k->count.p0_forwards += r->n;
-    return rows_run(s->prior, err, r->n, in, k->time_input ? 2 : 1, &out, 1);
+    return rows_run(s->prior, err, r->n, in, time_input ? 2 : 1, &out, 1);
 }
 
 typedef struct Batch { Replay rows; float *weight, *loss, *kl; } Batch;
@@ -131,7 +131,7 @@ static bool update(MStep *s, Err *err, Masked *k, Batch *b, int64_t n, const MSt
                     {"share", b->rows.share, ROW_EACH},
                     {"left", b->rows.left, ROW_EACH}};
     int nin = 5;
-    if (k->time_input)
+    if (set->time_input)
         in[nin++] = (RowArg){"t", b->rows.t, ROW_EACH};
     if (with_kl) {
         in[nin++] = (RowArg){"logp0", b->rows.logp0, ROW_EACH};
@@ -159,9 +159,10 @@ static bool one_epoch(MStep *s, Err *err, Masked *k, const Replay *all, Batch *b
     shuffle(order, all->n, set->seed, "mstep", set->round, (uint32_t)epoch);
     for (int64_t at = 0; at < all->n; at += set->batch) {
         int64_t n = all->n - at < set->batch ? all->n - at : set->batch;
-        for (int64_t j = 0; j < n; j++)
-            take(all, order[at + j], &b->rows, j, k->letters);
-        if (!update(s, err, k, b, n, set, theta, optim, rep))
+        int64_t first = n * set->discarded_parts / (set->discarded_parts + 1);
+        for (int64_t j = first; j < n; j++)
+            take(all, order[at + j], &b->rows, j - first, k->letters);
+        if (!update(s, err, k, b, n - first, set, theta, optim, rep))
             return false;
     }
     return true;
@@ -172,7 +173,7 @@ bool mstep_run(MStep *s, Err *err, Masked *k, const Trajectories *t, const MStep
 {
     *report = (MStepReport){0};
     Replay all = replay_gather(k, t, set);
-    bool ok = all.n == 0 || !s->prior || ask_prior(s, err, k, &all);
+    bool ok = all.n == 0 || !s->prior || ask_prior(s, err, k, set->time_input, &all);
     Batch b = batch_new(&all, set->batch, k->letters);
     int64_t *order = mem_alloc(mem_mul((size_t)all.n + 1, sizeof *order));
     for (int epoch = 0; ok && epoch < set->epochs; epoch++)

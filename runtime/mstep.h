@@ -10,6 +10,8 @@ typedef struct MStepSettings {
     int skip_steps;     /* reverse steps left out, from the start */
     double kl;          /* lambda; 0: the pretrained model is not asked */
     bool every_state;   /* states without a newly filled letter too (losses that look at all masked positions) */
+    int discarded_parts; /* an update's states are cut into this many equal parts and one more, the last of which is used */
+    bool time_input;     /* of the training programs (MaskedSpec.train_time_input) */
     uint32_t seed, round;
 } MStepSettings;
 

@@ -90,6 +90,7 @@ static bool open_spec(Pretrainer *p, Err *err, const DavModel *model)
     p->regression = model->kind == DAV_REWARD;
     if (!p->regression) {
         p->spec.denoiser = (Network){model, p->model_config};
+        p->spec.time_input = dav_config_bool(p->config, "train.time_conditioning");
         return masked_spec_shape(err, &p->spec);
     }
     p->spec.reward = (Network){model, p->model_config};

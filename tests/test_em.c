@@ -15,31 +15,13 @@ static int index_of(const int64_t *x)
     return (int)(x[0] + 3 * x[1] + 9 * x[2]);
 }
 
-/* log q of the guided proposal at the all-masked state, from the gradient that the program gives */
-static void proposal_at_start(Tiny *t, double scale, double logq[L][V])
-{
-    float g[L * V] = {0};
-    int64_t x[L] = {V, V, V};
-    int start = index_of(x);
-    if (t->k->guide) {
-        RowArg in = {"x", x, ROW_EACH}, out = {"g", g, ROW_EACH};
-        assert_true(rows_run(t->k->guide, &t->err, 1, &in, 1, &out, 1));
-    }
-    for (int j = 0; j < L; j++) {
-        double a = t->logp[start][j][0] + scale * g[j * V], b = t->logp[start][j][1] + scale * g[j * V + 1];
-        double z = fmax(a, b) + log1p(exp(-fabs(a - b)));
-        logq[j][0] = a - z;
-        logq[j][1] = b - z;
-    }
-}
-
 /* One step from all masked to (almost) nothing masked: eight children.  Their log-weights and proposal. */
 static void one_step(Tiny *t, double alpha, double q[WORDS], double logw[WORDS])
 {
     double logq[L][V];
     int64_t mask[L] = {V, V, V};
     int start = index_of(mask);
-    proposal_at_start(t, 1 / alpha, logq);
+    tiny_proposal(t, 1 / alpha, logq);
     for (int w = 0; w < WORDS; w++) {
         int64_t x[L] = {w & 1, w >> 1 & 1, w >> 2};
         double lp = 0, lq = 0;

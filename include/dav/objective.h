@@ -41,6 +41,8 @@ typedef struct DavChoice {
     DavVal ess;     /* f32 [B] 1 / sum of squared normalised weights */
 } DavChoice;
 DavChoice dav_choose_child(DavVal logw, DavVal key, DavVal counter); /* counter u32 [B,3] */
+/* The child of the largest weight, the first of equals; its term in the bound is log M, its choice being certain. */
+DavChoice dav_choose_best_child(DavVal logw);
 
 /* Losses, one number a sample, f32 [B]. */
 /* -log p of the sampled transition: newly filled positions of `next`. */

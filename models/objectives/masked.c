@@ -77,6 +77,14 @@ DavChoice dav_choose_child(DavVal logw, DavVal key, DavVal counter)
                        .ess = dav_div(1.0, dav_sum(dav_exp(dav_mul(2.0, logn)), -1))};
 }
 
+DavChoice dav_choose_best_child(DavVal logw)
+{
+    DavVal logn = dav_log_softmax(logw, -1);
+    return (DavChoice){.index = dav_cast(dav_argmax(logw, -1), DAV_I32),
+                       .lognorm = dav_const(logw.net, DAV_F32, log((double)dav_dim(logw, 1)), dav_dim(logw, 0)),
+                       .ess = dav_div(1.0, dav_sum(dav_exp(dav_mul(2.0, logn)), -1))};
+}
+
 DavVal dav_masked_loss(DavVal logp, DavVal x, DavVal next)
 {
     DavVal filled = masked_at(x, dav_dim(logp, -1));

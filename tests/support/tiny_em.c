@@ -1,4 +1,5 @@
 #include "support/tiny_em.h"
+#include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
 
@@ -70,4 +71,21 @@ SearchSettings tiny_settings(const Tiny *t, double alpha, double gamma, bool wei
 {
     return (SearchSettings){.children = weigh ? t->spec.children : 1, .weigh = weigh, .gradient = weigh && t->spec.gradient,
                             .alpha = alpha, .gamma = gamma, .seed = 7, .stream = "test", .round = 1};
+}
+
+void tiny_proposal(Tiny *t, double scale, double logq[L][V])
+{
+    float g[L * V] = {0};
+    int64_t x[L] = {V, V, V};
+    const int start = STATES - 1;
+    if (t->k->guide) {
+        RowArg in = {"x", x, ROW_EACH}, out = {"g", g, ROW_EACH};
+        assert_true(rows_run(t->k->guide, &t->err, 1, &in, 1, &out, 1));
+    }
+    for (int j = 0; j < L; j++) {
+        double a = t->logp[start][j][0] + scale * g[j * V], b = t->logp[start][j][1] + scale * g[j * V + 1];
+        double z = fmax(a, b) + log1p(exp(-fabs(a - b)));
+        logq[j][0] = a - z;
+        logq[j][1] = b - z;
+    }
 }

@@ -21,3 +21,5 @@ typedef struct Tiny {
 Tiny *tiny_new(int children, bool gradient, int steps, int64_t rows);
 void tiny_free(Tiny *t);
 SearchSettings tiny_settings(const Tiny *t, double alpha, double gamma, bool weigh);
+/* log q over letters of the proposal at the all-masked state, guided by scale times the gradient that the program gives. */
+void tiny_proposal(Tiny *t, double scale, double logq[L][V]);
