@@ -14,44 +14,52 @@ typedef struct Compile {
     Arena *arena;
     Registry *registry;
     const char **plugins, **tasks, **set;
-    const char *dump, *emit, *dtype, *budget;
+    const char *dump, *emit, *dtype, *budget, *reward;
     int64_t budget_bytes;
     int64_t rows, children;
     ModelDir dir;
 } Compile;
 
-/* ---- the model: a folder, a plugin's first model, or a name with its defaults ---- */
-static bool defaults_of(Compile *c, const DavModel *m)
+/* ---- a model: a folder, a plugin's first model, or a name; the last two with their defaults and what was set ---- */
+static bool defaults_of(Compile *c, const DavModel *m, const char **set, ModelDir *out)
 {
     DavConfig *config = config_new(c->arena);
     config_add_table(config, "", m->keys, m->n_keys);
-    for (size_t i = 0; i < vec_len(c->set); i++) {
-        const char *equals = strchr(c->set[i], '=');
+    for (size_t i = 0; i < vec_len(set); i++) {
+        const char *equals = strchr(set[i], '=');
         if (!equals)
-            return err_user(c->err, "--set %.100s: expected KEY=VALUE", c->set[i]);
-        const char *key = arena_strn(c->arena, c->set[i], (size_t)(equals - c->set[i]));
+            return err_user(c->err, "--set %.100s: expected KEY=VALUE", set[i]);
+        const char *key = arena_strn(c->arena, set[i], (size_t)(equals - set[i]));
         if (!config_set(config, c->err, "--set", key, (ConfigText){CONFIG_PLAIN, equals + 1}))
             return false;
     }
-    c->dir = (ModelDir){.model = m, .config = config, .path = m->name};
+    *out = (ModelDir){.model = m, .config = config, .path = m->name};
     return config_finish(config, c->err, m->name);
 }
 
-static bool open_model(Compile *c, const char *what)
+static bool open_model(Compile *c, const char *what, const char **set, ModelDir *out)
 {
     if (file_is_dir(what))
-        return modeldir_open(c->arena, c->err, c->registry, what, &c->dir);
-    int builtin = 0;
-    while (registry_model_at(c->registry, builtin))
-        builtin++;
-    if (!plugin_path(what)) {
-        const DavModel *m = registry_model(c->registry, c->err, "compile", what);
-        return m && defaults_of(c, m);
+        return modeldir_open(c->arena, c->err, c->registry, what, out);
+    const DavModel *m = registry_model_of(c->registry, c->err, "compile", what);
+    return m && defaults_of(c, m, set, out);
+}
+
+/* The reward of value and guide; by its name it is made for the denoiser's sequences. */
+static bool open_reward(Compile *c, MaskedSpec *s)
+{
+    ModelDir dir;
+    const char **set = NULL; /* vec */
+    if (!file_is_dir(c->reward)) {
+        vec_push(set, arena_printf(c->arena, "length=%lld", (long long)s->length));
+        vec_push(set, arena_printf(c->arena, "letters=%lld", (long long)s->letters));
     }
-    if (!registry_load(c->registry, c->err, what))
-        return false;
-    const DavModel *m = registry_model_at(c->registry, builtin);
-    return m ? defaults_of(c, m) : err_user(c->err, "%s: the plugin has no model", what);
+    bool ok = open_model(c, c->reward, set, &dir);
+    vec_free(set);
+    if (ok && dir.model->kind != DAV_REWARD)
+        ok = err_user(c->err, "--reward: %s gives no reward of sequences; dav list rewards", dir.model->name);
+    s->reward = ok ? (Network){dir.model, dir.config} : (Network){0};
+    return ok;
 }
 
 /* ---- a network that is neither denoiser nor reward: its forward pass, letters other than B standing for 64 ---- */
@@ -109,7 +117,9 @@ static bool run_task(Compile *c, const MaskedSpec *spec, const char *name)
               .context = network ? (const void *)c : spec, .learner = strcmp(name, "learn") == 0 || strcmp(name, "pretrain") == 0};
     if (!t.write || (network && strcmp(name, "forward") != 0))
         return err_user(c->err, "--task %.40s: %s has the tasks %s", name, m->name,
-                        network ? "forward" : regression ? "forward, learn" : "forward, step, choose, learn, pretrain");
+                        network ? "forward" : regression ? "forward, learn, value" : "forward, step, choose, learn, pretrain, value, guide");
+    if ((strcmp(name, "value") == 0 || strcmp(name, "guide") == 0) && !spec->reward.model)
+        return err_user(c->err, "--task %s: which reward? --reward MODEL|DIR|PLUGIN.so", name);
     BuildOptions o = {.compile = {.precision = strcmp(c->dtype, "bf16") == 0 ? DAV_BF16 : DAV_F32, .memory_budget = c->budget_bytes},
                       .device = "cpu", .rows = c->rows};
     if (c->emit) {
@@ -143,7 +153,7 @@ static bool spec_of(Compile *c, MaskedSpec *s)
                       .search_config = c->dir.config, .loss_config = c->dir.config};
     if (m->kind == DAV_DENOISER) {
         s->denoiser = (Network){m, c->dir.config};
-        return masked_spec_shape(c->err, s);
+        return masked_spec_shape(c->err, s) && (!c->reward || open_reward(c, s));
     }
     if (m->kind == DAV_REWARD) {
         s->reward = (Network){m, c->dir.config};
@@ -162,12 +172,13 @@ static bool compile_command(void *arg)
     c->children = 10;
     c->dtype = "f32";
     const CliOption options[] = {
-        {"task", CLI_LIST, &c->tasks, "NAME", "forward (default), learn, step, choose, pretrain; may be given again"},
+        {"task", CLI_LIST, &c->tasks, "NAME", "forward (default), learn, step, choose, pretrain, value, guide; may be given again"},
         {"dump", CLI_TEXT, &c->dump, "DIR", "folder for the dump of one task"},
         {"emit", CLI_TEXT, &c->emit, "ir", "print the graph before any pass instead"},
         {"dtype", CLI_TEXT, &c->dtype, "TYPE", "f32 (default) or bf16"},
         {"rows", CLI_INT, &c->rows, "N", "rows of the program, default 32"},
         {"memory-budget", CLI_TEXT, &c->budget, "BYTES", "for the program's values, such as 2GiB; default: no bound"},
+        {"reward", CLI_TEXT, &c->reward, "MODEL|DIR|PLUGIN.so", "the reward of a denoiser's tasks value and guide"},
         {"children", CLI_INT, &c->children, "N", "children of a step, default 10"},
         {"set", CLI_LIST, &c->set, "KEY=VALUE", "a key of the model's configuration; may be given again"},
         {"plugin", CLI_LIST, &c->plugins, "FILE.so", "a plugin to load first; may be given again"},
@@ -187,7 +198,7 @@ static bool compile_command(void *arg)
     if (c->dump && vec_len(c->tasks) > 1)
         return err_user(c->err, "--dump takes one --task, found %zu", vec_len(c->tasks));
     MaskedSpec spec;
-    if (!registry_load_all(c->registry, c->err, c->plugins, (int)vec_len(c->plugins)) || !open_model(c, operand[0]) ||
+    if (!registry_load_all(c->registry, c->err, c->plugins, (int)vec_len(c->plugins)) || !open_model(c, operand[0], c->set, &c->dir) ||
         !spec_of(c, &spec) || (c->dump && !file_mkdirs(c->err, c->dump)))
         return false;
     for (size_t i = 0; i < (vec_len(c->tasks) ? vec_len(c->tasks) : 1); i++)

@@ -192,7 +192,7 @@ static bool list_topic(List *l, const char *topic, const char *name)
     if (name && strcmp(topic, "models") != 0 && strcmp(topic, "rewards") != 0)
         return err_user(l->err, "list %s takes no further name; usage: dav list models NAME", topic);
     if (name) {
-        const DavModel *m = registry_model(l->registry, l->err, "list models", name);
+        const DavModel *m = registry_model_of(l->registry, l->err, "list models", name);
         if (m)
             describe_model(l, m);
         return m != NULL;

@@ -56,7 +56,7 @@ static bool pretrain_command(void *arg)
     const char *name = settings_get(r->settings, "model.name");
     if (!name)
         return err_user(r->err, "settings: model.name is missing; dav list models lists them");
-    const DavModel *m = registry_model(r->registry, r->err, "model.name", name);
+    const DavModel *m = registry_model_of(r->registry, r->err, "model.name", name);
     if (!m)
         return false;
     const OptionsExtra own = {"model.", m->keys, m->n_keys}; /* model.name is the program's */

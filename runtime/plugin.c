@@ -206,6 +206,16 @@ bool registry_load(Registry *r, Err *err, const char *path)
     return true;
 }
 
+const DavModel *registry_model_of(Registry *r, Err *err, const char *place, const char *what)
+{
+    if (!plugin_path(what))
+        return registry_model(r, err, place, what);
+    size_t first = vec_len(r->model);
+    if (!registry_load(r, err, what))
+        return NULL;
+    return first < vec_len(r->model) ? r->model[first] : (err_user(err, "%s: %s: the plugin has no model", place, what), NULL);
+}
+
 bool registry_load_all(Registry *r, Err *err, const char *const *paths, int n)
 {
     for (int i = 0; i < n; i++)

@@ -15,6 +15,8 @@ bool registry_load_all(Registry *r, Err *err, const char *const *paths, int n);
 
 /* NULL and an error that begins with `place` and lists the nearest name, when there is none. */
 const DavModel *registry_model(const Registry *r, Err *err, const char *place, const char *name);
+/* The same, or the first model of a plugin, which is loaded, when `what` looks like its path. */
+const DavModel *registry_model_of(Registry *r, Err *err, const char *place, const char *what);
 const DavSearch *registry_search(const Registry *r, Err *err, const char *place, const char *name);
 const DavLoss *registry_loss(const Registry *r, Err *err, const char *place, const char *name);
 const DavHostReward *registry_reward(const Registry *r, Err *err, const char *place, const char *name);

@@ -183,6 +183,90 @@ static void objectives_have_settings(void **state)
                       in_scratch("plain.fasta")), 0);
 }
 
+static const char network_c[] =
+    "#include <dav/dav.h>\n"
+    "static const DavKey keys[] = {{\"alphabet_size\", DAV_KEY_INT, \"5\", 2, 64, 0, \"symbols\"},\n"
+    "                              {\"length\", DAV_KEY_INT, \"12\", 1, 64, 0, \"positions\"}};\n"
+    "static void forward(DavNet *n, const DavConfig *c, const DavVal *in, DavVal *out) {\n"
+    "    DavVal x = dav_rank(in[0]) == 2 ? dav_one_hot(in[0], 5, DAV_F32) : in[0];\n"
+    "    out[0] = dav_linear(n, \"out\", dav_gelu(dav_linear(n, \"in\", x, 8)), 5); }\n"
+    "static const DavModel network = DAV_MODEL(.kind = DAV_DENOISER, .name = \"Plugged\", .doc = \"one layer\", DAV_KEYS(keys),\n"
+    "    .input = {{\"seq\", \"i64[B,length] | f32[B,length,alphabet_size]\", \"alphabet_size\", false, \"symbols\"}},\n"
+    "    .output = {{\"logits\", \"f32[B,length,alphabet_size]\", NULL, false, \"of the clean symbol\"}}, .forward = forward);\n"
+    "static const DavModel *const models[] = {&network};\n"
+    "DAV_PLUGIN(.models = models, .n_models = 1);\n";
+
+/* Wherever a model is named, a plugin's path names its first one. */
+static void a_plugin_is_a_models_name(void **state)
+{
+    (void)state;
+    const char *so = in_scratch("network.so"), *run = in_scratch("plugged");
+    write_text("network.c", network_c);
+    assert_status(dav("build %s -o %s", in_scratch("network.c"), so), 0);
+    assert_status(dav("list models %s", so), 0);
+    assert_printed("Plugged (denoiser): one layer");
+    assert_status(dav("compile %s --task learn", so), 0);
+    assert_printed("Plugged learn: ");
+    assert_status(dav("pretrain --data %s --out %s --config %s --set model.name=%s", in_scratch("data.tsv"), run,
+                      in_scratch("denoiser.yaml"), so), 0);
+    assert_status(dav("align --plugin %s --config %s --set pretrained.model=%s --out %s", so, in_scratch("align.yaml"), run,
+                      in_scratch("plugged-aligned")), 0);
+    assert_status(dav("sample --plugin %s --model %s --search --n 4 --out %s", so, in_scratch("plugged-aligned"),
+                      in_scratch("plugged.fasta")), 0);
+    assert_status(dav("eval --plugin %s --samples %s --config %s --set pretrained.model=%s", so, in_scratch("plugged.fasta"),
+                      in_scratch("align.yaml"), run), 0);
+    assert_mistake(dav("compile %s", in_scratch("objectives.so")), 2, "the plugin has no model");
+}
+
+/* What the search asks of networks, as tasks: the children's value and the proposal's gradient. */
+static void value_and_guide_are_tasks(void **state)
+{
+    (void)state;
+    static const char tiny[] = "compile TinyDenoiser --set alphabet_size=5 --set length=12 --rows 4";
+    assert_status(dav("%s --task value --task guide --reward SeqCNN", tiny), 0);
+    assert_printed("TinyDenoiser value: ");
+    assert_printed("TinyDenoiser guide: ");
+    assert_status(dav("%s --task guide --reward %s --emit ir", tiny, in_scratch("oracle")), 0);
+    assert_printed("f32[4,12,4]"); /* d reward / d one-hot letters */
+    assert_status(dav("compile %s --task value", in_scratch("oracle")), 0);
+    assert_printed("SeqCNN value: ");
+    assert_mistake(dav("%s --task guide", tiny), 2, "--task guide: which reward?");
+    assert_mistake(dav("%s --task guide --reward DNAConv", tiny), 2, "unknown key");
+    assert_mistake(dav("%s --task guied --reward SeqCNN", tiny), 2, "value, guide");
+}
+
+/* The largest number of a name in a log. */
+static int64_t count_in(const char *file, const char *field)
+{
+    char *log = text_of(in_scratch(file)), *at = log, word[64];
+    long long most = -1, next;
+    snprintf(word, sizeof word, "\"%s\": ", field);
+    while ((at = strstr(at, word)))
+        if (sscanf(at += strlen(word), "%lld", &next) == 1 && next > most)
+            most = next;
+    mem_free(log);
+    return most;
+}
+
+/* The departures of the released code that only the M-step sees (those of the search: test_departures). */
+static void departures_of_the_mstep(void **state)
+{
+    (void)state;
+    char align[300], *a, *b;
+    snprintf(align, sizeof align, "align --config %s --set num_epochs=1", in_scratch("align.yaml"));
+    assert_status(dav("%s --set train.discarded_parts=3 --out %s", align, in_scratch("parts")), 0);
+    assert_status(dav("%s --set train.time_conditioning=sample --out %s", align, in_scratch("time0")), 0);
+    assert_status(dav("%s --set train.time_conditioning=sigma --set train.train_kl=0.1 --out %s", align, in_scratch("time1")), 0);
+    assert_status(dav("%s --set train.train_kl=0.1 --out %s", align, in_scratch("time2")), 0);
+    assert_int_equal(count_in("parts/metrics.jsonl", "updates"), count_in("time0/metrics.jsonl", "updates"));
+    assert_true(count_in("parts/metrics.jsonl", "vjps") * 3 < count_in("time0/metrics.jsonl", "vjps"));
+    a = text_of(in_scratch("time1/metrics.jsonl"));
+    b = text_of(in_scratch("time2/metrics.jsonl"));
+    assert_true(strcmp(a, b) != 0);
+    mem_free(a);
+    mem_free(b);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -190,6 +274,9 @@ int main(void)
         cmocka_unit_test(eval_says_everything_as_json),
         cmocka_unit_test(memory_is_bounded_and_told),
         cmocka_unit_test(objectives_have_settings),
+        cmocka_unit_test(a_plugin_is_a_models_name),
+        cmocka_unit_test(value_and_guide_are_tasks),
+        cmocka_unit_test(departures_of_the_mstep),
     };
     return cmocka_run_group_tests(tests, prepare, scratch_close);
 }
