@@ -112,19 +112,30 @@ static void print_int(Buf *out, Op op, const Attr *a)
 /* ---- nodes ---- */
 
 /* Regions are numbered in the order in which the text meets them. */
-typedef struct Printer { Buf *out; const Graph **region; } Printer; /* region: vec */
+typedef struct Printer {
+    Buf *out;
+    const Graph **region;
+    Arena *arena; /* of the graph: it keeps the list when memory ends and the printer is left */
+    size_t n, room;
+} Printer;
 
 static size_t region_label(Printer *p, const Graph *g, bool *is_new)
 {
-    size_t n = vec_len(p->region);
-    for (size_t i = 0; i < n; i++)
+    for (size_t i = 0; i < p->n; i++)
         if (p->region[i] == g) {
             *is_new = false;
             return i + 1;
         }
     *is_new = true;
-    vec_push(p->region, g);
-    return n + 1;
+    if (p->n == p->room) {
+        p->room = p->room ? 2 * p->room : 16;
+        const Graph **wide = arena_array(p->arena, const Graph *, p->room);
+        if (p->n)
+            memcpy(wide, p->region, p->n * sizeof(Graph *));
+        p->region = wide;
+    }
+    p->region[p->n++] = g;
+    return p->n;
 }
 
 /* Returns the region that has to be printed below this node, NULL when there is none. */
@@ -248,7 +259,7 @@ static void print_body(Printer *p, const Graph *g, int depth)
         buf_str(p->out, "\n");
         if (below) {
             indent(p->out, inner + 1);
-            buf_printf(p->out, "@%zu", vec_len(p->region));
+            buf_printf(p->out, "@%zu", p->n);
             print_body(p, below, inner + 1);
         }
         inner += op == OP_FOR || op == OP_IF;
@@ -260,8 +271,7 @@ static void print_body(Printer *p, const Graph *g, int depth)
 
 void graph_print(Buf *out, const Graph *g)
 {
-    Printer p = {.out = out};
+    Printer p = {.out = out, .arena = g->arena};
     buf_str(out, "graph");
     print_body(&p, g, 0);
-    vec_free(p.region);
 }

@@ -45,3 +45,5 @@ extern const int pass_count;
 /* Runs the passes from the first up to and including `last` (NULL: all).  Verifies after each one in debug builds, dumps
  * NN-name.ir when asked.  NULL on a user's mistake or a failure of the environment (in cx->err). */
 const Graph *passes_run(PassCx *cx, const Graph *g, const char *last);
+/* Runs one pass as the number-th; dies when what it needs was not given before. */
+const Graph *pass_run(PassCx *cx, const PassInfo *p, int number, const Graph *in);

@@ -25,15 +25,27 @@ static double now_ms(void)
     return (double)t.tv_sec * 1e3 + (double)t.tv_nsec * 1e-6;
 }
 
+typedef struct DumpJob {
+    const Graph *graph;
+    const char *path;
+    Err *err;
+    Buf text;
+} DumpJob;
+
+static bool write_graph(void *arg)
+{
+    DumpJob *j = arg;
+    graph_print(&j->text, j->graph);
+    return file_write(j->err, j->path, j->text.at ? j->text.at : "", j->text.len);
+}
+
 static bool dump_graph(PassCx *cx, int number, const char *pass, const Graph *g)
 {
     if (!cx->options || !cx->options->dump)
         return true;
-    Buf text = {0};
-    graph_print(&text, g);
-    const char *path = arena_printf(cx->arena, "%s/%02d-%s.ir", cx->options->dump, number, pass);
-    bool ok = file_write(cx->err, path, text.at ? text.at : "", text.len);
-    buf_free(&text);
+    DumpJob job = {.graph = g, .path = arena_printf(cx->arena, "%s/%02d-%s.ir", cx->options->dump, number, pass), .err = cx->err};
+    bool ok = mem_protect(cx->err, write_graph, &job);
+    buf_free(&job.text);
     return ok;
 }
 
@@ -61,7 +73,7 @@ static bool verify_after(PassCx *cx, const Graph *g)
     return graph_verify(cx->err, g, refused);
 }
 
-static const Graph *run_one(PassCx *cx, const PassInfo *p, int number, const Graph *in)
+const Graph *pass_run(PassCx *cx, const PassInfo *p, int number, const Graph *in)
 {
     if ((p->needs & cx->state) != p->needs)
         die("pass %s stands too early: it needs %#x, reached is %#x", p->name, p->needs, cx->state);
@@ -103,6 +115,6 @@ const Graph *passes_run(PassCx *cx, const Graph *g, const char *last)
     if (cx->err->kind != ERR_NONE || !dump_graph(cx, 0, "input", g) || !verify_after(cx, g))
         return NULL;
     for (int i = 0; i <= end && g; i++)
-        g = run_one(cx, &pass_info[i], i + 1, g);
+        g = pass_run(cx, &pass_info[i], i + 1, g);
     return g;
 }

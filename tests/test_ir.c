@@ -350,6 +350,41 @@ static void out_of_memory_leaves_nothing(void **state)
     arena = all;
 }
 
+typedef struct PrintJob { const Graph *graph; Buf text; } PrintJob;
+
+static bool print_sample(void *arg)
+{
+    PrintJob *j = arg;
+    graph_print(&j->text, j->graph);
+    return true;
+}
+
+/* What the printer leaves behind belongs to the text and to the graph. */
+static void printing_out_of_memory(void **state)
+{
+    (void)state;
+    bool ok = false;
+    int failed = 0;
+    for (int64_t n = 1; !ok; n++) {
+        int64_t live = mem_live();
+        Err err = {0};
+        Arena *own = arena_new();
+        Graph *outer = graph_parse(own, &err, "sample", sample, sizeof sample - 1);
+        if (!outer)
+            fail_msg("%s", err.text);
+        PrintJob j = {.graph = outer};
+        mem_fail_at(n);
+        ok = mem_protect(&err, print_sample, &j);
+        mem_fail_at(0);
+        assert_true(ok || err.kind == ERR_ENV);
+        failed += !ok;
+        buf_free(&j.text);
+        arena_free(own);
+        assert_int_equal(mem_live(), live);
+    }
+    assert_true(failed >= 1);
+}
+
 static void ops_document_is_up_to_date(void **state)
 {
     (void)state;
@@ -395,7 +430,7 @@ int main(void)
         cmocka_unit_test(damaged_text_does_no_harm),   cmocka_unit_test(broken_graphs_are_refused),
         cmocka_unit_test(refused_ops_are_found_in_regions), cmocka_unit_test(broken_kernels_are_refused),
         cmocka_unit_test(out_of_memory_leaves_nothing), cmocka_unit_test(ops_document_is_up_to_date),
-        cmocka_unit_test(documented_example_comes_back),
+        cmocka_unit_test(documented_example_comes_back), cmocka_unit_test(printing_out_of_memory),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
 }

@@ -1,7 +1,8 @@
 /* The object cache: hits, misses with their reasons, damaged files, many processes at once. */
 #define _GNU_SOURCE
-#include "codegen/codegen.h"
+#include "codegen/llvm/cache.h"
 #include <dirent.h>
+#include <fcntl.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -191,6 +192,99 @@ static void test_processes(void **state)
     assert_true(code[0].from_cache && code[1].from_cache);
 }
 
+static void touch(const char *dir, const char *name, int64_t bytes, int64_t written)
+{
+    char path[200];
+    snprintf(path, sizeof path, "%s/%s", dir, name);
+    FILE *file = fopen(path, "w");
+    for (int64_t i = 0; i < bytes; i++)
+        fputc('x', file);
+    fclose(file);
+    assert_int_equal(utimensat(AT_FDCWD, path, (struct timespec[2]){{.tv_sec = written}, {.tv_sec = written}}, 0), 0);
+}
+
+static bool stands(const char *dir, const char *name)
+{
+    char path[200];
+    snprintf(path, sizeof path, "%s/%s", dir, name);
+    return access(path, F_OK) == 0;
+}
+
+/* The objects written longest ago go until three quarters of the bound are left; nothing else is touched. */
+static void test_trim(void **state)
+{
+    Fix *f = *state;
+    static const char *const name[] = {"0000000000000000.o", "0000000000000001.o", "0000000000000002.o", "0000000000000003.o"};
+    static const int64_t written[] = {4000, 1000, 3000, 2000};
+    for (int i = 0; i < 4; i++)
+        touch(f->dir, name[i], 100, written[i]);
+    touch(f->dir, "notes.txt", 1000, 1);
+    touch(f->dir, "0000000000000001.o.77.1", 1000, 1); /* being written by another process */
+    cache_trim(f->dir, 400);
+    for (int i = 0; i < 4; i++)
+        assert_true(stands(f->dir, name[i])); /* not over the bound */
+    cache_trim(f->dir, 399);
+    assert_false(stands(f->dir, name[1])); /* 299 are allowed: two go */
+    assert_false(stands(f->dir, name[3]));
+    assert_true(stands(f->dir, name[0]) && stands(f->dir, name[2]));
+    assert_true(stands(f->dir, "notes.txt") && stands(f->dir, "0000000000000001.o.77.1"));
+    cache_trim("/does/not/exist", 1);
+}
+
+/* Whichever allocation fails, from the first of jit_new to the last of jit_compile: an error of the environment or, where only
+ * the cache was served worse, right code; nothing is left behind. */
+typedef struct Whole { Fix *fix; Err *err; Jit *jit; KernelCode code[3]; } Whole;
+
+static bool new_and_compile(void *arg)
+{
+    Whole *w = arg;
+    CpuTarget t;
+    w->jit = cpu_target(w->err, NULL, &t) ? jit_new(w->err, &t, w->fix->dir) : NULL;
+    return w->jit && jit_compile(w->jit, w->err, w->fix->kernel, 3, 1, w->code);
+}
+
+static void test_out_of_memory(void **state)
+{
+    Fix *f = *state;
+    int failed = 0, worked = 0;
+    for (int64_t n = 1; worked < 12; n++) { /* a dozen in a row: the last allocation is behind us */
+        each_file(f->dir, n % 2 ? remove_file : make_empty); /* new, then damaged */
+        int64_t live = mem_live();
+        Err err = {0};
+        Whole w = {.fix = f, .err = &err};
+        mem_fail_at(n);
+        bool ok = mem_protect(&err, new_and_compile, &w);
+        mem_fail_at(0);
+        assert_true(ok || err.kind == ERR_ENV);
+        failed += !ok;
+        worked = ok ? worked + 1 : 0;
+        jit_free(w.jit);
+        if (mem_live() != live)
+            fail_msg("allocation %d fails, %d are left", (int)n, (int)(mem_live() - live));
+    }
+    assert_true(failed > 10);
+}
+
+static void test_text_out_of_memory(void **state)
+{
+    Fix *f = *state;
+    CpuTarget t;
+    assert_true(cpu_target(&f->err, NULL, &t));
+    int worked = 0;
+    for (int64_t n = 2; !worked; n++) { /* the first is the worker's own */
+        int64_t live = mem_live();
+        Err err = {0};
+        Buf ir = {0}, assembly = {0};
+        mem_fail_at(n);
+        worked = jit_text(&t, &err, f->kernel[0], &ir, &assembly, NULL);
+        mem_fail_at(0);
+        assert_true(worked || err.kind == ERR_ENV);
+        buf_free(&ir);
+        buf_free(&assembly);
+        assert_int_equal(mem_live(), live);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -198,6 +292,9 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_damage, setup, teardown),
         cmocka_unit_test_setup_teardown(test_unwritable, setup, teardown),
         cmocka_unit_test_setup_teardown(test_processes, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_trim, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_out_of_memory, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_text_out_of_memory, setup, teardown),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

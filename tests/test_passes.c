@@ -18,6 +18,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <signal.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <cmocka.h>
@@ -455,11 +457,49 @@ static void test_runner(void **state)
     arena_free(arena);
 }
 
+/* Every pass that needs something dies when it is run first, and says what it misses. */
+static void runner_refuses_a_wrong_order(void **state)
+{
+    (void)state;
+    int refused = 0;
+    for (int i = 0; i < pass_count; i++) {
+        if (!pass_info[i].needs)
+            continue;
+        int to[2];
+        assert_int_equal(pipe(to), 0);
+        pid_t pid = fork();
+        if (pid == 0) {
+            dup2(to[1], 2);
+            signal(SIGABRT, SIG_DFL);
+            Err err = {0};
+            Arena *arena = arena_new();
+            Graph *g = graph_new(arena, &err, "order");
+            graph_output(g, "y", g_const(g, type_make(DAV_F32, 0, NULL), 1));
+            PassCx cx = {.arena = arena, .err = &err};
+            pass_run(&cx, &pass_info[i], 1, g);
+            _exit(0);
+        }
+        close(to[1]);
+        char said[2000] = "";
+        for (ssize_t len = 0, k; (k = read(to[0], said + len, sizeof said - 1 - (size_t)len)) > 0; len += k)
+            said[len + k] = 0;
+        close(to[0]);
+        int status = 0;
+        assert_int_equal(waitpid(pid, &status, 0), pid);
+        assert_false(WIFEXITED(status) && WEXITSTATUS(status) == 0);
+        assert_non_null(strstr(said, pass_info[i].name));
+        assert_non_null(strstr(said, "stands too early"));
+        refused++;
+    }
+    assert_true(refused >= 8);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {cmocka_unit_test(test_golden),        cmocka_unit_test(test_random_graphs),
                                        cmocka_unit_test(test_networks),      cmocka_unit_test(test_no_transposes),
                                        cmocka_unit_test(test_memory_budget), cmocka_unit_test(test_compiled),
-                                       cmocka_unit_test(test_runner)};
+                                       cmocka_unit_test(runner_refuses_a_wrong_order),
+        cmocka_unit_test(test_runner)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

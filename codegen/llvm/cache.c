@@ -25,9 +25,12 @@ void cache_key(Buf *key, const CpuTarget *t, uint64_t kernel_hash)
                t->features, CODEGEN_SOURCES, jit_llvm_version());
 }
 
-static void path_of(Buf *path, const char *dir, const char *key)
+enum { PATH_BYTES = 4096 };
+
+static bool path_of(char path[PATH_BYTES], const char *dir, const char *key)
 {
-    buf_printf(path, "%s/%016" PRIx64 ".o", dir, hash_bytes(key, strlen(key), 7));
+    int n = snprintf(path, PATH_BYTES, "%s/%016" PRIx64 ".o", dir, hash_bytes(key, strlen(key), 7));
+    return n > 0 && n < PATH_BYTES;
 }
 
 static uint64_t checksum(const char *key, uint64_t key_len, const char *object, uint64_t object_len)
@@ -54,41 +57,46 @@ static const char *check(const char *data, size_t len, const char *key, Buf *obj
     return NULL;
 }
 
+typedef struct Read { const char *path, *key, *miss; Buf *object; char *data; } Read;
+
+static bool read_object(void *arg)
+{
+    Read *r = arg;
+    Err err = {0};
+    size_t len = 0;
+    r->miss = !file_exists(r->path)                                    ? "new kernel"
+              : !file_read(&err, r->path, MAX_OBJECT, &r->data, &len) ? "unreadable file"
+                                                                       : check(r->data, len, r->key, r->object);
+    return true;
+}
+
 const char *cache_read(const char *dir, const char *key, Buf *object)
 {
-    if (!dir)
+    char path[PATH_BYTES];
+    if (!dir || !path_of(path, dir, key))
         return "no cache folder";
-    Buf path = {0};
-    path_of(&path, dir, key);
     Err err = {0};
-    char *data = NULL;
-    size_t len = 0;
-    const char *miss;
-    if (!file_exists(path.at))
-        miss = "new kernel";
-    else if (!file_read(&err, path.at, MAX_OBJECT, &data, &len))
-        miss = "unreadable file";
-    else
-        miss = check(data, len, key, object);
-    mem_free(data);
-    buf_free(&path);
-    return miss;
+    Read r = {.path = path, .key = key, .object = object};
+    if (!mem_protect(&err, read_object, &r))
+        r.miss = "no memory to read it";
+    mem_free(r.data);
+    return r.miss;
 }
 
 /* Not base's file_write: that one waits for the disk, and what a crash damages here is found by the checksum. */
-static bool write_whole(const char *path, const Buf *file)
+static bool write_whole(const char *path, const Header *h, const char *key, const Buf *object)
 {
     static atomic_int serial;
-    Buf tmp = {0};
-    buf_printf(&tmp, "%s.%ld.%d", path, (long)getpid(), atomic_fetch_add(&serial, 1));
-    FILE *f = fopen(tmp.at, "wb");
-    bool ok = f && fwrite(file->at, 1, file->len, f) == file->len;
+    char tmp[PATH_BYTES + 64];
+    snprintf(tmp, sizeof tmp, "%s.%ld.%d", path, (long)getpid(), atomic_fetch_add(&serial, 1));
+    FILE *f = fopen(tmp, "wb");
+    bool ok = f && fwrite(h, sizeof *h, 1, f) == 1 && fwrite(key, 1, h->key_len, f) == h->key_len &&
+              fwrite(object->at, 1, object->len, f) == object->len;
     if (f && fclose(f) != 0)
         ok = false;
-    ok = ok && rename(tmp.at, path) == 0;
+    ok = ok && rename(tmp, path) == 0;
     if (f && !ok)
-        unlink(tmp.at);
-    buf_free(&tmp);
+        unlink(tmp);
     return ok;
 }
 
@@ -97,6 +105,7 @@ enum { TRIM_EVERY = 64 }; /* writes */
 static const int64_t max_folder_bytes = INT64_C(512) << 20;
 
 typedef struct Entry { int64_t written, bytes; char name[24]; } Entry;
+typedef struct Trim { DIR *dir; Entry *all; int64_t most; } Trim; /* all: vec */
 
 static int by_age(const void *a, const void *b)
 {
@@ -104,51 +113,53 @@ static int by_age(const void *a, const void *b)
     return (x->written > y->written) - (x->written < y->written);
 }
 
-static void trim(const char *dir)
+static bool trim(void *arg)
 {
-    DIR *d = opendir(dir);
-    Entry *all = NULL;
+    Trim *t = arg;
     int64_t total = 0;
-    for (struct dirent *e; d && (e = readdir(d));) {
+    for (struct dirent *e; (e = readdir(t->dir));) {
         struct stat st;
         Entry one = {0};
         size_t len = strlen(e->d_name);
         if (len < 3 || len >= sizeof one.name || strcmp(e->d_name + len - 2, ".o") != 0 ||
-            fstatat(dirfd(d), e->d_name, &st, AT_SYMLINK_NOFOLLOW) != 0)
+            fstatat(dirfd(t->dir), e->d_name, &st, AT_SYMLINK_NOFOLLOW) != 0)
             continue;
         memcpy(one.name, e->d_name, len);
         one.written = st.st_mtime;
         one.bytes = st.st_size;
         total += one.bytes;
-        vec_push(all, one);
+        vec_push(t->all, one);
     }
-    if (total > max_folder_bytes) {
-        qsort(all, vec_len(all), sizeof *all, by_age);
-        for (size_t i = 0; total > max_folder_bytes / 4 * 3 && i < vec_len(all); i++)
-            total -= unlinkat(dirfd(d), all[i].name, 0) == 0 ? all[i].bytes : 0;
-    }
-    vec_free(all);
-    if (d)
-        closedir(d);
+    if (total <= t->most)
+        return true;
+    qsort(t->all, vec_len(t->all), sizeof *t->all, by_age);
+    for (size_t i = 0; total > t->most / 4 * 3 && i < vec_len(t->all); i++)
+        total -= unlinkat(dirfd(t->dir), t->all[i].name, 0) == 0 ? t->all[i].bytes : 0;
+    return true;
+}
+
+void cache_trim(const char *dir, int64_t most)
+{
+    Err err = {0};
+    Trim t = {.dir = opendir(dir), .most = most};
+    if (!t.dir)
+        return;
+    mem_protect(&err, trim, &t); /* no memory: another time */
+    vec_free(t.all);
+    closedir(t.dir);
 }
 
 bool cache_write(const char *dir, const char *key, const Buf *object)
 {
-    if (!dir)
+    char path[PATH_BYTES];
+    if (!dir || !path_of(path, dir, key))
         return false;
     Err err = {0};
-    Buf path = {0}, file = {0};
-    path_of(&path, dir, key);
     Header h = {.key_len = strlen(key), .object_len = object->len};
     memcpy(h.magic, magic, sizeof magic);
     h.checksum = checksum(key, h.key_len, object->at, object->len);
-    buf_add(&file, &h, sizeof h);
-    buf_str(&file, key);
-    buf_add(&file, object->at, object->len);
-    bool ok = file_mkdirs(&err, dir) && write_whole(path.at, &file);
+    bool ok = file_mkdirs(&err, dir) && write_whole(path, &h, key, object);
     if (ok && h.checksum % TRIM_EVERY == 0)
-        trim(dir);
-    buf_free(&file);
-    buf_free(&path);
+        cache_trim(dir, max_folder_bytes);
     return ok;
 }

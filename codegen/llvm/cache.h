@@ -8,3 +8,6 @@ void cache_key(Buf *key, const CpuTarget *target, uint64_t kernel_hash);
 const char *cache_read(const char *dir, const char *key, Buf *object);
 /* Failing to write costs time, not correctness: false is not an error. */
 bool cache_write(const char *dir, const char *key, const Buf *object);
+/* Removes the objects (*.o) that were written longest ago, until three quarters of `most` bytes are left, if there are more
+ * than `most`.  cache_write does it now and then. */
+void cache_trim(const char *dir, int64_t most);

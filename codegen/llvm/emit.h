@@ -138,7 +138,7 @@ LLVMValueRef math_ceil(const Fn *f, LLVMValueRef x);
 
 /* ---- kernel.c ---- */
 /* Adds the kernel to the module as `void symbol(ptr bufs, i64 lo, i64 hi, ptr scratch)`. */
-void emit_kernel(const CpuTarget *target, LLVMContextRef cx, LLVMModuleRef mod, const Graph *k, const char *symbol);
+void emit_kernel(Arena *arena, LLVMBuilderRef b, const CpuTarget *target, LLVMModuleRef mod, const Graph *k, const char *symbol);
 
 /* ---- object.c ---- */
 /* A compile thread's own LLVM: a context and a target machine. */

@@ -16,9 +16,10 @@ typedef struct Loaded { uint64_t hash; KernelCode code; } Loaded;
 
 struct Jit {
     CpuTarget target;
-    char *cache_dir;
     LLVMOrcLLJITRef lljit;
-    Loaded *loaded; /* vec */
+    Loaded *loaded;        /* vec */
+    const char *cache_dir; /* NULL, or the text below */
+    char cache_text[];
 };
 
 static bool llvm_failed(Err *err, LLVMErrorRef e, const char *what)
@@ -60,12 +61,10 @@ Jit *jit_new(Err *err, const CpuTarget *target, const char *cache_dir)
     if (!probe)
         return NULL;
     worker_free(probe);
-    Jit *j = mem_alloc(sizeof *j);
+    Jit *j = mem_alloc(sizeof *j + (cache_dir ? strlen(cache_dir) + 1 : 0));
     j->target = *target;
-    if (cache_dir) {
-        j->cache_dir = mem_alloc(strlen(cache_dir) + 1);
-        strcpy(j->cache_dir, cache_dir);
-    }
+    if (cache_dir)
+        j->cache_dir = strcpy(j->cache_text, cache_dir);
     if (llvm_failed(err, LLVMOrcCreateLLJIT(&j->lljit, NULL), "start its just-in-time linker")) {
         jit_free(j);
         return NULL;
@@ -80,7 +79,6 @@ void jit_free(Jit *j)
     if (j->lljit)
         LLVMConsumeError(LLVMOrcDisposeLLJIT(j->lljit));
     vec_free(j->loaded);
-    mem_free(j->cache_dir);
     mem_free(j);
 }
 
@@ -95,7 +93,7 @@ typedef struct Job {
     uint64_t hash;
     int index; /* in the caller's list */
     char symbol[32];
-    Buf object;
+    Buf key, object; /* the cache's key and what it names */
     KernelCode code;
 } Job;
 
@@ -125,18 +123,16 @@ static bool make_object(Hand *h, Job *job)
 {
     Jit *j = h->q->jit;
     double start = now_ms();
-    Buf key = {0};
-    cache_key(&key, &j->target, job->hash);
-    const char *miss = cache_read(j->cache_dir, key.at, &job->object);
+    cache_key(&job->key, &j->target, job->hash);
+    const char *miss = cache_read(j->cache_dir, job->key.at, &job->object);
     bool ok = true;
     if (miss) {
         if (!h->worker)
             h->worker = worker_new(&h->err, &j->target);
         ok = h->worker && worker_object(h->worker, &h->err, job->kernel, job->symbol, &job->object);
         if (ok)
-            cache_write(j->cache_dir, key.at, &job->object);
+            cache_write(j->cache_dir, job->key.at, &job->object);
     }
-    buf_free(&key);
     job->code.miss_reason = miss;
     job->code.from_cache = !miss;
     job->code.compile_ms = now_ms() - start;
@@ -274,11 +270,26 @@ static void share_code(KernelCode *out, const uint64_t *hash, int n)
     }
 }
 
-static bool compile_all(Jit *j, Err *err, const Graph *const *kernels, int n, int threads, KernelCode *out, Arena *arena)
+typedef struct Compile {
+    Jit *jit;
+    Err *err;
+    const Graph *const *kernels;
+    int n, threads, jobs;
+    KernelCode *out;
+    Arena *arena;
+    Job *job;
+} Compile;
+
+static bool compile_all(void *arg)
 {
-    uint64_t *hash = arena_array(arena, uint64_t, n);
-    Job *job = arena_array(arena, Job, n);
-    int jobs = 0;
+    Compile *c = arg;
+    Jit *j = c->jit;
+    Err *err = c->err;
+    int n = c->n, jobs = 0;
+    const Graph *const *kernels = c->kernels;
+    KernelCode *out = c->out;
+    uint64_t *hash = arena_array(c->arena, uint64_t, n);
+    Job *job = c->job = arena_array(c->arena, Job, n);
     for (int i = 0; i < n; i++) {
         hash[i] = graph_hash(kernels[i]);
         out[i] = (KernelCode){.same_as = -1};
@@ -295,7 +306,8 @@ static bool compile_all(Jit *j, Err *err, const Graph *const *kernels, int n, in
             jobs++;
         }
     }
-    bool ok = jobs == 0 || make_objects(j, err, job, jobs, threads);
+    c->jobs = jobs;
+    bool ok = jobs == 0 || make_objects(j, err, job, jobs, c->threads);
     for (int i = 0; ok && i < jobs; i++)
         ok = link_object(j, err, &job[i]);
     for (int i = 0; ok && i < jobs; i++) {
@@ -303,39 +315,59 @@ static bool compile_all(Jit *j, Err *err, const Graph *const *kernels, int n, in
         job[i].code.same_as = -1;
         out[job[i].index] = job[i].code;
     }
-    for (int i = 0; i < jobs; i++)
-        buf_free(&job[i].object);
     share_code(out, hash, n);
     return ok;
 }
 
 bool jit_compile(Jit *j, Err *err, const Graph *const *kernels, int n, int threads, KernelCode *out)
 {
-    Arena *arena = arena_new();
-    bool ok = compile_all(j, err, kernels, n, threads, out, arena);
-    arena_free(arena);
+    Compile c = {.jit = j, .err = err, .kernels = kernels, .n = n, .threads = threads, .out = out, .arena = arena_new()};
+    bool ok = mem_protect(err, compile_all, &c);
+    for (int i = 0; i < c.jobs; i++) {
+        buf_free(&c.job[i].key);
+        buf_free(&c.job[i].object);
+    }
+    arena_free(c.arena);
     return ok;
 }
 
 /* ---- text, objects for elsewhere ---- */
+typedef struct TextJob {
+    Worker *worker;
+    Err *err;
+    const Graph *kernel;
+    const char *symbol;
+    Buf *ir, *assembly, *object; /* each may be NULL */
+} TextJob;
+
+static bool write_texts(void *arg)
+{
+    TextJob *t = arg;
+    return t->object ? worker_object(t->worker, t->err, t->kernel, t->symbol, t->object)
+                     : worker_text(t->worker, t->err, t->kernel, t->symbol, t->ir, t->assembly);
+}
+
+static bool run_text_job(const CpuTarget *target, TextJob *t)
+{
+    t->worker = worker_new(t->err, target);
+    bool ok = t->worker && mem_protect(t->err, write_texts, t);
+    worker_free(t->worker);
+    return ok;
+}
+
 bool jit_text(const CpuTarget *target, Err *err, const Graph *kernel, Buf *llvm_ir, Buf *assembly, AsmCount *count)
 {
-    Worker *w = worker_new(err, target);
-    if (!w)
-        return false;
     Buf own = {0}, *text = assembly ? assembly : &own;
-    bool ok = worker_text(w, err, kernel, "kernel", llvm_ir, assembly || count ? text : NULL);
+    TextJob t = {.err = err, .kernel = kernel, .symbol = "kernel", .ir = llvm_ir, .assembly = assembly || count ? text : NULL};
+    bool ok = run_text_job(target, &t);
     if (ok && count)
         *count = asm_count(text->at, target);
     buf_free(&own);
-    worker_free(w);
     return ok;
 }
 
 bool jit_object(const CpuTarget *target, Err *err, const Graph *kernel, const char *symbol, Buf *object)
 {
-    Worker *w = worker_new(err, target);
-    bool ok = w && worker_object(w, err, kernel, symbol, object);
-    worker_free(w);
-    return ok;
+    TextJob t = {.err = err, .kernel = kernel, .symbol = symbol, .object = object};
+    return run_text_job(target, &t);
 }

@@ -377,18 +377,18 @@ static void emit_wrapper(Emit *e, const char *symbol, LLVMValueRef body, LLVMTyp
     LLVMBuildRetVoid(f->b);
 }
 
-static Fn fn_of(const CpuTarget *target, LLVMContextRef cx, LLVMModuleRef mod)
+static Fn fn_of(LLVMBuilderRef b, const CpuTarget *target, LLVMModuleRef mod)
 {
-    return (Fn){.target = target, .cx = cx, .mod = mod, .b = LLVMCreateBuilderInContext(cx), .width = 1,
+    LLVMContextRef cx = LLVMGetModuleContext(mod);
+    return (Fn){.target = target, .cx = cx, .mod = mod, .b = b, .width = 1,
                 .i1 = LLVMInt1TypeInContext(cx), .i8 = LLVMInt8TypeInContext(cx), .i16 = LLVMInt16TypeInContext(cx),
                 .i32 = LLVMInt32TypeInContext(cx), .i64 = LLVMInt64TypeInContext(cx), .f32 = LLVMFloatTypeInContext(cx),
                 .f64 = LLVMDoubleTypeInContext(cx), .ptr = LLVMPointerTypeInContext(cx, 0)};
 }
 
-void emit_kernel(const CpuTarget *target, LLVMContextRef cx, LLVMModuleRef mod, const Graph *k, const char *symbol)
+void emit_kernel(Arena *arena, LLVMBuilderRef b, const CpuTarget *target, LLVMModuleRef mod, const Graph *k, const char *symbol)
 {
-    Arena *arena = arena_new();
-    Emit e = {.f = fn_of(target, cx, mod), .k = k, .arena = arena, .chunk = -1};
+    Emit e = {.f = fn_of(b, target, mod), .k = k, .arena = arena, .chunk = -1};
     e.val = arena_array(arena, Lane, k->n);
     e.acc = arena_array(arena, Acc *, k->n);
     e.tile = arena_array(arena, Tile *, k->n);
@@ -409,6 +409,4 @@ void emit_kernel(const CpuTarget *target, LLVMContextRef cx, LLVMModuleRef mod, 
     LLVMSetLinkage(body, LLVMInternalLinkage);
     emit_body(&e, body, buf, nbuf);
     emit_wrapper(&e, symbol, body, type, buf, nbuf);
-    LLVMDisposeBuilder(e.f.b);
-    arena_free(arena);
 }

@@ -7,10 +7,15 @@
 #include <pthread.h>
 #include <string.h>
 
+/* Holds what it is working on, so that worker_free finds it when memory ended in between; the context holds its modules. */
 struct Worker {
     const CpuTarget *target;
     LLVMContextRef cx;
     LLVMTargetMachineRef machine;
+    LLVMBuilderRef builder;
+    Arena *arena;               /* while a kernel is emitted */
+    LLVMMemoryBufferRef memory; /* while code is copied */
+    char *text;                 /* while IR is copied */
 };
 
 /* Chosen by measurement: what scalar offsets, phis and our own redundancies need, and nothing that reorders arithmetic. */
@@ -45,6 +50,7 @@ Worker *worker_new(Err *err, const CpuTarget *target)
     w->cx = LLVMContextCreate();
     w->machine = LLVMCreateTargetMachine(t, target->triple, target->cpu, target->features, LLVMCodeGenLevelDefault,
                                          LLVMRelocPIC, LLVMCodeModelDefault);
+    w->builder = LLVMCreateBuilderInContext(w->cx);
     return w;
 }
 
@@ -52,6 +58,11 @@ void worker_free(Worker *w)
 {
     if (!w)
         return;
+    arena_free(w->arena);
+    if (w->memory)
+        LLVMDisposeMemoryBuffer(w->memory);
+    LLVMDisposeMessage(w->text);
+    LLVMDisposeBuilder(w->builder);
     LLVMDisposeTargetMachine(w->machine);
     LLVMContextDispose(w->cx);
     mem_free(w);
@@ -77,7 +88,10 @@ static LLVMModuleRef module_of(Worker *w, Err *err, const Graph *k, const char *
     LLVMTargetDataRef layout = LLVMCreateTargetDataLayout(w->machine);
     LLVMSetModuleDataLayout(mod, layout);
     LLVMDisposeTargetData(layout);
-    emit_kernel(w->target, w->cx, mod, k, symbol);
+    w->arena = arena_new();
+    emit_kernel(w->arena, w->builder, w->target, mod, k, symbol);
+    arena_free(w->arena);
+    w->arena = NULL;
 #ifndef NDEBUG
     char *why = NULL;
     if (LLVMVerifyModule(mod, LLVMReturnStatusAction, &why))
@@ -93,14 +107,14 @@ static LLVMModuleRef module_of(Worker *w, Err *err, const Graph *k, const char *
 static bool code_of(Worker *w, Err *err, LLVMModuleRef mod, LLVMCodeGenFileType type, Buf *out)
 {
     char *why = NULL;
-    LLVMMemoryBufferRef m = NULL;
-    if (LLVMTargetMachineEmitToMemoryBuffer(w->machine, mod, type, &why, &m)) {
+    if (LLVMTargetMachineEmitToMemoryBuffer(w->machine, mod, type, &why, &w->memory)) {
         err_env(err, "LLVM: %s", why);
         LLVMDisposeMessage(why);
         return false;
     }
-    buf_add(out, LLVMGetBufferStart(m), LLVMGetBufferSize(m));
-    LLVMDisposeMemoryBuffer(m);
+    buf_add(out, LLVMGetBufferStart(w->memory), LLVMGetBufferSize(w->memory));
+    LLVMDisposeMemoryBuffer(w->memory);
+    w->memory = NULL;
     return true;
 }
 
@@ -119,9 +133,10 @@ bool worker_text(Worker *w, Err *err, const Graph *k, const char *symbol, Buf *i
     if (!mod)
         return false;
     if (ir) {
-        char *text = LLVMPrintModuleToString(mod);
-        buf_str(ir, text);
-        LLVMDisposeMessage(text);
+        w->text = LLVMPrintModuleToString(mod);
+        buf_str(ir, w->text);
+        LLVMDisposeMessage(w->text);
+        w->text = NULL;
     }
     if (assembly)
         LLVMSetTargetMachineAsmVerbosity(w->machine, true);
