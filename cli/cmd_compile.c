@@ -117,7 +117,9 @@ static bool run_task(Compile *c, const MaskedSpec *spec, const char *name)
               .context = network ? (const void *)c : spec, .learner = strcmp(name, "learn") == 0 || strcmp(name, "pretrain") == 0};
     if (!t.write || (network && strcmp(name, "forward") != 0))
         return err_user(c->err, "--task %.40s: %s has the tasks %s", name, m->name,
-                        network ? "forward" : regression ? "forward, learn, value" : "forward, step, choose, learn, pretrain, value, guide");
+                        network      ? "forward"
+                        : regression ? "forward, learn, value"
+                                     : "forward, step, choose, learn, pretrain, value, guide");
     if ((strcmp(name, "value") == 0 || strcmp(name, "guide") == 0) && !spec->reward.model)
         return err_user(c->err, "--task %s: which reward? --reward MODEL|DIR|PLUGIN.so", name);
     BuildOptions o = {.compile = {.precision = strcmp(c->dtype, "bf16") == 0 ? DAV_BF16 : DAV_F32, .memory_budget = c->budget_bytes},

@@ -111,7 +111,8 @@ static void list_objectives(List *l)
     list_losses(l);
 }
 
-static void describe_objective(List *l, const char *what, const char *setting, const char *name, const char *doc, const DavKey *table, int n)
+static void describe_objective(List *l, const char *what, const char *setting, const char *name, const char *doc,
+                               const DavKey *table, int n)
 {
     buf_printf(&l->out, "%s (%s): %s\n", name, what, doc ? doc : "");
     if (n)

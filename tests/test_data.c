@@ -1,6 +1,7 @@
 /* Sequence files, folds, statistics.  Expected values of the yeast table: tests/reference/yeast_split.py. */
 #include "runtime/split.h"
 #include "runtime/stats.h"
+#include "support/fixture.h"
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -17,22 +18,7 @@
 #define TEN "ACGTTGCAAC"
 #define EIGHTY TEN TEN TEN TEN TEN TEN TEN TEN
 
-static Arena *arena;
 static char folder[64];
-
-static int set_up(void **state)
-{
-    (void)state;
-    arena = arena_new();
-    return 0;
-}
-
-static int tear_down(void **state)
-{
-    (void)state;
-    arena_free(arena);
-    return 0;
-}
 
 static SeqData *parse(const char *text)
 {
@@ -443,7 +429,7 @@ static void running_out_of_memory_is_an_error(void **state)
     unlink(in);
 }
 
-#define unit(f) cmocka_unit_test_setup_teardown(f, set_up, tear_down)
+#define unit(f) cmocka_unit_test_setup_teardown(f, arena_set_up, arena_tear_down)
 
 int main(void)
 {

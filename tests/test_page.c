@@ -11,6 +11,7 @@
 #include "base/text.h"
 #include "runtime/page.h"
 #include "runtime/page_chart.h"
+#include "support/fixture.h"
 
 typedef struct Fixture { char dir[64]; Err err; char *page; } Fixture;
 
@@ -18,8 +19,7 @@ static int setup(void **state)
 {
     Fixture *f = calloc(1, sizeof *f);
     char samples[100];
-    strcpy(f->dir, "/tmp/dav-page-XXXXXX");
-    assert_non_null(mkdtemp(f->dir));
+    folder_make(f->dir);
     snprintf(samples, sizeof samples, "%s/samples", f->dir);
     assert_true(file_mkdirs(&f->err, samples));
     *state = f;
@@ -29,10 +29,7 @@ static int setup(void **state)
 static int teardown(void **state)
 {
     Fixture *f = *state;
-    char command[100];
-    snprintf(command, sizeof command, "rm -rf %s", f->dir);
-    int ignored = system(command);
-    (void)ignored;
+    folder_remove(f->dir);
     mem_free(f->page);
     free(f);
     return 0;

@@ -13,14 +13,14 @@
 #include "runtime/progress.h"
 #include "runtime/runlog.h"
 #include "runtime/tensorboard.h"
+#include "support/fixture.h"
 
 typedef struct Fixture { char root[64], run[100]; Err err; } Fixture;
 
 static int setup(void **state)
 {
     Fixture *f = calloc(1, sizeof *f);
-    strcpy(f->root, "/tmp/dav-runlog-XXXXXX");
-    assert_non_null(mkdtemp(f->root));
+    folder_make(f->root);
     snprintf(f->run, sizeof f->run, "%s/a/run", f->root);
     *state = f;
     return 0;
@@ -29,10 +29,7 @@ static int setup(void **state)
 static int teardown(void **state)
 {
     Fixture *f = *state;
-    char command[100];
-    snprintf(command, sizeof command, "rm -rf %s", f->root);
-    int ignored = system(command);
-    (void)ignored;
+    folder_remove(f->root);
     free(f);
     return 0;
 }

@@ -4,6 +4,7 @@
 #include "runtime/seqdist.h"
 #include "runtime/seqmetrics.h"
 #include "runtime/seqref.h"
+#include "support/fixture.h"
 #include <edlib.h>
 #include <math.h>
 #include <omp.h>
@@ -15,21 +16,6 @@
 #include <unistd.h>
 #include <cmocka.h>
 
-static Arena *arena;
-
-static int set_up(void **state)
-{
-    (void)state;
-    arena = arena_new();
-    return 0;
-}
-
-static int tear_down(void **state)
-{
-    (void)state;
-    arena_free(arena);
-    return 0;
-}
 
 #define assert_near(a, b, tolerance) \
     do { \
@@ -302,7 +288,7 @@ static void yeast(void **state)
     unlink(path);
 }
 
-#define unit(f) cmocka_unit_test_setup_teardown(f, set_up, tear_down)
+#define unit(f) cmocka_unit_test_setup_teardown(f, arena_set_up, arena_tear_down)
 
 int main(void)
 {

@@ -13,6 +13,7 @@
 #include <cmocka.h>
 
 #include "runtime/state.h"
+#include "support/fixture.h"
 
 typedef struct Fixture { Arena *arena; Err err; char dir[64]; } Fixture;
 
@@ -21,8 +22,7 @@ static int setup(void **state)
     Fixture *f = calloc(1, sizeof *f);
     char path[100];
     f->arena = arena_new();
-    strcpy(f->dir, "/tmp/dav-state-XXXXXX");
-    assert_non_null(mkdtemp(f->dir));
+    folder_make(f->dir);
     snprintf(path, sizeof path, "%s/checkpoints", f->dir);
     assert_true(file_mkdirs(&f->err, path));
     *state = f;
@@ -32,10 +32,7 @@ static int setup(void **state)
 static int teardown(void **state)
 {
     Fixture *f = *state;
-    char command[100];
-    snprintf(command, sizeof command, "rm -rf %s", f->dir);
-    int ignored = system(command);
-    (void)ignored;
+    folder_remove(f->dir);
     arena_free(f->arena);
     free(f);
     return 0;

@@ -1,4 +1,5 @@
 #include "support/command.h"
+#include "support/fixture.h"
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -8,20 +9,20 @@
 #include <string.h>
 #include <sys/wait.h>
 
-static char scratch[] = "/tmp/dav-test-XXXXXX";
+static char scratch[64];
 
 int scratch_open(void **state)
 {
     (void)state;
-    return mkdtemp(scratch) ? 0 : -1;
+    folder_make(scratch);
+    return 0;
 }
 
 int scratch_close(void **state)
 {
     (void)state;
-    char command[100];
-    snprintf(command, sizeof command, "rm -rf '%s'", scratch);
-    return system(command);
+    folder_remove(scratch);
+    return 0;
 }
 
 char *in_scratch(const char *name)
