@@ -89,6 +89,12 @@ static void grad_cos(Sweep *s, Val v, Val ct)
     sweep_give(s, arg(s, v, 0), g_un(s->g, OP_NEG, mul(s, ct, g_un(s->g, OP_SIN, arg(s, v, 0)))));
 }
 
+static void grad_atan(Sweep *s, Val v, Val ct) /* 1 / (1 + x^2) */
+{
+    Val x = arg(s, v, 0);
+    sweep_give(s, x, g_bin(s->g, OP_DIV, ct, plus(s, mul(s, x, x), 1)));
+}
+
 static void grad_tanh(Sweep *s, Val v, Val ct) /* 1 - tanh^2 */
 {
     Val square = mul(s, v, v);

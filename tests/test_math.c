@@ -23,6 +23,7 @@ static const Case cases[] = {
     {OP_EXP, -INFINITY, INFINITY, 2, 2, exp},       {OP_EXPM1, -INFINITY, INFINITY, 2, 3, expm1},
     {OP_LOG, -INFINITY, INFINITY, 2, 2, log},       {OP_LOG1P, -INFINITY, INFINITY, 2, 3, log1p},
     {OP_SIN, -1e5, 1e5, 2, 3, sin},                 {OP_COS, -1e5, 1e5, 2, 3, cos},
+    {OP_ATAN, -INFINITY, INFINITY, 2, 3, atan},
     {OP_TANH, -INFINITY, INFINITY, 2, 4, tanh},     {OP_ERF, -INFINITY, INFINITY, 2, 4, erf},
     {OP_SQRT, -INFINITY, INFINITY, 0.5, 0.5, sqrt}, {OP_RSQRT, -INFINITY, INFINITY, 2, 2, rsqrt_},
     {OP_FLOOR, -INFINITY, INFINITY, 0, 0, floor},   {OP_CEIL, -INFINITY, INFINITY, 0, 0, ceil},

@@ -23,6 +23,7 @@ static LLVMValueRef f_log(const Ew *o) { return math_log(o->f, o->x); }
 static LLVMValueRef f_log1p(const Ew *o) { return math_log1p(o->f, o->x); }
 static LLVMValueRef f_sin(const Ew *o) { return math_sin(o->f, o->x); }
 static LLVMValueRef f_cos(const Ew *o) { return math_cos(o->f, o->x); }
+static LLVMValueRef f_atan(const Ew *o) { return math_atan(o->f, o->x); }
 static LLVMValueRef f_tanh(const Ew *o) { return math_tanh(o->f, o->x); }
 static LLVMValueRef f_erf(const Ew *o) { return math_erf(o->f, o->x); }
 static LLVMValueRef same(const Ew *o) { return o->x; }
@@ -126,8 +127,9 @@ static const struct { EwFn flt, num; bool exact; } ew[OP_COUNT] = {
     [OP_FLOOR] = {f_floor, NULL, true},   [OP_CEIL] = {f_ceil, NULL, true},    [OP_ROUND] = {f_round, NULL, true},
     [OP_SQRT] = {f_sqrt, NULL, false},    [OP_RSQRT] = {f_rsqrt, NULL, false}, [OP_EXP] = {f_exp, NULL, false},
     [OP_EXPM1] = {f_expm1, NULL, false},  [OP_LOG] = {f_log, NULL, false},     [OP_LOG1P] = {f_log1p, NULL, false},
-    [OP_SIN] = {f_sin, NULL, false},      [OP_COS] = {f_cos, NULL, false},     [OP_TANH] = {f_tanh, NULL, false},
-    [OP_ERF] = {f_erf, NULL, false},      [OP_NOT] = {NULL, i_not, true},      [OP_STOP] = {same, same, true},
+    [OP_SIN] = {f_sin, NULL, false},      [OP_COS] = {f_cos, NULL, false},     [OP_ATAN] = {f_atan, NULL, false},
+    [OP_TANH] = {f_tanh, NULL, false},    [OP_ERF] = {f_erf, NULL, false},     [OP_NOT] = {NULL, i_not, true},
+    [OP_STOP] = {same, same, true},
     [OP_ADD] = {f_add, i_add, false},     [OP_SUB] = {f_sub, i_sub, false},    [OP_MUL] = {f_mul, i_mul, false},
     [OP_DIV] = {f_div, i_div, false},     [OP_REM] = {NULL, i_rem, true},      [OP_MAX] = {num_max_, num_max_, true},
     [OP_MIN] = {num_min_, num_min_, true}, [OP_AND] = {NULL, i_and, true},     [OP_OR] = {NULL, i_or, true},

@@ -130,6 +130,7 @@ LLVMValueRef math_log(const Fn *f, LLVMValueRef x);
 LLVMValueRef math_log1p(const Fn *f, LLVMValueRef x);
 LLVMValueRef math_sin(const Fn *f, LLVMValueRef x);
 LLVMValueRef math_cos(const Fn *f, LLVMValueRef x);
+LLVMValueRef math_atan(const Fn *f, LLVMValueRef x);
 LLVMValueRef math_tanh(const Fn *f, LLVMValueRef x);
 LLVMValueRef math_erf(const Fn *f, LLVMValueRef x);
 LLVMValueRef math_round(const Fn *f, LLVMValueRef x); /* to nearest even */

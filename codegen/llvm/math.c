@@ -3,6 +3,7 @@
  *   log, log1p   x = 2^e m, m in [sqrt 1/2, sqrt 2); a polynomial in m - 1; log1p carries what 1 + x lost in rounding
  *   sin, cos     reduced by pi/2 in f64 (three parts of 33 bits: exact products to |x| = 1.6e6; beyond, with an FMA unit, an
  *                absolute error near 1e-16 |x|; nothing better is promised there), polynomials in f32 or f64
+ *   atan         turned by 0, pi/4 or pi/2 so that an odd polynomial on |t| <= tan(pi/8) remains
  *   tanh         odd polynomial below 0.6, 1 - 2 / (exp 2x + 1) above
  *   erf          odd polynomial below 1, 1 - exp(-(x^2 + g(x))) above
  * No table, no branch, no library call; the same code for every width and level. */
@@ -20,15 +21,16 @@ typedef struct Precision {
     double tiny;        /* expm1(x) = x below */
     double tanh_top, erf_top; /* the result is 1 above */
     double smallest;    /* normal number */
-    Poly exp, log, sin, cos, tanh, erf, erfc;
+    double quarter_lo;  /* pi/4 is its nearest float plus this */
+    Poly exp, log, sin, cos, atan, tanh, erf, erfc;
 } Precision;
 
-static const Precision f32_precision = {23, 127, 0x1.8p23, 0x1.63p-1, -2.12194440054690582e-4, -104, 89, -18, 0x1p-25, 10, 4, 0x1p-126,
-                                        POLY(exp_f32), POLY(log_f32), POLY(sin_f32), POLY(cos_f32), POLY(tanh_f32), POLY(erf_f32),
-                                        POLY(erfc_f32)};
+static const Precision f32_precision = {23, 127, 0x1.8p23, 0x1.63p-1, -2.12194440054690582e-4, -104, 89, -18, 0x1p-25, 10, 4,
+                                        0x1p-126, -0x1.777a5cf7p-26, POLY(exp_f32), POLY(log_f32), POLY(sin_f32),
+                                        POLY(cos_f32), POLY(atan_f32), POLY(tanh_f32), POLY(erf_f32), POLY(erfc_f32)};
 static const Precision f64_precision = {52, 1023, 0x1.8p52, 0x1.62e42feep-1, 1.90821492927058770002e-10, -746, 710, -38, 0x1p-54, 20, 6,
-                                        0x1p-1022, POLY(exp_f64), POLY(log_f64), POLY(sin_f64), POLY(cos_f64), POLY(tanh_f64),
-                                        POLY(erf_f64), POLY(erfc_f64)};
+                                        0x1p-1022, 0x1.1a62633145c07p-55, POLY(exp_f64), POLY(log_f64), POLY(sin_f64),
+                                        POLY(cos_f64), POLY(atan_f64), POLY(tanh_f64), POLY(erf_f64), POLY(erfc_f64)};
 
 typedef LLVMValueRef V;
 
@@ -232,7 +234,22 @@ LLVMValueRef math_cos(const Fn *f, LLVMValueRef x)
     return sin_cos(f, x, 1);
 }
 
-/* ---- tanh, erf ---- */
+/* ---- atan, tanh, erf ---- */
+/* atan |x| = turns pi/4 + atan t: t = a below tan(pi/8), (a - 1) / (a + 1) below tan(3 pi/8), -1 / a beyond. */
+LLVMValueRef math_atan(const Fn *f, LLVMValueRef x)
+{
+    const Precision *p = precision(f, x);
+    V a = absolute(f, x), one = num(x, 1);
+    V first = gt(f, a, 0.41421356237309504880), second = gt(f, a, 2.41421356237309504880);
+    V above = ll_select(f, second, num(x, -1), ll_select(f, first, sub(f, a, one), a));
+    V below = ll_select(f, second, a, ll_select(f, first, add(f, a, one), one));
+    V turns = ll_select(f, second, num(x, 2), ll_select(f, first, one, num(x, 0)));
+    V t = LLVMBuildFDiv(f->b, above, below, ""), z = mul(f, t, t);
+    V small = ll_fma(f, mul(f, t, z), horner(f, z, p->atan), mul(f, turns, num(x, p->quarter_lo)));
+    V r = add(f, mul(f, turns, num(x, elem(x) == f->f64 ? 0x1.921fb54442d18p-1 : 0x1.921fb6p-1)), add(f, t, small));
+    return with_sign(f, r, x);
+}
+
 LLVMValueRef math_tanh(const Fn *f, LLVMValueRef x)
 {
     const Precision *p = precision(f, x);

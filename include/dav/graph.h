@@ -82,6 +82,7 @@ DavVal dav_ew_(DavPlace at, const char *op, int n, const DavArg *arg);
 #define dav_log1p(x) DAV_EW1_("log1p", x)
 #define dav_sin(x) DAV_EW1_("sin", x)
 #define dav_cos(x) DAV_EW1_("cos", x)
+#define dav_atan(x) DAV_EW1_("atan", x)
 #define dav_tanh(x) DAV_EW1_("tanh", x)
 #define dav_erf(x) DAV_EW1_("erf", x)
 #define dav_not(x) DAV_EW1_("not", x)

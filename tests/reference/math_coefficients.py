@@ -2,7 +2,7 @@
 
     python3 tests/reference/math_coefficients.py > codegen/llvm/math_coef.h
 """
-from mpmath import mp, mpf, cos, pi, sqrt, exp, log, sin, tanh, erf, erfc, matrix, lu_solve, taylor
+from mpmath import mp, mpf, cos, pi, sqrt, exp, log, sin, atan, tanh, erf, erfc, matrix, lu_solve, taylor
 
 mp.dps = 60
 
@@ -31,6 +31,7 @@ E = by_series(lambda r: (exp(r) - 1 - r) / r ** 2, [1 / fact(i + 2) for i in ran
 L = by_series(lambda f: (log(1 + f) - f + f * f / 2) / f ** 3, [mpf((-1) ** i) / (i + 3) for i in range(40)], 0.01)
 S = by_series(lambda z: (sin(sqrt(z)) / sqrt(z) - 1) / z, [(-1) ** (i + 1) / fact(2 * i + 3) for i in range(20)], 0.01)
 C = by_series(lambda z: (cos(sqrt(z)) - 1 + z / 2) / z ** 2, [(-1) ** i / fact(2 * i + 4) for i in range(20)], 0.01)
+A = by_series(lambda z: (atan(sqrt(z)) / sqrt(z) - 1) / z, [mpf((-1) ** (i + 1)) / (2 * i + 3) for i in range(40)], 0.01)
 tanh_odd = taylor(tanh, 0, 60)[3::2]
 T = by_series(lambda z: (tanh(sqrt(z)) / sqrt(z) - 1) / z, tanh_odd, 0.01)
 erf_even = [2 / sqrt(pi) * (-1) ** i / (fact(i) * (2 * i + 1)) for i in range(30)]
@@ -42,6 +43,7 @@ table = [
     ("log", L, -0.2929, 0.4143, 8, 22, "(log(1 + f) - f + f^2 / 2) / f^3"),
     ("sin", S, 0, 0.6170, 2, 6, "(sin(sqrt z) / sqrt z - 1) / z"),
     ("cos", C, 0, 0.6170, 2, 6, "(cos(sqrt z) - 1 + z / 2) / z^2"),
+    ("atan", A, 0, 0.1716, 4, 12, "(atan(sqrt z) / sqrt z - 1) / z"),
     ("tanh", T, 0, 0.3601, 4, 11, "(tanh(sqrt z) / sqrt z - 1) / z"),
     ("erf", R, 0, 1.0001, 6, 15, "erf(sqrt z) / sqrt z - 1"),
     ("erfc", G, 1, (4.01, 6.01), 8, 28, "-log(erfc(t)) - t^2"),

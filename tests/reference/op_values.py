@@ -74,8 +74,8 @@ def elementwise():
     unary = {"neg": (np.negative, -3, 3), "abs": (np.abs, -3, 3), "sign": (np.sign, -3, 3), "floor": (np.floor, -3, 3),
              "ceil": (np.ceil, -3, 3), "round": (half_even, -3, 3), "sqrt": (np.sqrt, 0.1, 4),
              "rsqrt": (lambda x: 1 / np.sqrt(x), 0.1, 4), "exp": (np.exp, -4, 4), "expm1": (np.expm1, -3, 3), "log": (np.log, 0.1, 5),
-             "log1p": (np.log1p, -0.9, 4), "sin": (np.sin, -6, 6), "cos": (np.cos, -6, 6), "tanh": (np.tanh, -4, 4),
-             "erf": (erf, -3, 3), "stop": (lambda x: x, -3, 3)}
+             "log1p": (np.log1p, -0.9, 4), "sin": (np.sin, -6, 6), "cos": (np.cos, -6, 6), "atan": (np.arctan, -4, 4),
+             "tanh": (np.tanh, -4, 4), "erf": (erf, -3, 3), "stop": (lambda x: x, -3, 3)}
     with np.errstate(all="ignore"):
         for op, (f, lo, hi) in unary.items():
             x = f32(lo, hi, 3, 7)

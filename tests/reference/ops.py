@@ -107,7 +107,8 @@ UNARY = {
     "ceil": (np.ceil, -3, 3), "round": (np.round, -3, 3), "sqrt": (np.sqrt, 0.1, 4),
     "rsqrt": (lambda x: 1 / np.sqrt(x), 0.1, 4), "exp": (np.exp, -4, 4), "expm1": (np.expm1, -3, 3),
     "log": (np.log, 0.1, 5), "log1p": (np.log1p, -0.9, 4), "sin": (np.sin, -6, 6), "cos": (np.cos, -6, 6),
-    "tanh": (np.tanh, -4, 4), "erf": (lambda x: torch.erf(torch.tensor(x)).numpy(), -3, 3), "stop": (lambda x: x, -3, 3),
+    "atan": (np.arctan, -4, 4), "tanh": (np.tanh, -4, 4),
+    "erf": (lambda x: torch.erf(torch.tensor(x)).numpy(), -3, 3), "stop": (lambda x: x, -3, 3),
 }
 
 
