@@ -17,5 +17,6 @@ bool reshape_is_unit(const Graph *g, Val v);
 unsigned reduced_axes(const Graph *g, Val v);
 
 bool pass_pack(PassCx *cx, const Graph *in, Graph *out);
+bool pass_hoist(PassCx *cx, const Graph *in, Graph *out);
 bool pass_split(PassCx *cx, const Graph *in, Graph *out);
 bool pass_fuse(PassCx *cx, const Graph *in, Graph *out);

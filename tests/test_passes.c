@@ -284,6 +284,39 @@ static void test_networks(void **state)
     }
 }
 
+/* Copies of the weight in another order, made inside of loops. */
+static int transposes_in_loops(const Graph *g, bool inside)
+{
+    int n = 0;
+    for (Val v = 1; v < g->n; v++) {
+        n += inside && node_of(g, v)->op == OP_TRANSPOSE;
+        if (node_of(g, v)->op == OP_LOOP)
+            n += transposes_in_loops(attr_graph(node_of(g, v), A_GRAPH), true);
+    }
+    return n;
+}
+
+static void weights_are_packed_outside_of_loops(void **state)
+{
+    (void)state;
+    int found[2];
+    for (int hoisted = 0; hoisted < 2; hoisted++) {
+        Arena *arena = arena_new();
+        Err err = {0};
+        CompileOptions options = {0};
+        PassCx cx = {.arena = arena, .err = &err, .options = &options};
+        const Graph *g = passes_run(&cx, trained(arena, &err, recurrent, 2), hoisted ? "hoist" : "pack");
+        if (!g)
+            fail_msg("%s", err.text);
+        found[hoisted] = transposes_in_loops(g, false);
+        vec_free(cx.times);
+        arena_free(arena);
+    }
+    print_message("transposes inside of loops: %d before, %d after\n", found[0], found[1]);
+    assert_true(found[0] > 0);
+    assert_true(found[1] < found[0]);
+}
+
 /* The same networks by the whole pipeline and compiled code; bf16 only has to come near. */
 static void test_compiled(void **state)
 {
@@ -496,10 +529,16 @@ static void runner_refuses_a_wrong_order(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_golden),        cmocka_unit_test(test_random_graphs),
-                                       cmocka_unit_test(test_networks),      cmocka_unit_test(test_no_transposes),
-                                       cmocka_unit_test(test_memory_budget), cmocka_unit_test(test_compiled),
-                                       cmocka_unit_test(runner_refuses_a_wrong_order),
-        cmocka_unit_test(test_runner)};
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_golden),
+        cmocka_unit_test(test_random_graphs),
+        cmocka_unit_test(test_networks),
+        cmocka_unit_test(test_no_transposes),
+        cmocka_unit_test(weights_are_packed_outside_of_loops),
+        cmocka_unit_test(test_memory_budget),
+        cmocka_unit_test(test_compiled),
+        cmocka_unit_test(runner_refuses_a_wrong_order),
+        cmocka_unit_test(test_runner),
+    };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
