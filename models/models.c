@@ -2,7 +2,7 @@
 #include "builtin.h"
 
 static const DavModel *const models[] = {&model_dna_conv, &model_seq_cnn, &model_tiny_denoiser, &model_mpra_dragonn,
-                                         &model_aesthetic_mlp};
+                                         &model_aesthetic_mlp, &model_seq_transformer};
 static const DavSearch *const searches[] = {&dav_search_dav};
 static const DavLoss *const losses[] = {&dav_loss_dav, &dav_loss_released, &dav_loss_released_weight};
 

@@ -303,8 +303,9 @@ static int remove_scratch(void **state)
 int main(void)
 {
     static const char *const cases[] = {
-        "dnaconv-tiny",      "dnaconv-forward", "dnaconv-relaxed", "dnaconv-odd",      "dnaconv-mixed-dtypes",
-        "dnaconv-true-size", "mpra-random",     "mpra-real",       "aesthetic-random", "aesthetic-real",
+        "dnaconv-tiny",         "dnaconv-forward",   "dnaconv-relaxed",  "dnaconv-odd",         "dnaconv-mixed-dtypes",
+        "dnaconv-true-size",    "mpra-random",       "mpra-real",        "aesthetic-random",    "aesthetic-real",
+        "transformer-tiny",     "transformer-relaxed",
     };
     enum { CASES = sizeof cases / sizeof *cases, MISTAKES = sizeof mistakes / sizeof *mistakes };
     struct CMUnitTest tests[CASES + MISTAKES] = {0};

@@ -172,6 +172,7 @@ static void settings_at_their_limits_build_or_say_why(void **state)
         {"SeqCNN", "{\"channels\": [], \"kernels\": [], \"pool\": []}", "one of each for each block"},
         {"SeqCNN", "{\"length\": 4, \"pool\": [64, 1, 1]}", "does not fit axis"},
         {"SeqCNN", "{\"activation\": \"rleu\"}", "relu"},
+        {"SeqTransformer", "{\"width\": 18, \"heads\": 4}", "nearest above: 24"},
         {"TinyDenoiser", "{\"alphabet_size\": 64, \"length\": 64, \"hidden_dim\": 1024}", NULL},
     };
     (void)state;
@@ -186,7 +187,7 @@ static void settings_at_their_limits_build_or_say_why(void **state)
 
 static void memory_may_run_out_at_any_point(void **state)
 {
-    static const char *const names[] = {"DNAConv", "SeqCNN", "TinyDenoiser", "MPRADragoNN", "AestheticMLP"};
+    static const char *const names[] = {"DNAConv", "SeqCNN", "TinyDenoiser", "MPRADragoNN", "AestheticMLP", "SeqTransformer"};
     (void)state;
     for (int m = 0; m < 5; m++) {
         Registry *r = registry_new();

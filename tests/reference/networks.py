@@ -96,6 +96,62 @@ def aesthetic_tensors(config):
     return out
 
 
+def waves(phase, count):
+    """cos and sin of phase times `count` frequencies from 1 down to 1/10000."""
+    angle = phase[..., None] * torch.exp(torch.arange(count, dtype=phase.dtype) * (-math.log(10000) / count))
+    return torch.cos(angle), torch.sin(angle)
+
+
+def seq_transformer(config, p, seq, t):
+    """Masked sequence denoiser: seq [B,L] ids or [B,L,V] relaxed one-hot, t [B] -> logits [B,L,V]."""
+    width, heads = config["width"], config["heads"]
+    linear = lambda name, x: F.linear(x, p[name + ".weight"], p[name + ".bias"])
+    norm = lambda name, x: F.layer_norm(x, (width,), p[name + ".weight"], p[name + ".bias"])
+    onehot = F.one_hot(seq, config["alphabet_size"]).to(t.dtype) if seq.ndim == 2 else seq
+    time = linear("time.2", F.silu(linear("time.0", torch.cat(waves(10 * t, width // 2), dim=-1))))
+    x = linear("embed", onehot) + time[:, None]
+    place = waves(torch.arange(x.shape[1], dtype=t.dtype), width // heads // 2)
+    turn = torch.complex(*place)  # [L, D/2]: a pair of channels is a complex number that its position turns
+
+    def rotate(z):
+        z = torch.complex(*z.chunk(2, dim=-1)) * turn
+        return torch.cat([z.real, z.imag], dim=-1)
+
+    for i in range(config["layers"]):
+        h = norm(f"layers.{i}.norm1", x)
+        q, k, v = (linear(f"layers.{i}.{part}", h).unflatten(-1, (heads, -1)).transpose(1, 2) for part in ("query", "key", "value"))
+        y = F.scaled_dot_product_attention(rotate(q), rotate(k), v).transpose(1, 2).flatten(2)
+        x = x + linear(f"layers.{i}.out", y)
+        x = x + linear(f"layers.{i}.down", F.gelu(linear(f"layers.{i}.up", norm(f"layers.{i}.norm2", x))))
+    return {"logits": linear("head", norm("norm", x))}
+
+
+def transformer_tensors(config):
+    w, v, wide = config["width"], config["alphabet_size"], config["width"] * config.get("expansion", 4)
+    out = {}
+
+    def linear(name, rows, columns):
+        scale = 2.0 ** round(-0.5 * math.log2(columns))
+        out[name + ".weight"], out[name + ".bias"] = ((rows, columns), 0, scale, True), ((rows,), 0, scale, True)
+
+    def norm(name):
+        out[name + ".weight"], out[name + ".bias"] = ((w,), 1, 0.25, True), ((w,), 0, 0.25, True)
+
+    linear("time.0", w, w)
+    linear("time.2", w, w)
+    linear("embed", w, v)
+    for i in range(config["layers"]):
+        norm(f"layers.{i}.norm1")
+        for part in ("query", "key", "value", "out"):
+            linear(f"layers.{i}.{part}", w, w)
+        norm(f"layers.{i}.norm2")
+        linear(f"layers.{i}.up", wide, w)
+        linear(f"layers.{i}.down", w, wide)
+    norm("norm")
+    linear("head", v, w)
+    return out
+
+
 # class name -> forward, tensors, tensors that have no gradient
 NETWORKS = {"DNAConv": (dna_conv, dna_tensors), "MPRADragoNN": (mpra_dragonn, mpra_tensors),
-            "AestheticMLP": (aesthetic_mlp, aesthetic_tensors)}
+            "AestheticMLP": (aesthetic_mlp, aesthetic_tensors), "SeqTransformer": (seq_transformer, transformer_tensors)}
