@@ -1,8 +1,9 @@
 /* SeqTransformer: a bidirectional transformer that fills masked symbols, of any length.
  *
- * Symbols and time -> width; then for each layer: attention with rotary positions, feed-forward with GELU, both behind a layer
- * norm and with a residual; at the end a norm and a linear head.  Positions: Su et al., "RoFormer", 2021 (halves of a head's
- * channels are the pairs).  Time: sinusoids of geometrically spaced frequencies, as in Ho et al., "DDPM", 2020. */
+ * Symbols and time -> width; then for each layer: attention with rotary positions, feed-forward with GELU, both
+ * behind a layer norm and with a residual; at the end a norm and a linear head.  Positions: Su et al., "RoFormer",
+ * 2021 (halves of a head's channels are the pairs).  Time: sinusoids of geometrically spaced frequencies, as in Ho et
+ * al., "DDPM", 2020. */
 #include "builtin.h"
 #include <math.h>
 
@@ -57,8 +58,8 @@ static void forward(DavNet *n, const DavConfig *c, const DavVal *in, DavVal *out
     int64_t symbols = dav_config_int(c, "alphabet_size"), width = dav_config_int(c, "width");
     int64_t heads = dav_config_int(c, "heads"), expansion = dav_config_int(c, "expansion");
     if (width % (2 * heads)) {
-        dav_mistake(n, "SeqTransformer: width is %d, expected a multiple of twice the %d heads (nearest above: %d)", (int)width,
-                    (int)heads, (int)((width / (2 * heads) + 1) * (2 * heads)));
+        dav_mistake(n, "SeqTransformer: width is %d, expected a multiple of twice the %d heads (nearest above: %d)",
+                    (int)width, (int)heads, (int)((width / (2 * heads) + 1) * (2 * heads)));
         return;
     }
     DavVal onehot = dav_rank(in[0]) == 3 ? in[0] : dav_one_hot(in[0], symbols, DAV_F32);
@@ -78,7 +79,8 @@ static void forward(DavNet *n, const DavConfig *c, const DavVal *in, DavVal *out
 const DavModel model_seq_transformer =
     DAV_MODEL(.kind = DAV_DENOISER, .name = "SeqTransformer",
               .doc = "masked sequence denoiser: bidirectional transformer with rotary positions", DAV_KEYS(keys),
-              .input = {{"seq", "i64[B,L] | f32[B,L,alphabet_size]", "alphabet_size", false, "symbols, or a relaxed one-hot"},
+              .input = {{"seq", "i64[B,L] | f32[B,L,alphabet_size]", "alphabet_size", false,
+                         "symbols, or a relaxed one-hot"},
                         {"t", "f32[B]", NULL, false, "sigma, for the time features"}},
               .output = {{"logits", "f32[B,L,alphabet_size]", NULL, false, "of the clean symbol at each position"}},
               .forward = forward);

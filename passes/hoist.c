@@ -1,9 +1,9 @@
 /* hoist: what every iteration of a loop would compute alike is computed once, before it.
  *
- * Stands after pack, so that packed and converted weights leave the loops too (and, made of parameters alone, are kept from run
- * to run), and before split and fuse, which see the loops as they will run.  A backward loop recomputes the forward one's
- * iteration: what both compute from the same operands is one value once it stands outside.  Leaves, broadcasts and windows stay:
- * they cost more to keep than to make.
+ * Stands after pack, so that packed and converted weights leave the loops too (and, made of parameters alone, are kept
+ * from run to run), and before split and fuse, which see the loops as they will run.  A backward loop recomputes the
+ * forward one's iteration: what both compute from the same operands is one value once it stands outside.  Leaves,
+ * broadcasts and windows stay: they cost more to keep than to make.
  *
  *     %4 = loop %1, %2, %3 {...} {                       ->      %4 = exp %3 : f32[2]
  *       %1 = input {name="h"}, %2 = input {name="x"}             %5 = loop %1, %2, %4 {...} {
@@ -137,7 +137,8 @@ static Val hoist_loop(PassCx *cx, const Graph *in, Graph *out, Val v, const Val 
         arg[i] = map[n->arg[i]];
     make_outside(&h, out, arg, arg, &narg);
     graph_at_node(out, in, v);
-    Attr extra[] = {{.name = A_TRIP, .i = attr_i(n, A_TRIP)}, {.name = A_CARRY, .i = carry}, {.name = A_SCAN, .i = scan}};
+    Attr extra[] = {
+        {.name = A_TRIP, .i = attr_i(n, A_TRIP)}, {.name = A_CARRY, .i = carry}, {.name = A_SCAN, .i = scan}};
     return g_region(out, OP_LOOP, body_without(&h, cx->arena), arg, narg, extra, 3);
 }
 

@@ -354,6 +354,10 @@ static bool needs_quotes(const char *s)
     return s[strspn(s, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789/_.-+")] != 0;
 }
 
+/* Line breaks to YAML, which it would fold: written by name. */
+#define LINE_SEPARATOR "\u2028"
+#define PARAGRAPH_SEPARATOR "\u2029"
+
 static void write_string(Buf *out, const char *s)
 {
     if (!needs_quotes(s)) {
@@ -368,6 +372,10 @@ static void write_string(Buf *out, const char *s)
             buf_printf(out, "\\x%02x", *s);
         else if ((unsigned char)*s == 0xc2 && (unsigned char)s[1] < 0xa0) /* U+0080..U+009F, which YAML refuses */
             buf_printf(out, "\\x%02x", (unsigned char)*++s);
+        else if (strncmp(s, LINE_SEPARATOR, 3) == 0)
+            buf_str(out, "\\L"), s += 2;
+        else if (strncmp(s, PARAGRAPH_SEPARATOR, 3) == 0)
+            buf_str(out, "\\P"), s += 2;
         else
             buf_add(out, s, 1);
     }
