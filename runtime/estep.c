@@ -11,15 +11,19 @@ typedef struct Search {
     Trajectories *out;
     int64_t first, n;    /* global number of row 0 of this group; rows */
     int64_t at;          /* of row 0 in out */
-    States parent;       /* [n] */
+    States parent, next; /* [n] */
     States fresh;        /* room for [n * M] states that must be evaluated */
+    int64_t *slot;       /* [slots] hash table of states: 0 empty, else as `source`, shifted by one */
+    size_t slots;
     int64_t *child;      /* [n, M, L] */
     int64_t *source;     /* [n, M] where a child's evaluation is: < 0: parent ~v, else fresh v */
     float *r, *lp, *lq;  /* [n, M] */
     float *guide;        /* [n, L, V] */
+    float *fresh_guide;  /* [n, L, V] of the states in fresh */
     uint32_t *counter;   /* [n, M, 3] */
     int32_t *choice;     /* [n] */
     float *lognorm, *ess; /* [n] */
+    uint32_t draw_key[2], choice_key[2];
 } Search;
 
 static size_t cells(const Search *w, int64_t per_row)
@@ -30,7 +34,12 @@ static size_t cells(const Search *w, int64_t per_row)
 static void search_open(Search *w)
 {
     int64_t m = w->s->children, l = w->k->length;
+    uint32_t stream = hash_name32(w->s->stream);
+    w->draw_key[0] = w->choice_key[0] = w->s->seed;
+    w->draw_key[1] = stream;
+    w->choice_key[1] = stream ^ hash_name32("choice");
     w->parent = states_new(w->k, w->n);
+    w->next = states_new(w->k, w->n);
     w->fresh = states_new(w->k, w->n * m);
     w->child = mem_alloc(mem_mul(cells(w, m * l), sizeof(int64_t)));
     w->source = mem_alloc(mem_mul(cells(w, m), sizeof(int64_t)));
@@ -38,6 +47,10 @@ static void search_open(Search *w)
     w->lp = mem_alloc(mem_mul(cells(w, m), sizeof(float)));
     w->lq = mem_alloc(mem_mul(cells(w, m), sizeof(float)));
     w->guide = w->s->gradient ? mem_alloc(mem_mul(cells(w, l * w->k->letters), sizeof(float))) : NULL;
+    w->fresh_guide = w->s->gradient ? mem_alloc(mem_mul(cells(w, l * w->k->letters), sizeof(float))) : NULL;
+    for (w->slots = 16; w->slots < 2 * cells(w, m + 1);)
+        w->slots *= 2;
+    w->slot = mem_alloc(mem_mul(w->slots, sizeof *w->slot));
     w->counter = mem_alloc(mem_mul(cells(w, 3 * m), sizeof(uint32_t)));
     w->choice = mem_alloc(mem_mul(cells(w, 1), sizeof(int32_t)));
     w->lognorm = mem_alloc(mem_mul(cells(w, 1), sizeof(float)));
@@ -47,63 +60,53 @@ static void search_open(Search *w)
 static void search_close(Search *w)
 {
     states_free(&w->parent);
+    states_free(&w->next);
     states_free(&w->fresh);
-    void *all[] = {w->child, w->source, w->r, w->lp, w->lq, w->guide, w->counter, w->choice, w->lognorm, w->ess};
+    void *all[] = {w->child, w->source, w->r,      w->lp,      w->lq,  w->guide, w->fresh_guide,
+                   w->slot,  w->counter, w->choice, w->lognorm, w->ess};
     for (size_t i = 0; i < sizeof all / sizeof *all; i++)
         mem_free(all[i]);
 }
 
 /* ---- equal states are evaluated once ---- */
-typedef struct Seen { const Search *w; int64_t *slot; size_t cap; } Seen; /* slot: 0 empty, else as `source`, shifted by one */
-
 static const int64_t *letters_of(const Search *w, int64_t source)
 {
     return source < 0 ? w->parent.x + ~source * w->k->length : w->fresh.x + source * w->k->length;
 }
 
 /* The slot of an equal state, or the empty one where it would go. */
-static int64_t *seen_slot(Seen *s, const int64_t *x)
+static int64_t *slot_of(const Search *w, const int64_t *x)
 {
-    size_t bytes = (size_t)s->w->k->length * sizeof *x, i = (size_t)hash_bytes(x, bytes, 0) & (s->cap - 1);
-    while (s->slot[i] != 0) {
-        int64_t v = s->slot[i] > 0 ? s->slot[i] - 1 : s->slot[i];
-        if (memcmp(letters_of(s->w, v), x, bytes) == 0)
+    size_t bytes = (size_t)w->k->length * sizeof *x, i = (size_t)hash_bytes(x, bytes, 0) & (w->slots - 1);
+    while (w->slot[i] != 0) {
+        int64_t v = w->slot[i] > 0 ? w->slot[i] - 1 : w->slot[i];
+        if (memcmp(letters_of(w, v), x, bytes) == 0)
             break;
-        i = (i + 1) & (s->cap - 1);
+        i = (i + 1) & (w->slots - 1);
     }
-    return &s->slot[i];
-}
-
-static Seen seen_new(const Search *w, int64_t states)
-{
-    Seen s = {.w = w, .cap = 16};
-    while (s.cap < 2 * (size_t)states)
-        s.cap *= 2;
-    s.slot = mem_alloc(mem_mul(s.cap, sizeof *s.slot));
-    return s;
+    return &w->slot[i];
 }
 
 /* Names for every row of x the evaluation it shares, and puts the new states into fresh (fresh.n counts them).  Without time
  * input a state that has not changed keeps its parent's evaluation. */
 static void share_evaluations(Search *w, const int64_t *x, int64_t rows, bool parents_count)
 {
-    Seen seen = seen_new(w, rows + w->n);
     int64_t l = w->k->length;
+    memset(w->slot, 0, w->slots * sizeof *w->slot);
     for (int64_t i = 0; parents_count && i < w->n; i++) {
-        int64_t *slot = seen_slot(&seen, w->parent.x + i * l);
+        int64_t *slot = slot_of(w, w->parent.x + i * l);
         if (*slot == 0)
             *slot = ~i;
     }
     w->fresh.n = 0;
     for (int64_t i = 0; i < rows; i++) {
-        int64_t *slot = seen_slot(&seen, x + i * l);
+        int64_t *slot = slot_of(w, x + i * l);
         if (*slot == 0) {
             memcpy(w->fresh.x + w->fresh.n * l, x + i * l, (size_t)l * sizeof *x);
             *slot = ++w->fresh.n;
         }
         w->source[i] = *slot > 0 ? *slot - 1 : *slot;
     }
-    mem_free(seen.slot);
 }
 
 /* ---- the start: every position masked ---- */
@@ -145,23 +148,35 @@ static void set_counters(Search *w, int step)
         }
 }
 
+/* The reward's gradient at the parents, once for equal ones; the denoiser runs again, its activations were not kept. */
+static bool guide_parents(Search *w, Err *err, int step)
+{
+    Masked *k = w->k;
+    int64_t cell = k->length * k->letters;
+    float sigma = (float)(k->time_input ? masked_sigma(masked_time(k, step)) : 0);
+    share_evaluations(w, w->parent.x, w->n, false);
+    int64_t n = w->fresh.n;
+    RowArg in[] = {{"x", w->fresh.x, ROW_EACH}, {"t", &sigma, ROW_SHARED}}, out[] = {{"g", w->fresh_guide, ROW_EACH}};
+    if (!rows_run(k->guide, err, n, in, k->time_input ? 2 : 1, out, 1))
+        return false;
+    for (int64_t i = 0; i < w->n; i++)
+        memcpy(w->guide + i * cell, w->fresh_guide + w->source[i] * cell, (size_t)cell * sizeof(float));
+    k->count.forwards += n;
+    k->count.vjps += n;
+    k->count.reward_forwards += n;
+    k->count.reward_vjps += n;
+    return true;
+}
+
 static bool propose(Search *w, Err *err, int step, float scale)
 {
     Masked *k = w->k;
     float shares[2] = {(float)masked_share(masked_time(k, step)), (float)masked_share(masked_time(k, step + 1))};
-    uint32_t key[2] = {w->s->seed, hash_name32(w->s->stream)};
-    if (w->guide) {
-        float sigma = (float)(k->time_input ? masked_sigma(masked_time(k, step)) : 0);
-        RowArg in[] = {{"x", w->parent.x, ROW_EACH}, {"t", &sigma, ROW_SHARED}}, out[] = {{"g", w->guide, ROW_EACH}};
-        if (!rows_run(k->guide, err, w->n, in, k->time_input ? 2 : 1, out, 1))
-            return false;
-        k->count.forwards += w->n; /* the activations of the chosen child were not kept */
-        k->count.vjps += w->n;
-        k->count.reward_forwards += w->n;
-        k->count.reward_vjps += w->n;
-    }
-    RowArg in[] = {{"x", w->parent.x, ROW_EACH}, {"logp", w->parent.logp, ROW_EACH}, {"shares", shares, ROW_SHARED}, {"key", key, ROW_SHARED},
-                   {"counter", w->counter, ROW_EACH}, {"scale", &scale, ROW_SHARED}, {"g", w->guide, ROW_EACH}};
+    if (w->guide && !guide_parents(w, err, step))
+        return false;
+    RowArg in[] = {{"x", w->parent.x, ROW_EACH},    {"logp", w->parent.logp, ROW_EACH}, {"shares", shares, ROW_SHARED},
+                   {"key", w->draw_key, ROW_SHARED}, {"counter", w->counter, ROW_EACH}, {"scale", &scale, ROW_SHARED},
+                   {"g", w->guide, ROW_EACH}};
     RowArg out[] = {{"children", w->child, ROW_EACH}, {"lp", w->lp, ROW_EACH}, {"lq", w->lq, ROW_EACH}};
     return rows_run(k->propose, err, w->n, in, w->guide ? 7 : 5, out, 3);
 }
@@ -170,12 +185,11 @@ static bool choose(Search *w, Err *err, float scale)
 {
     for (int64_t i = 0; i < w->n * w->s->children; i++)
         w->r[i] = w->source[i] < 0 ? w->parent.r[~w->source[i]] : w->fresh.r[w->source[i]];
-    uint32_t key[2] = {w->s->seed, hash_name32(w->s->stream) ^ hash_name32("choice")};
     uint32_t *counter = w->counter; /* the first child's row of each trajectory, packed in place */
     for (int64_t i = 0; i < w->n; i++)
         memmove(counter + 3 * i, w->counter + 3 * i * w->s->children, 3 * sizeof *counter);
-    RowArg in[] = {{"r", w->r, ROW_EACH}, {"lp", w->lp, ROW_EACH}, {"lq", w->lq, ROW_EACH}, {"scale", &scale, ROW_SHARED}, {"key", key, ROW_SHARED},
-                   {"counter", counter, ROW_EACH}};
+    RowArg in[] = {{"r", w->r, ROW_EACH},          {"lp", w->lp, ROW_EACH},             {"lq", w->lq, ROW_EACH},
+                   {"scale", &scale, ROW_SHARED}, {"key", w->choice_key, ROW_SHARED}, {"counter", counter, ROW_EACH}};
     RowArg out[] = {{"choice", w->choice, ROW_EACH}, {"lognorm", w->lognorm, ROW_EACH}, {"ess", w->ess, ROW_EACH}};
     return rows_run(w->k->choose, err, w->n, in, 6, out, 3);
 }
@@ -191,7 +205,7 @@ static void advance(Search *w, int step)
 {
     Trajectories *t = w->out;
     int64_t l = w->k->length, m = w->s->children;
-    States next = states_new(w->k, w->n);
+    States next = w->next;
     for (int64_t i = 0; i < w->n; i++) {
         int64_t c = i * m + (w->s->weigh ? w->choice[i] : 0), from = w->source[c];
         memcpy(next.x + i * l, w->child + c * l, (size_t)l * sizeof(int64_t));
@@ -205,7 +219,7 @@ static void advance(Search *w, int step)
             t->ess += w->ess[i];
         }
     }
-    states_free(&w->parent);
+    w->next = w->parent;
     w->parent = next;
 }
 
@@ -292,7 +306,8 @@ Trajectories *search_run(Masked *k, Err *err, const SearchSettings *s, int64_t f
     must(s->children == k->children && (!s->weigh || k->choose) && (!s->gradient || k->guide));
     Trajectories *t = trajectories_new(k, n);
     for (int64_t at = 0; at < n; at += SIDE_BY_SIDE) {
-        Search w = {.k = k, .s = s, .out = t, .first = first + at, .at = at, .n = n - at < SIDE_BY_SIDE ? n - at : SIDE_BY_SIDE};
+        int64_t rows = n - at < SIDE_BY_SIDE ? n - at : SIDE_BY_SIDE;
+        Search w = {.k = k, .s = s, .out = t, .first = first + at, .at = at, .n = rows};
         if (!run_group(&w, err, with_reward)) {
             trajectories_free(t);
             return NULL;
