@@ -190,7 +190,7 @@ static void refuses_impossible_lengths(void **state)
     (void)state;
     const uint64_t lengths[] = {9, UINT64_C(1) << 40, UINT64_C(1) << 63, UINT64_MAX, UINT64_MAX - 7};
     for (size_t k = 0; k < sizeof lengths / sizeof *lengths; k++) {
-        char file[16] = "        {}      ";
+        char file[17] = "        {}      ";
         Err err = {0};
         for (int i = 0; i < 8; i++)
             file[i] = (char)(lengths[k] >> 8 * i);
