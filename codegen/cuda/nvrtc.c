@@ -1,6 +1,7 @@
 /* NVRTC by dlopen, with declarations of our own. */
 #include "codegen/cuda/cuda.h"
 #include <dlfcn.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -38,7 +39,14 @@ static bool find_symbols(Nvrtc *n, Err *err)
     return true;
 }
 
-Nvrtc *nvrtc_open(Err *err)
+static void forget(Nvrtc *n)
+{
+    if (n && n->library)
+        dlclose(n->library);
+    free(n);
+}
+
+static Nvrtc *load(Err *err)
 {
     char path[4096];
     const char *folder = getenv("DAV_CUDA_LIBRARY_PATH");
@@ -53,15 +61,19 @@ Nvrtc *nvrtc_open(Err *err)
         err_env(err, "CUDA: %s of the CUDA 13 toolkit does not load: %s", library, dlerror());
     if (n->library && find_symbols(n, err))
         return n;
-    nvrtc_close(n);
+    forget(n);
     return NULL;
 }
 
-void nvrtc_close(Nvrtc *n)
+const Nvrtc *nvrtc_open(Err *err)
 {
-    if (n && n->library)
-        dlclose(n->library);
-    free(n);
+    static Nvrtc *opened;
+    static pthread_mutex_t opening = PTHREAD_MUTEX_INITIALIZER;
+    pthread_mutex_lock(&opening);
+    if (!opened)
+        opened = load(err);
+    pthread_mutex_unlock(&opening);
+    return opened;
 }
 
 static bool succeeded(const Nvrtc *n, Err *err, int status, const char *what)
@@ -101,7 +113,7 @@ static bool compile(const Nvrtc *n, Err *err, NvrtcProgram p, int sm, Buf *cubin
     return ok;
 }
 
-bool cuda_compile(Nvrtc *n, Err *err, const CudaTarget *t, const char *text, Buf *cubin, Buf *log)
+bool cuda_compile(const Nvrtc *n, Err *err, const CudaTarget *t, const char *text, Buf *cubin, Buf *log)
 {
     NvrtcProgram p = NULL;
     if (!succeeded(n, err, n->nvrtcCreateProgram(&p, text, "kernel.cu", 0, NULL, NULL), "nvrtcCreateProgram"))

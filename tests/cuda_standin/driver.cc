@@ -43,10 +43,11 @@ struct Function { void (*entry)(void **); DavMachine **machine; int nparam; size
 struct Module { void *so; std::vector<Function *> functions; };
 enum { TO_DEVICE, TO_HOST, WITHIN, LAUNCH, FILL };
 
+static long long fail_at;
 static bool fails()
 {
     static const char *at = getenv("DAV_STANDIN_FAIL");
-    return ++ncalls == (at ? atoll(at) : -1);
+    return ++ncalls == (at ? atoll(at) : -1) || ncalls == fail_at;
 }
 #define ENTER()                            \
     std::lock_guard<std::mutex> hold(lock); \
@@ -212,6 +213,8 @@ static int drain(Stream *s)
 /* ---- devices ---- */
 API long long dav_standin_live() { return live; }
 API long long dav_standin_calls() { return ncalls; }
+/* The n-th call from now on fails; 0: none. */
+API int dav_standin_fail_in(long long n) { fail_at = n ? ncalls + n : 0; return OK; }
 API int cuInit(unsigned) { ENTER(); return OK; }
 API int cuDriverGetVersion(int *v) { ENTER(); *v = 13000; return OK; }
 API int cuDeviceGetCount(int *n) { ENTER(); *n = 1; return OK; }

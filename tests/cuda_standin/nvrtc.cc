@@ -47,8 +47,7 @@ static std::string entries(const std::string &text)
     const std::string mark = "DAV_KERNEL(";
     for (size_t at = text.find(mark); at != std::string::npos; at = text.find(mark, at + 1)) {
         size_t close = text.find(')', at), open = text.find('(', close);
-        size_t from = text.find("void", close) + 4;
-        std::string name = text.substr(from, open - from);
+        std::string name = text.substr(close + 1, open - close - 1);
         name = name.substr(name.find_first_not_of(" \n"));
         name = name.substr(0, name.find_last_not_of(" \n") + 1);
         out += "\nextern \"C\" __attribute__((visibility(\"default\"))) void dav_entry_" + name + "(void **p) { dav_call(" + name +
@@ -86,7 +85,8 @@ API int nvrtcCompileProgram(Program *p, int, const char *const *)
     if (!mkdtemp(dir))
         return OUT_OF_MEMORY;
     std::string base = dir, src = base + "/k.cc", obj = base + "/k.so", log = base + "/log";
-    write_all(src, "#include \"" STANDIN_MACHINE "\"\n" + p->text.substr(from) + entries(p->text));
+    std::string rest = p->text.substr(from);
+    write_all(src, "#include \"" STANDIN_MACHINE "\"\n" + rest + entries(rest));
     std::string cmd = STANDIN_CXX " -std=c++17 -O1 -w -march=native -ffp-contract=off -fno-math-errno -shared -fPIC -o " + obj +
                       " " + src + " 2> " + log;
     int status = system(cmd.c_str());
