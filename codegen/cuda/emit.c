@@ -160,13 +160,13 @@ static void bitcast(Emit *e, Val v)
     const Node *n = node_of(e->k, v);
     DavDtype from = dtype_at(e, n->arg[0]), to = (DavDtype)n->dtype;
     bool ff = dav_dtype_is_float(from), tf = dav_dtype_is_float(to);
-    int size = (int)dav_dtype_size(to);
-    if (size == 2)
+    bool wide = dav_dtype_size(to) == 8;
+    if (dav_dtype_size(to) == 2)
         line(e, "float v%d = %s(%s(v%d));", v, widen(to), narrow(from), n->arg[0]);
+    else if (tf && !ff)
+        line(e, "%s v%d = %s((%s)v%d);", value_type(to), v, wide ? "dav_double" : "dav_float", wide ? "u64" : "unsigned", n->arg[0]);
     else
-        line(e, "%s v%d = %s(%s)%s(v%d);", value_type(to), v, tf && !ff ? size == 8 ? "dav_double" : "dav_float" : "",
-             ff && !tf ? value_type(to) : tf && !ff ? size == 8 ? "u64" : "unsigned" : value_type(to),
-             ff && !tf ? "dav_bits" : "", n->arg[0]);
+        line(e, "%s v%d = (%s)%s(v%d);", value_type(to), v, value_type(to), ff && !tf ? "dav_bits" : "", n->arg[0]);
 }
 
 static void load(Emit *e, Val v)
