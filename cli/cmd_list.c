@@ -171,6 +171,7 @@ static void list_passes(List *l)
 static void list_devices(List *l)
 {
     row(l, "cpu", "this machine's processor, by LLVM");
+    row(l, "cuda", "an NVIDIA device, by NVRTC; cuda:N: the N-th");
     row(l, "interp", "the reference interpreter, in f32");
     row(l, "interp64", "the reference interpreter, every float in f64");
 }

@@ -173,7 +173,7 @@ static json_t *cache_reasons(const Program *p)
 static bool dump_manifest(Dump *d)
 {
     const Program *p = d->p;
-    static const char *const device[] = {"cpu", "kernels", "interp", "interp64"};
+    static const char *const device[] = {"cpu", "kernels", "interp", "interp64", "cuda"};
     struct utsname host = {0};
     uname(&host);
     json_t *j =

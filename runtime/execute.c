@@ -30,7 +30,7 @@ static void *place_of(const Program *p, const Frame *f, int b, void *const *in, 
     return NULL;
 }
 
-static void bind(const Program *p, Frame *f, void *const *in, void *const *out, char *arena)
+void frame_bind(const Program *p, Frame *f, void *const *in, void *const *out, char *arena)
 {
     for (int b = 0; b < f->plan->nbuf; b++)
         f->ptr[b] = place_of(p, f, b, in, out, arena);
@@ -69,9 +69,7 @@ static int64_t bytes_of(const Plan *p, int b)
     return p->buf[b].bytes;
 }
 
-/* Where iteration `it` reads and writes: carried values alternate between two places in the working memory, begin at
- * the operands and end at the results; scanned and stacked values move on by a slice. */
-static void bind_iteration(const Program *p, const Frame *f, const PlanStep *s, Frame *body, int64_t it, int64_t trip)
+void frame_bind_iteration(const Program *p, const Frame *f, const PlanStep *s, Frame *body, int64_t it, int64_t trip)
 {
     const Node *n = node_of(f->plan->g, s->node);
     int carry = (int)attr_i(n, A_CARRY), scan = (int)attr_i(n, A_SCAN);
@@ -91,7 +89,7 @@ static void bind_iteration(const Program *p, const Frame *f, const PlanStep *s, 
         else
             body->out[o] = whole + it * (bytes_of(f->plan, b) / trip);
     }
-    bind(p, body, body->in, body->out, work + s->body_at);
+    frame_bind(p, body, body->in, body->out, work + s->body_at);
 }
 
 static void run_steps(Run *r, Frame *f, bool once, int tid, int threads);
@@ -102,7 +100,7 @@ static void run_loop(Run *r, Frame *f, const PlanStep *s, Frame *body, int tid, 
     int64_t trip = attr_i(n, A_TRIP);
     for (int64_t it = 0; it < trip && !r->failed; it++) {
         if (tid == 0)
-            bind_iteration(r->p, f, s, body, it, trip);
+            frame_bind_iteration(r->p, f, s, body, it, trip);
 #pragma omp barrier
         run_steps(r, body, false, tid, threads);
     }
@@ -197,7 +195,7 @@ static void run_steps(Run *r, Frame *f, bool once, int tid, int threads)
 bool program_execute(Program *p, Err *err, void *const *in, void *const *out, int threads, bool once)
 {
     Run r = {.p = p, .err = err};
-    bind(p, p->frame, in, out, p->arena_mem);
+    frame_bind(p, p->frame, in, out, p->arena_mem);
     int n = threads <= 0 || threads > p->max_threads ? p->max_threads : threads;
     if (p->device != DEVICE_CPU)
         n = 1;

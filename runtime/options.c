@@ -12,7 +12,7 @@
 #define COMMON_KEYS                                                                                                    \
     INT("seed", "0", 0, 4294967295.0, "of all random numbers"),                                                        \
     TEXT("precision", "f32", "f32|bf16", "of the networks' products and activations; masters are f32"),                \
-    TEXT("device", "cpu", "cpu|interp", "where programs run"),                                                         \
+    TEXT("device", "cpu", "cpu|cuda|interp", "where programs run"),                                                         \
     INT("threads", "0", 0, 4096, "0: all processors; results do not depend on it"),                                    \
     TEXT("memory_budget", "0", NULL, "bytes for one program's values, such as 2GiB; 0: no bound"),                     \
     FLT("train.learning_rate", "0.0003", 0, 10, "of AdamW"),                                                           \

@@ -1,6 +1,7 @@
 /* From a graph to something that runs: passes, plan, code. */
 #include "runtime/program_impl.h"
 #include "ir/dtype.h"
+#include "runtime/cuda/run.h"
 #include <omp.h>
 #include <stdlib.h>
 #include <string.h>
@@ -72,7 +73,11 @@ static bool take_device(Program *p, Err *err, const char *name)
             p->device = (Device)i;
             return true;
         }
-    return err_user(err, "no device is called '%s' (cpu, interp, interp64)", name);
+    if ((p->cuda_index = cuda_device_index(name)) >= 0) {
+        p->device = DEVICE_CUDA;
+        return true;
+    }
+    return err_user(err, "no device is called '%s' (cpu, cuda, cuda:N, interp, interp64)", name);
 }
 
 /* ---- compilation ---- */
@@ -165,8 +170,15 @@ static bool compile_kernels(Program *p, Err *err, const Graph *g)
         return false;
     p->stats.codegen_ms = 1e3 * program_clock() - start;
     make_literals(p);
-    p->arena_mem = aligned_memory(p, p->plan->arena_bytes);
-    p->kept_mem = aligned_memory(p, p->plan->kept_bytes);
+    if (p->device == DEVICE_CUDA) {
+        start = 1e3 * program_clock();
+        if (!cuda_prepare(p, err, p->cuda_index))
+            return false;
+        p->stats.codegen_ms = 1e3 * program_clock() - start;
+    } else {
+        p->arena_mem = aligned_memory(p, p->plan->arena_bytes);
+        p->kept_mem = aligned_memory(p, p->plan->kept_bytes);
+    }
     plan_meetings(p->plan, p->arena, p->solo, p->inplace);
     frame_make(p);
     if (p->options.dump)
@@ -229,6 +241,7 @@ void program_free(Program *p)
 {
     if (!p)
         return;
+    cuda_release(p);
     if (p->jit)
         jit_free(p->jit);
     for (size_t i = 0; i < vec_len(p->host); i++)
@@ -318,5 +331,10 @@ bool program_run(Program *p, Err *err, void *const *in, void *const *out, uint64
     bool once = !p->once_done || p->version != params_version;
     p->once_done = true;
     p->version = params_version;
+    if (p->device == DEVICE_CUDA) {
+        bool ok = cuda_run(p, err, in, out, once);
+        p->once_done = ok; /* else the device may lack parameters */
+        return ok;
+    }
     return program_execute(p, err, in, out, threads, once);
 }

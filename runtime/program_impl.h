@@ -5,7 +5,7 @@
 #include "passes/plan.h"
 #include "runtime/program.h"
 
-typedef enum { DEVICE_CPU, DEVICE_KERNELS, DEVICE_INTERP, DEVICE_INTERP64 } Device;
+typedef enum { DEVICE_CPU, DEVICE_KERNELS, DEVICE_INTERP, DEVICE_INTERP64, DEVICE_CUDA } Device;
 
 /* Pointers of one plan's buffers; every loop step has a frame of its own for its body. */
 typedef struct Frame {
@@ -45,12 +45,19 @@ struct Program {
     void **thread_scratch;
     int max_threads;
     StepTime *times; /* of the last run, by step; NULL: not taken */
+    struct CudaProgram *cuda; /* runtime/cuda/run.c */
+    int cuda_index;
     uint64_t version;
     bool once_done;
     ProgramStats stats;
 };
 
 void frame_make(Program *p);
+/* Sets where every buffer lies, on the host or on a device: whatever in, out, arena, p->kept_mem and p->literal name. */
+void frame_bind(const Program *p, Frame *f, void *const *in, void *const *out, char *arena);
+/* Where iteration `it` of a loop reads and writes: carried values alternate between two places in the working memory, begin
+ * at the operands and end at the results; scanned and stacked values move on by a slice. */
+void frame_bind_iteration(const Program *p, const Frame *f, const PlanStep *s, Frame *body, int64_t it, int64_t trip);
 double program_clock(void); /* seconds */
 bool program_execute(Program *p, Err *err, void *const *in, void *const *out, int threads, bool once);
 bool host_call(Program *p, Err *err, const char *name, int nin, const Type *in_type, const void *const *in, int nout,

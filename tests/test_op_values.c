@@ -7,6 +7,7 @@
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include <cmocka.h>
@@ -193,6 +194,8 @@ int main(void)
         {"interp", agrees, NULL, NULL, "interp"},
         {"kernels", agrees, NULL, NULL, "kernels"},
         {"cpu", agrees, NULL, NULL, "cpu"},
+        {"cuda", agrees, NULL, NULL, "cuda"},
     };
+    setenv("DAV_CUDA_LIBRARY_PATH", DAV_CUDA_STANDIN, 0);
     return cmocka_run_group_tests(tests, load, unload);
 }

@@ -1,0 +1,36 @@
+/* Kernel IR to CUDA C, and CUDA C to machine code through NVRTC, which is opened when it is first wanted. */
+#pragma once
+#include "base/err.h"
+#include "base/text.h"
+#include "ir/kernel.h"
+
+/* A device as the code generator sees it: makers' data sheets, dense rates without sparsity, per second. */
+typedef struct CudaTarget {
+    const char *name;
+    int sm;                      /* compute capability: 10 major + minor */
+    int shared_bytes, regs, sms; /* shared memory one block may have; registers of a multiprocessor; multiprocessors */
+    int64_t l2_bytes;
+    double bytes_s, f32_s, bf16_s, tf32_s;
+} CudaTarget;
+
+/* By name (t4 a100 a10 rtx4090 h100 h200 b200 rtx5090); an unknown one is a user's error. */
+const CudaTarget *cuda_target(Err *err, const char *name);
+/* The description whose capability is the largest not above sm; NULL below 75. */
+const CudaTarget *cuda_target_of_sm(int sm);
+
+typedef struct CudaLaunch {
+    int threads;         /* of a block */
+    int64_t blocks;      /* 0: the kernel has nothing to do and must not be launched */
+    int shared_bytes;    /* dynamic */
+    int64_t scratch_bytes; /* of device scratch in all, 0: none; else its address is the kernel's last parameter */
+} CudaLaunch;
+
+/* The whole text of one kernel: machine.cu, prelude.cu, extern "C" void symbol(buffers in the order of their index, then scratch).
+ * Deterministic.  False with err set: the kernel asks for what this backend has not (named). */
+bool cuda_source(const CudaTarget *t, Err *err, const Graph *kernel, const char *symbol, Buf *text, CudaLaunch *launch);
+
+typedef struct Nvrtc Nvrtc;
+/* libnvrtc, DAV_CUDA_LIBRARY_PATH first; NULL with err set.  Lives as long as the process. */
+const Nvrtc *nvrtc_open(Err *err);
+/* Text to a cubin for t->sm; log: NVRTC's, with ptxas' registers and spills.  Text that does not compile is our bug and dies. */
+bool cuda_compile(const Nvrtc *nvrtc, Err *err, const CudaTarget *t, const char *text, Buf *cubin, Buf *log);

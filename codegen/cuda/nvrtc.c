@@ -1,0 +1,124 @@
+/* NVRTC by dlopen, with declarations of our own. */
+#include "codegen/cuda/cuda.h"
+#include <dlfcn.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+typedef void *NvrtcProgram;
+enum { NVRTC_COMPILATION = 6 };
+
+#define NVRTC(F)                                                                                                       \
+    F(int, nvrtcCreateProgram, (NvrtcProgram * p, const char *text, const char *name, int headers,                     \
+                                const char *const *header, const char *const *include_name))                           \
+    F(int, nvrtcDestroyProgram, (NvrtcProgram * p))                                                                    \
+    F(int, nvrtcCompileProgram, (NvrtcProgram p, int options, const char *const *option))                              \
+    F(int, nvrtcGetCUBINSize, (NvrtcProgram p, size_t * bytes))                                                        \
+    F(int, nvrtcGetCUBIN, (NvrtcProgram p, char *to))                                                                  \
+    F(int, nvrtcGetProgramLogSize, (NvrtcProgram p, size_t * bytes))                                                   \
+    F(int, nvrtcGetProgramLog, (NvrtcProgram p, char *to))                                                             \
+    F(const char *, nvrtcGetErrorString, (int status))
+
+struct Nvrtc {
+    void *library;
+#define MEMBER(result, name, parameters) result(*name) parameters;
+    NVRTC(MEMBER)
+#undef MEMBER
+};
+
+static const char library[] = "libnvrtc.so.13";
+
+static bool find_symbols(Nvrtc *n, Err *err)
+{
+#define FIND(result, name, parameters)                                                                                 \
+    *(void **)&n->name = dlsym(n->library, #name);                                                                     \
+    if (!n->name)                                                                                                      \
+        return err_env(err, "CUDA: %s has no %s", library, #name);
+    NVRTC(FIND)
+#undef FIND
+    return true;
+}
+
+static void forget(Nvrtc *n)
+{
+    if (n && n->library)
+        dlclose(n->library);
+    free(n);
+}
+
+static Nvrtc *load(Err *err)
+{
+    char path[4096];
+    const char *folder = getenv("DAV_CUDA_LIBRARY_PATH");
+    Nvrtc *n = calloc(1, sizeof *n);
+    if (!n) {
+        err_env(err, "out of memory");
+        return NULL;
+    }
+    snprintf(path, sizeof path, "%s%s%s", folder ? folder : "", folder ? "/" : "", library);
+    n->library = dlopen(path, RTLD_NOW | RTLD_LOCAL);
+    if (!n->library)
+        err_env(err, "CUDA: %s of the CUDA 13 toolkit does not load: %s", library, dlerror());
+    if (n->library && find_symbols(n, err))
+        return n;
+    forget(n);
+    return NULL;
+}
+
+const Nvrtc *nvrtc_open(Err *err)
+{
+    static Nvrtc *opened;
+    static pthread_mutex_t opening = PTHREAD_MUTEX_INITIALIZER;
+    pthread_mutex_lock(&opening);
+    if (!opened)
+        opened = load(err);
+    pthread_mutex_unlock(&opening);
+    return opened;
+}
+
+static bool succeeded(const Nvrtc *n, Err *err, int status, const char *what)
+{
+    return status == 0 || err_env(err, "CUDA: %s: %s", what, n->nvrtcGetErrorString(status));
+}
+
+static void read_log(const Nvrtc *n, NvrtcProgram p, Buf *log)
+{
+    size_t bytes = 0;
+    if (n->nvrtcGetProgramLogSize(p, &bytes) != 0 || bytes < 2)
+        return;
+    char *text = mem_alloc(bytes + 1);
+    if (n->nvrtcGetProgramLog(p, text) == 0)
+        buf_str(log, text);
+    mem_free(text);
+}
+
+static bool compile(const Nvrtc *n, Err *err, NvrtcProgram p, int sm, Buf *cubin, Buf *log)
+{
+    char arch[32];
+    snprintf(arch, sizeof arch, "--gpu-architecture=sm_%d", sm);
+    const char *const option[] = {arch, "--std=c++17", "--fmad=false", "--ptxas-options=-v"};
+    int status = n->nvrtcCompileProgram(p, 4, option);
+    read_log(n, p, log);
+    if (status == NVRTC_COMPILATION)
+        die("NVRTC refuses a kernel:\n%s", log->len ? log->at : "");
+    size_t bytes = 0;
+    if (!succeeded(n, err, status, "nvrtcCompileProgram") ||
+        !succeeded(n, err, n->nvrtcGetCUBINSize(p, &bytes), "nvrtcGetCUBINSize"))
+        return false;
+    char *code = mem_alloc(bytes + 1);
+    bool ok = succeeded(n, err, n->nvrtcGetCUBIN(p, code), "nvrtcGetCUBIN");
+    if (ok)
+        buf_add(cubin, code, bytes);
+    mem_free(code);
+    return ok;
+}
+
+bool cuda_compile(const Nvrtc *n, Err *err, const CudaTarget *t, const char *text, Buf *cubin, Buf *log)
+{
+    NvrtcProgram p = NULL;
+    if (!succeeded(n, err, n->nvrtcCreateProgram(&p, text, "kernel.cu", 0, NULL, NULL), "nvrtcCreateProgram"))
+        return false;
+    bool ok = compile(n, err, p, t->sm, cubin, log);
+    n->nvrtcDestroyProgram(&p);
+    return ok;
+}

@@ -1,0 +1,374 @@
+/* Loading, memory and steps of a Program on a CUDA device. */
+#include "runtime/cuda/run.h"
+#include "codegen/cuda/cuda.h"
+#include "runtime/cuda/driver.h"
+#include <stdlib.h>
+#include <string.h>
+
+enum { ALIGN = 256 };
+
+typedef struct LoadedKernel {
+    CuModule module; /* NULL: equal to an earlier one */
+    CuFunction function;
+    CudaLaunch launch;
+} LoadedKernel;
+
+typedef struct CudaProgram {
+    CudaDevice device;
+    CuStream stream;
+    CuPtr arena, kept, scratch, params, inputs, outputs, literals;
+    char *in_pinned, *out_pinned;
+    int64_t *in_at, *out_at; /* offsets: of params in params, else in inputs; of outputs in outputs, -1: in place */
+    int64_t params_bytes, in_bytes, out_bytes;
+    bool *resident;          /* a parameter that no output overwrites */
+    LoadedKernel *kernel;
+    void **in_ptr, **out_ptr;
+} CudaProgram;
+
+int cuda_device_index(const char *name)
+{
+    int64_t index = 0;
+    if (!name || strncmp(name, "cuda", 4) != 0 || (name[4] && (name[4] != ':' || !text_to_i64(name + 5, &index))))
+        return -1;
+    return index < 0 || index > 1023 ? -1 : (int)index;
+}
+
+static int64_t padded(int64_t bytes)
+{
+    return (bytes + ALIGN - 1) / ALIGN * ALIGN;
+}
+
+static int64_t bytes_of(const Type *t)
+{
+    return type_count(t) * (int64_t)dav_dtype_size(t->dtype);
+}
+
+static void *device_pointer(CuPtr at)
+{
+    return (void *)(uintptr_t)at;
+}
+
+static CuPtr address(const void *p)
+{
+    return (CuPtr)(uintptr_t)p;
+}
+
+/* ---- kernels ---- */
+static bool load_kernel(Program *p, Err *err, const Nvrtc *nvrtc, const CudaTarget *target, int i)
+{
+    CudaProgram *c = p->cuda;
+    const CudaDriver *d = c->device.driver;
+    LoadedKernel *k = &c->kernel[i];
+    Buf text = {0}, cubin = {0}, log = {0};
+    bool ok = cuda_source(target, err, p->plan->kernel[i], "kernel", &text, &k->launch) &&
+              cuda_compile(nvrtc, err, target, text.at, &cubin, &log) &&
+              cuda_ok(d, err, d->cuModuleLoadData(&k->module, cubin.at), "loading a kernel (cuModuleLoadData)") &&
+              cuda_ok(d, err, d->cuModuleGetFunction(&k->function, k->module, "kernel"), "cuModuleGetFunction");
+    if (ok && k->launch.shared_bytes > 48 * 1024)
+        ok = cuda_ok(d, err, d->cuFuncSetAttribute(k->function, CU_FUNC_MAX_DYNAMIC_SHARED, k->launch.shared_bytes),
+                     "shared memory of a kernel (cuFuncSetAttribute)");
+    p->code[i].code_bytes = (int64_t)cubin.len;
+    buf_free(&text);
+    buf_free(&cubin);
+    buf_free(&log);
+    return ok || err_prefix(err, "kernel %d (%s) on %s", i, p->plan->kernel[i]->name, c->device.name);
+}
+
+static bool load_kernels(Program *p, Err *err, const CudaTarget *target)
+{
+    CudaProgram *c = p->cuda;
+    int n = p->plan->nkernel;
+    uint64_t *hash = arena_array(p->arena, uint64_t, n + 1);
+    const Nvrtc *nvrtc = nvrtc_open(err);
+    bool ok = nvrtc != NULL;
+    for (int i = 0; i < n && ok; i++) {
+        int same = 0;
+        hash[i] = graph_hash(p->plan->kernel[i]);
+        while (same < i && hash[same] != hash[i])
+            same++;
+        p->code[i].same_as = same < i ? same : -1;
+        if (same < i) {
+            c->kernel[i] = c->kernel[same];
+            c->kernel[i].module = NULL;
+        } else {
+            ok = load_kernel(p, err, nvrtc, target, i);
+        }
+    }
+    return ok;
+}
+
+/* ---- memory ---- */
+static bool take(const Program *p, Err *err, CuPtr *at, int64_t bytes, const char *what)
+{
+    const CudaDriver *d = p->cuda->device.driver;
+    CuStatus status = bytes ? d->cuMemAlloc_v2(at, (size_t)bytes) : 0;
+    if (status == CU_OUT_OF_MEMORY)
+        return err_env(err, "CUDA: %s (%zu MB) has no room for the %s of '%s', %lld MB; its arena takes %lld MB: a "
+                            "smaller batch or memory_budget helps",
+                       p->cuda->device.name, p->cuda->device.memory >> 20, what, p->stats.name, (long long)bytes >> 20,
+                       (long long)p->plan->arena_bytes >> 20);
+    return cuda_ok(d, err, status, what);
+}
+
+static void lay_out(Program *p)
+{
+    CudaProgram *c = p->cuda;
+    for (int i = 0; i < p->nin; i++)
+        c->resident[i] = p->in[i].param;
+    for (int o = 0; o < p->nout; o++)
+        if (p->inplace[o] >= 0)
+            c->resident[p->inplace[o]] = false;
+    for (int i = 0; i < p->nin; i++) {
+        int64_t *end = c->resident[i] ? &c->params_bytes : &c->in_bytes;
+        c->in_at[i] = *end;
+        *end += padded(bytes_of(&p->in[i].type));
+    }
+    for (int o = 0; o < p->nout; o++) {
+        c->out_at[o] = c->out_bytes;
+        c->out_bytes += padded(bytes_of(&p->out[o].type));
+    }
+}
+
+static bool take_memory(Program *p, Err *err)
+{
+    CudaProgram *c = p->cuda;
+    const CudaDriver *d = c->device.driver;
+    int64_t scratch = 0, literals = 0;
+    for (int i = 0; i < p->plan->nkernel; i++) {
+        int64_t need = c->kernel[i].launch.scratch_bytes;
+        scratch = need > scratch ? need : scratch;
+    }
+    for (int i = 0; i < p->plan->nliteral; i++)
+        literals += padded(node_attr(p->plan->literal[i], A_DATA)->n * 8);
+    if (!take(p, err, &c->arena, p->plan->arena_bytes, "arena") || !take(p, err, &c->kept, p->plan->kept_bytes, "packed weights") ||
+        !take(p, err, &c->scratch, scratch, "scratch") || !take(p, err, &c->literals, literals, "constants") ||
+        !take(p, err, &c->params, c->params_bytes, "parameters") || !take(p, err, &c->inputs, c->in_bytes, "inputs") ||
+        !take(p, err, &c->outputs, c->out_bytes, "outputs"))
+        return false;
+    p->kept_mem = device_pointer(c->kept);
+    return (!c->in_bytes || cuda_ok(d, err, d->cuMemHostAlloc((void **)&c->in_pinned, (size_t)c->in_bytes, 0), "pinned memory")) &&
+           (!c->out_bytes || cuda_ok(d, err, d->cuMemHostAlloc((void **)&c->out_pinned, (size_t)c->out_bytes, 0), "pinned memory"));
+}
+
+/* p->literal holds host memory; from here on it names the device's. */
+static bool send_literals(Program *p, Err *err)
+{
+    CudaProgram *c = p->cuda;
+    const CudaDriver *d = c->device.driver;
+    int64_t at = 0;
+    for (int i = 0; i < p->plan->nliteral; i++) {
+        const Node *n = p->plan->literal[i];
+        int64_t count = node_attr(n, A_DATA)->n;
+        size_t bytes = (size_t)count * dav_dtype_size((DavDtype)n->dtype);
+        CuPtr to = c->literals + (CuPtr)at;
+        if (bytes && !cuda_ok(d, err, d->cuMemcpyHtoDAsync_v2(to, p->literal[i], bytes, c->stream), "copying a constant"))
+            return false;
+        p->literal[i] = device_pointer(to);
+        at += padded(count * 8);
+    }
+    return cuda_ok(d, err, d->cuStreamSynchronize(c->stream), "copying constants");
+}
+
+bool cuda_prepare(Program *p, Err *err, int index)
+{
+    CudaProgram *c = p->cuda = arena_alloc(p->arena, sizeof *c);
+    c->kernel = arena_array(p->arena, LoadedKernel, p->plan->nkernel + 1);
+    c->in_at = arena_array(p->arena, int64_t, p->nin + 1);
+    c->out_at = arena_array(p->arena, int64_t, p->nout + 1);
+    c->resident = arena_array(p->arena, bool, p->nin + 1);
+    c->in_ptr = arena_array(p->arena, void *, p->nin + 1);
+    c->out_ptr = arena_array(p->arena, void *, p->nout + 1);
+    if (!cuda_device_open(&c->device, err, index))
+        return false;
+    const CudaTarget *target = cuda_target_of_sm(c->device.sm);
+    if (!target)
+        return err_env(err, "CUDA: %s is of level sm_%d; sm_75 is the least", c->device.name, c->device.sm);
+    const CudaDriver *d = c->device.driver;
+    lay_out(p);
+    return cuda_ok(d, err, d->cuStreamCreate(&c->stream, CU_STREAM_NON_BLOCKING), "cuStreamCreate") &&
+           load_kernels(p, err, target) && take_memory(p, err) && send_literals(p, err);
+}
+
+void cuda_release(Program *p)
+{
+    CudaProgram *c = p->cuda;
+    const CudaDriver *d = c ? c->device.driver : NULL;
+    if (!d || !c->device.context)
+        return;
+    d->cuCtxSetCurrent(c->device.context);
+    if (c->stream) {
+        d->cuStreamSynchronize(c->stream); /* copies may still go to memory that is freed next */
+        d->cuStreamDestroy_v2(c->stream);
+    }
+    for (int i = 0; i < p->plan->nkernel; i++)
+        if (c->kernel[i].module)
+            d->cuModuleUnload(c->kernel[i].module);
+    const CuPtr memory[] = {c->arena, c->kept, c->scratch, c->literals, c->params, c->inputs, c->outputs};
+    for (size_t i = 0; i < sizeof memory / sizeof *memory; i++)
+        if (memory[i])
+            d->cuMemFree_v2(memory[i]);
+    if (c->in_pinned)
+        d->cuMemFreeHost(c->in_pinned);
+    if (c->out_pinned)
+        d->cuMemFreeHost(c->out_pinned);
+    cuda_device_close(&c->device);
+}
+
+/* ---- steps ---- */
+static bool launch(Program *p, Err *err, const Frame *f, const PlanStep *s)
+{
+    CudaProgram *c = p->cuda;
+    const LoadedKernel *k = &c->kernel[s->kernel];
+    void *arg[s->nbuf + 1], *value[s->nbuf + 1];
+    if (k->launch.blocks == 0)
+        return true;
+    for (int i = 0; i < s->nbuf; i++)
+        value[i] = f->ptr[s->buf[i]];
+    value[s->nbuf] = device_pointer(c->scratch);
+    for (int i = 0; i <= s->nbuf; i++)
+        arg[i] = &value[i];
+    CuStatus status = c->device.driver->cuLaunchKernel(k->function, (unsigned)k->launch.blocks, 1, 1, (unsigned)k->launch.threads, 1,
+                                                       1, (unsigned)k->launch.shared_bytes, c->stream, arg, NULL);
+    return cuda_ok(c->device.driver, err, status, "cuLaunchKernel") ||
+           err_prefix(err, "kernel %d (%s) of '%s'", s->kernel, p->plan->kernel[s->kernel]->name, p->stats.name);
+}
+
+static bool copy(Program *p, Err *err, void *to, const void *from, int64_t bytes)
+{
+    const CudaDriver *d = p->cuda->device.driver;
+    return to == from || bytes == 0 ||
+           cuda_ok(d, err, d->cuMemcpyDtoDAsync_v2(address(to), address(from), (size_t)bytes, p->cuda->stream), "cuMemcpyDtoD");
+}
+
+typedef struct HostCall { Program *p; Err *err; const Frame *f; const PlanStep *s; Arena *arena; } HostCall;
+
+/* Operands come to the host, the result goes back; the host waits for the device here and nowhere else in a run. */
+static bool call_host(void *arg)
+{
+    HostCall *h = arg;
+    Program *p = h->p;
+    const CudaProgram *c = p->cuda;
+    const CudaDriver *d = c->device.driver;
+    const Graph *g = h->f->plan->g;
+    const Node *n = node_of(g, h->s->node);
+    void **in = arena_array(h->arena, void *, n->narg + 1);
+    Type *in_type = arena_array(h->arena, Type, n->narg + 1), out_type = type_of(g, h->s->node);
+    for (int i = 0; i < n->narg; i++) {
+        in_type[i] = type_of(g, n->arg[i]);
+        size_t bytes = (size_t)bytes_of(&in_type[i]);
+        in[i] = arena_alloc(h->arena, bytes + 1);
+        if (bytes && !cuda_ok(d, h->err, d->cuMemcpyDtoHAsync_v2(in[i], address(h->f->ptr[h->s->buf[i]]), bytes, c->stream), "cuMemcpyDtoH"))
+            return false;
+    }
+    size_t bytes = (size_t)bytes_of(&out_type);
+    void *out = arena_alloc(h->arena, bytes + 1);
+    if (!cuda_ok(d, h->err, d->cuStreamSynchronize(c->stream), "waiting for the device before a host function") ||
+        !host_call(p, h->err, attr_s(n, A_NAME), n->narg, in_type, (const void *const *)in, 1, &out_type, &out))
+        return false;
+    CuPtr to = address(h->f->ptr[h->s->buf[n->narg]]);
+    return (!bytes || cuda_ok(d, h->err, d->cuMemcpyHtoDAsync_v2(to, out, bytes, c->stream), "cuMemcpyHtoD")) &&
+           cuda_ok(d, h->err, d->cuStreamSynchronize(c->stream), "copying a host function's result");
+}
+
+static bool run_host(Program *p, Err *err, const Frame *f, const PlanStep *s)
+{
+    HostCall h = {p, err, f, s, arena_new()};
+    bool ok = mem_protect(err, call_host, &h);
+    p->cuda->device.driver->cuStreamSynchronize(p->cuda->stream); /* after a failure: copies into the arena are under way */
+    arena_free(h.arena);
+    return ok;
+}
+
+static bool run_steps(Program *p, Err *err, Frame *f, bool once);
+
+static bool run_loop(Program *p, Err *err, Frame *f, const PlanStep *s, Frame *body)
+{
+    const Node *n = node_of(f->plan->g, s->node);
+    int64_t trip = attr_i(n, A_TRIP);
+    bool ok = true;
+    for (int64_t it = 0; it < trip && ok; it++) {
+        frame_bind_iteration(p, f, s, body, it, trip);
+        ok = run_steps(p, err, body, false);
+    }
+    for (int i = 0; trip == 0 && ok && i < attr_i(n, A_CARRY); i++)
+        ok = copy(p, err, f->ptr[s->buf[n->narg + i]], f->ptr[s->buf[i]], f->plan->buf[s->buf[i]].bytes);
+    return ok;
+}
+
+static bool run_steps(Program *p, Err *err, Frame *f, bool once)
+{
+    bool ok = true;
+    for (int i = 0; i < f->plan->nstep && ok; i++) {
+        const PlanStep *s = &f->plan->step[i];
+        if (s->once != once)
+            continue;
+        switch (s->kind) {
+        case STEP_KERNEL:
+            ok = launch(p, err, f, s);
+            break;
+        case STEP_HOST:
+            ok = run_host(p, err, f, s);
+            break;
+        case STEP_LOOP:
+            ok = run_loop(p, err, f, s, f->inner[i]);
+            break;
+        case STEP_COPY:
+            ok = copy(p, err, f->ptr[s->buf[0]], f->ptr[s->buf[1]], f->plan->buf[s->buf[0]].bytes);
+            break;
+        }
+    }
+    return ok;
+}
+
+/* ---- a run ---- */
+static bool send_inputs(Program *p, Err *err, void *const *in, bool once)
+{
+    CudaProgram *c = p->cuda;
+    const CudaDriver *d = c->device.driver;
+    for (int i = 0; i < p->nin; i++) {
+        size_t bytes = (size_t)bytes_of(&p->in[i].type);
+        CuPtr to = (c->resident[i] ? c->params : c->inputs) + (CuPtr)c->in_at[i];
+        c->in_ptr[i] = device_pointer(to);
+        if (!c->resident[i] && bytes)
+            memcpy(c->in_pinned + c->in_at[i], in[i], bytes);
+        else if (once && bytes && !cuda_ok(d, err, d->cuMemcpyHtoDAsync_v2(to, in[i], bytes, c->stream), "copying a parameter"))
+            return false;
+    }
+    return c->in_bytes == 0 || cuda_ok(d, err, d->cuMemcpyHtoDAsync_v2(c->inputs, c->in_pinned, (size_t)c->in_bytes, c->stream),
+                                       "copying the inputs");
+}
+
+static bool fetch_outputs(Program *p, Err *err, void *const *in, void *const *out)
+{
+    CudaProgram *c = p->cuda;
+    const CudaDriver *d = c->device.driver;
+    for (int o = 0; o < p->nout; o++) /* what lies in the memory of an input joins the others: one copy to the host */
+        if (p->inplace[o] >= 0 && !copy(p, err, device_pointer(c->outputs + (CuPtr)c->out_at[o]), c->out_ptr[o], bytes_of(&p->out[o].type)))
+            return false;
+    if (c->out_bytes && !cuda_ok(d, err, d->cuMemcpyDtoHAsync_v2(c->out_pinned, c->outputs, (size_t)c->out_bytes, c->stream), "copying the outputs"))
+        return false;
+    if (!cuda_ok(d, err, d->cuStreamSynchronize(c->stream), "running") )
+        return err_prefix(err, "'%s' on %s", p->stats.name, c->device.name);
+    for (int o = 0; o < p->nout; o++) {
+        void *to = out[o] || p->inplace[o] < 0 ? out[o] : in[p->inplace[o]];
+        if (to && bytes_of(&p->out[o].type))
+            memcpy(to, c->out_pinned + c->out_at[o], (size_t)bytes_of(&p->out[o].type));
+    }
+    return true;
+}
+
+bool cuda_run(Program *p, Err *err, void *const *in, void *const *out, bool once)
+{
+    CudaProgram *c = p->cuda;
+    const CudaDriver *d = c->device.driver;
+    bool ok = cuda_ok(d, err, d->cuCtxSetCurrent(c->device.context), "cuCtxSetCurrent") && send_inputs(p, err, in, once);
+    for (int o = 0; o < p->nout; o++)
+        c->out_ptr[o] = p->inplace[o] >= 0 ? c->in_ptr[p->inplace[o]] : device_pointer(c->outputs + (CuPtr)c->out_at[o]);
+    if (ok) {
+        frame_bind(p, p->frame, c->in_ptr, c->out_ptr, device_pointer(c->arena));
+        ok = (!once || run_steps(p, err, p->frame, true)) && run_steps(p, err, p->frame, false) && fetch_outputs(p, err, in, out);
+    }
+    if (!ok) /* nothing may still read the caller's memory */
+        d->cuStreamSynchronize(c->stream);
+    return ok;
+}

@@ -1,0 +1,14 @@
+/* A Program on a CUDA device: its kernels loaded, its memory, its steps put on a stream.
+ *
+ * Parameters are copied to the device when params_version changes and stay there; the other inputs go, and the outputs
+ * come back, through pinned memory, with one copy each way a run.  Nothing waits for the device before the end of a run
+ * but a host function. */
+#pragma once
+#include "runtime/program_impl.h"
+
+/* Device index of "cuda" (0) or "cuda:N"; -1: the name is of no CUDA device. */
+int cuda_device_index(const char *name);
+/* Compiles and loads the plan's kernels and takes the device's memory; p->cuda holds them. */
+bool cuda_prepare(Program *p, Err *err, int index);
+bool cuda_run(Program *p, Err *err, void *const *in, void *const *out, bool once);
+void cuda_release(Program *p);

@@ -1,0 +1,373 @@
+/* libcuda's place: one device whose blocks run one after the other, the threads of a block as fibers.
+ *
+ * What is asynchronous happens late: copies and launches wait in their stream until somebody synchronises.  Device memory
+ * is readable only while the device works, and holds poison until written; so does shared memory at a block's start.
+ * Settings of the environment:
+ *   DAV_STANDIN_FAIL=n          the n-th call fails with CUDA_ERROR_UNKNOWN
+ *   DAV_STANDIN_MEMORY=bytes    of the device
+ *   DAV_STANDIN_SHUFFLE=seed    blocks run in an order drawn from it
+ * dav_standin_live counts what was made and not yet destroyed. */
+#define DAV_STANDIN_DRIVER
+#include "machine.h"
+#include <algorithm>
+#include <dlfcn.h>
+#include <map>
+#include <mutex>
+#include <numeric>
+#include <random>
+#include <setjmp.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string>
+#include <sys/mman.h>
+#include <ucontext.h>
+#include <unistd.h>
+#include <vector>
+
+#define API extern "C" __attribute__((visibility("default")))
+typedef unsigned long long Ptr;
+enum { OK = 0, INVALID = 1, NO_MEMORY = 2, INVALID_IMAGE = 200, NOT_FOUND = 500, ILLEGAL = 700, LAUNCH_FAILED = 719, UNKNOWN = 999 };
+
+/* ---- the device's state ---- */
+static const size_t shared_limit = 227 * 1024, region_bytes = (size_t)16 << 30;
+static std::mutex lock;
+static char *region;
+static std::map<size_t, size_t> taken; /* offset -> bytes */
+static size_t used;
+static long long ncalls, live;
+static int lost; /* the status that every call gives after a kernel failed */
+
+struct Work { int kind; Ptr to, from; size_t bytes; struct Function *f; unsigned blocks, threads; size_t shared; std::vector<unsigned long long> args; };
+struct Stream { std::vector<Work> queue; };
+struct Function { void (*entry)(void **); DavMachine **machine; int nparam; size_t shared; };
+struct Module { void *so; std::vector<Function *> functions; };
+enum { TO_DEVICE, TO_HOST, WITHIN, LAUNCH, FILL };
+
+static long long fail_at;
+static bool fails()
+{
+    static const char *at = getenv("DAV_STANDIN_FAIL");
+    return ++ncalls == (at ? atoll(at) : -1) || ncalls == fail_at;
+}
+#define ENTER()                            \
+    std::lock_guard<std::mutex> hold(lock); \
+    if (lost)                              \
+        return lost;                       \
+    if (fails())                           \
+        return UNKNOWN
+
+static void open_memory(bool open)
+{
+    for (auto &t : taken)
+        mprotect(region + t.first, t.second, open ? PROT_READ | PROT_WRITE : PROT_NONE);
+}
+
+/* ---- a block's threads ---- */
+enum { STACK = 256 * 1024 };
+struct Fiber { ucontext_t first; jmp_buf at; bool begun, done; int wait; unsigned mask, passed_block, passed[6]; };
+enum { READY, AT_BLOCK, AT_LANES };
+static Fiber fiber[DAV_MAX_THREADS];
+static char *stacks;
+static jmp_buf scheduler;
+static unsigned current, nthreads;
+static DavMachine machine;
+static Function *running;
+static void **arguments;
+
+static void pause_fiber()
+{
+    if (!_setjmp(fiber[current].at))
+        _longjmp(scheduler, 1);
+}
+
+static void fiber_main()
+{
+    for (;;) {
+        running->entry(arguments);
+        fiber[current].done = true;
+        pause_fiber();
+    }
+}
+
+static int level_of(unsigned mask) { return __builtin_ctz((unsigned)__builtin_popcount(mask)); }
+
+static void sync_block()
+{
+    fiber[current].passed_block++;
+    fiber[current].wait = AT_BLOCK;
+    pause_fiber();
+}
+
+static void sync_lanes(unsigned mask)
+{
+    fiber[current].passed[level_of(mask)]++;
+    fiber[current].wait = AT_LANES;
+    fiber[current].mask = mask;
+    pause_fiber();
+}
+
+static bool may_run(unsigned i)
+{
+    Fiber *f = &fiber[i];
+    if (f->done)
+        return false;
+    for (unsigned o = 0; f->wait == AT_BLOCK && o < nthreads; o++)
+        if (!fiber[o].done && fiber[o].passed_block < f->passed_block)
+            return false;
+    for (unsigned l = 0; f->wait == AT_LANES && l < 32; l++) {
+        Fiber *o = &fiber[(i & ~31u) + l];
+        if (f->mask >> l & 1 && !o->done && o->passed[level_of(f->mask)] < f->passed[level_of(f->mask)])
+            return false;
+    }
+    f->wait = READY;
+    return true;
+}
+
+static void __attribute__((noinline)) resume(unsigned i)
+{
+    current = machine.thread = i;
+    if (_setjmp(scheduler))
+        return;
+    if (fiber[i].begun)
+        _longjmp(fiber[i].at, 1);
+    fiber[i].begun = true;
+    getcontext(&fiber[i].first);
+    fiber[i].first.uc_stack.ss_sp = stacks + (size_t)i * STACK;
+    fiber[i].first.uc_stack.ss_size = STACK;
+    makecontext(&fiber[i].first, fiber_main, 0);
+    setcontext(&fiber[i].first);
+}
+
+static bool run_block()
+{
+    for (unsigned i = 0; i < nthreads; i++) {
+        Fiber *f = &fiber[i];
+        f->done = false;
+        f->wait = READY;
+        f->passed_block = 0;
+        memset(f->passed, 0, sizeof f->passed);
+    }
+    for (unsigned left = nthreads; left;) {
+        bool moved = false;
+        for (unsigned i = 0; i < nthreads; i++)
+            if (may_run(i)) {
+                resume(i);
+                moved = true;
+                left -= fiber[i].done;
+            }
+        if (!moved) {
+            fprintf(stderr, "cuda stand-in: block %u hangs: its threads wait at different barriers\n", machine.block);
+            return false;
+        }
+    }
+    return true;
+}
+
+static bool run_grid(const Work &w)
+{
+    static std::vector<unsigned char> shared(shared_limit + 64);
+    if (!stacks)
+        stacks = (char *)mmap(NULL, (size_t)STACK * DAV_MAX_THREADS, PROT_READ | PROT_WRITE,
+                              MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    std::vector<unsigned long long> args = w.args;
+    std::vector<void *> at;
+    for (auto &a : args)
+        at.push_back(&a);
+    arguments = at.data();
+    running = w.f;
+    *w.f->machine = &machine;
+    machine.shared = shared.data() + (64 - (size_t)shared.data() % 64) % 64;
+    machine.blocks = w.blocks;
+    machine.sync_block = sync_block;
+    machine.sync_lanes = sync_lanes;
+    nthreads = w.threads;
+    std::vector<unsigned> order(w.blocks);
+    std::iota(order.begin(), order.end(), 0u);
+    if (const char *seed = getenv("DAV_STANDIN_SHUFFLE"))
+        std::shuffle(order.begin(), order.end(), std::mt19937((unsigned)atoi(seed)));
+    for (unsigned b : order) {
+        machine.block = b;
+        memset(machine.shared, 0xdb, w.shared);
+        if (!run_block())
+            return false;
+    }
+    return true;
+}
+
+static int drain(Stream *s)
+{
+    open_memory(true);
+    int status = OK;
+    for (Work &w : s->queue)
+        if (w.kind == LAUNCH)
+            status = status || run_grid(w) ? status : LAUNCH_FAILED;
+        else if (w.kind == FILL)
+            memset((void *)w.to, (int)w.from, w.bytes);
+        else
+            memmove((void *)w.to, (void *)w.from, w.bytes);
+    s->queue.clear();
+    open_memory(false);
+    return lost = status;
+}
+
+/* ---- devices ---- */
+API long long dav_standin_live() { return live; }
+API long long dav_standin_calls() { return ncalls; }
+/* The n-th call from now on fails; 0: none. */
+API int dav_standin_fail_in(long long n) { fail_at = n ? ncalls + n : 0; return OK; }
+API int cuInit(unsigned) { ENTER(); return OK; }
+API int cuDriverGetVersion(int *v) { ENTER(); *v = 13000; return OK; }
+API int cuDeviceGetCount(int *n) { ENTER(); *n = 1; return OK; }
+API int cuDeviceGet(int *d, int i) { ENTER(); *d = i; return i == 0 ? OK : 101; }
+API int cuDeviceGetName(char *to, int n, int) { ENTER(); snprintf(to, (size_t)n, "stand-in"); return OK; }
+static size_t memory_limit()
+{
+    const char *m = getenv("DAV_STANDIN_MEMORY");
+    return m ? (size_t)atoll(m) : (size_t)4 << 30;
+}
+API int cuDeviceTotalMem_v2(size_t *n, int) { ENTER(); *n = memory_limit(); return OK; }
+API int cuDeviceGetAttribute(int *v, int which, int)
+{
+    ENTER();
+    *v = which == 75 ? 9 : which == 76 ? 0 : which == 97 ? (int)shared_limit : which == 16 ? 4 : 0;
+    return OK;
+}
+API int cuDevicePrimaryCtxRetain(void **c, int) { ENTER(); *c = &live; live++; return OK; }
+API int cuDevicePrimaryCtxRelease_v2(int) { std::lock_guard<std::mutex> hold(lock); live--; return OK; }
+API int cuCtxSetCurrent(void *) { ENTER(); return OK; }
+
+/* ---- memory ---- */
+API int cuMemAlloc_v2(Ptr *to, size_t bytes)
+{
+    ENTER();
+    if (!region)
+        region = (char *)mmap(NULL, region_bytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    size_t whole = (bytes + 4095) / 4096 * 4096, at = 0;
+    if (!bytes)
+        return INVALID;
+    if (used + whole > memory_limit())
+        return NO_MEMORY;
+    for (auto &t : taken) { /* a page between two allocations is nobody's */
+        if (t.first >= at + whole + 4096)
+            break;
+        at = t.first + t.second + 4096;
+    }
+    taken[at] = whole;
+    used += whole;
+    live++;
+    mprotect(region + at, whole, PROT_READ | PROT_WRITE);
+    memset(region + at, 0xfb, whole); /* as floats: huge and negative */
+    mprotect(region + at, whole, PROT_NONE);
+    *to = (Ptr)(region + at);
+    return OK;
+}
+API int cuMemFree_v2(Ptr p)
+{
+    std::lock_guard<std::mutex> hold(lock);
+    auto t = taken.find((size_t)((char *)p - region));
+    if (t == taken.end())
+        return INVALID;
+    madvise(region + t->first, t->second, MADV_DONTNEED);
+    used -= t->second;
+    taken.erase(t);
+    live--;
+    return OK;
+}
+API int cuMemHostAlloc(void **to, size_t bytes, unsigned)
+{
+    ENTER();
+    if (!(*to = aligned_alloc(4096, (bytes + 4095) / 4096 * 4096)))
+        return NO_MEMORY;
+    live++;
+    return OK;
+}
+API int cuMemFreeHost(void *p) { std::lock_guard<std::mutex> hold(lock); free(p); live--; return OK; }
+
+static int enqueue(Stream *s, int kind, Ptr to, Ptr from, size_t bytes)
+{
+    ENTER();
+    s->queue.push_back(Work{kind, to, from, bytes, NULL, 0, 0, 0, {}});
+    return OK;
+}
+API int cuMemcpyHtoDAsync_v2(Ptr to, const void *from, size_t n, Stream *s) { return enqueue(s, TO_DEVICE, to, (Ptr)from, n); }
+API int cuMemcpyDtoHAsync_v2(void *to, Ptr from, size_t n, Stream *s) { return enqueue(s, TO_HOST, (Ptr)to, from, n); }
+API int cuMemcpyDtoDAsync_v2(Ptr to, Ptr from, size_t n, Stream *s) { return enqueue(s, WITHIN, to, from, n); }
+API int cuMemsetD8Async(Ptr to, unsigned char v, size_t n, Stream *s) { return enqueue(s, FILL, to, v, n); }
+
+/* ---- streams ---- */
+API int cuStreamCreate(Stream **s, unsigned) { ENTER(); *s = new Stream; live++; return OK; }
+API int cuStreamDestroy_v2(Stream *s) { std::lock_guard<std::mutex> hold(lock); delete s; live--; return OK; }
+API int cuStreamSynchronize(Stream *s) { ENTER(); return drain(s); }
+
+/* ---- modules and launches ---- */
+API int cuModuleLoadData(Module **to, const void *image)
+{
+    ENTER();
+    if (memcmp(image, "DAVSTAND", 8) != 0)
+        return INVALID_IMAGE;
+    size_t bytes;
+    memcpy(&bytes, (const char *)image + 8, sizeof bytes);
+    char path[] = "/tmp/dav-standin-XXXXXX";
+    int fd = mkstemp(path);
+    if (fd < 0)
+        return UNKNOWN;
+    bool ok = write(fd, (const char *)image + 16, bytes) == (ssize_t)bytes;
+    close(fd);
+    void *so = ok ? dlopen(path, RTLD_NOW | RTLD_LOCAL) : NULL;
+    unlink(path);
+    if (!so)
+        return INVALID_IMAGE;
+    *to = new Module{so, {}};
+    live++;
+    return OK;
+}
+API int cuModuleUnload(Module *m)
+{
+    std::lock_guard<std::mutex> hold(lock);
+    for (Function *f : m->functions)
+        delete f;
+    dlclose(m->so);
+    delete m;
+    live--;
+    return OK;
+}
+API int cuModuleGetFunction(Function **to, Module *m, const char *name)
+{
+    ENTER();
+    auto entry = (void (*)(void **))dlsym(m->so, ("dav_entry_" + std::string(name)).c_str());
+    auto count = (const int *)dlsym(m->so, ("dav_count_" + std::string(name)).c_str());
+    auto at = (DavMachine **)dlsym(m->so, "dav_machine");
+    if (!entry || !count || !at)
+        return NOT_FOUND;
+    m->functions.push_back(*to = new Function{entry, at, *count, 48 * 1024});
+    return OK;
+}
+API int cuFuncSetAttribute(Function *f, int which, int v)
+{
+    ENTER();
+    if (which != 8 || v > (int)shared_limit)
+        return INVALID;
+    f->shared = (size_t)v;
+    return OK;
+}
+API int cuLaunchKernel(Function *f, unsigned gx, unsigned gy, unsigned gz, unsigned bx, unsigned by, unsigned bz, unsigned shared,
+                       Stream *s, void **params, void **)
+{
+    ENTER();
+    if (!gx || gy != 1 || gz != 1 || !bx || bx > DAV_MAX_THREADS || by != 1 || bz != 1 || shared > f->shared)
+        return INVALID;
+    Work w = {LAUNCH, 0, 0, 0, f, gx, bx, shared, {}};
+    for (int i = 0; i < f->nparam; i++) /* a parameter is a pointer, of 8 bytes; its value is taken now */
+        w.args.push_back(*(unsigned long long *)params[i]);
+    s->queue.push_back(w);
+    return OK;
+}
+
+API int cuGetErrorName(int e, const char **to)
+{
+    *to = e == OK ? "CUDA_SUCCESS" : e == NO_MEMORY ? "CUDA_ERROR_OUT_OF_MEMORY" : e == INVALID ? "CUDA_ERROR_INVALID_VALUE"
+        : e == LAUNCH_FAILED ? "CUDA_ERROR_LAUNCH_FAILED" : e == INVALID_IMAGE ? "CUDA_ERROR_INVALID_IMAGE"
+        : e == NOT_FOUND ? "CUDA_ERROR_NOT_FOUND" : e == ILLEGAL ? "CUDA_ERROR_ILLEGAL_ADDRESS" : "CUDA_ERROR_UNKNOWN";
+    return OK;
+}
+API int cuGetErrorString(int e, const char **to) { return cuGetErrorName(e, to); }

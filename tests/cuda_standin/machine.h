@@ -1,0 +1,93 @@
+/* codegen/cuda/machine.cu for a CPU: the same names, with the meaning that the CUDA C++ and PTX manuals give them.  The
+ * threads of a block are fibers of driver.cc, which runs each until it waits; warps have 32 lanes. */
+#pragma once
+#include <math.h>
+#include <string.h>
+
+enum { DAV_MAX_THREADS = 1024 };
+
+struct DavMachine {
+    unsigned thread, block, blocks;
+    unsigned char *shared;
+    unsigned slot[DAV_MAX_THREADS];    /* what each lane shows the others in a shuffle */
+    unsigned a[DAV_MAX_THREADS][4], b[DAV_MAX_THREADS][2]; /* and in an mma */
+    void (*sync_block)(void);
+    void (*sync_lanes)(unsigned mask);
+};
+
+#ifndef DAV_STANDIN_DRIVER
+extern "C" {
+__attribute__((visibility("default"))) DavMachine *dav_machine;
+}
+
+#define DAV_FN static inline __attribute__((unused))
+#define DAV_MEMBER inline
+#define DAV_KERNEL(threads) extern "C" void
+#define DAV_ENTRY(name)
+
+DAV_FN unsigned dav_thread() { return dav_machine->thread; }
+DAV_FN unsigned dav_block() { return dav_machine->block; }
+DAV_FN unsigned dav_blocks() { return dav_machine->blocks; }
+DAV_FN unsigned char *dav_shared() { return dav_machine->shared; }
+DAV_FN void dav_sync_block() { dav_machine->sync_block(); }
+DAV_FN void dav_sync_lanes(unsigned mask) { dav_machine->sync_lanes(mask); }
+
+DAV_FN unsigned dav_shuffle(unsigned mask, unsigned v, int lane)
+{
+    unsigned me = dav_machine->thread;
+    dav_machine->slot[me] = v;
+    dav_machine->sync_lanes(mask);
+    unsigned got = dav_machine->slot[(me & ~31u) + ((unsigned)lane & 31u)];
+    dav_machine->sync_lanes(mask);
+    return got;
+}
+
+DAV_FN float dav_fma(float x, float y, float z) { return __builtin_fmaf(x, y, z); }
+DAV_FN double dav_fma(double x, double y, double z) { return __builtin_fma(x, y, z); }
+template <class To, class From> DAV_FN To dav_same_bits(From x)
+{
+    To to;
+    static_assert(sizeof to == sizeof x, "sizes differ");
+    memcpy(&to, &x, sizeof to);
+    return to;
+}
+DAV_FN unsigned dav_bits(float x) { return dav_same_bits<unsigned>(x); }
+DAV_FN float dav_float(unsigned x) { return dav_same_bits<float>(x); }
+DAV_FN unsigned long long dav_bits(double x) { return dav_same_bits<unsigned long long>(x); }
+DAV_FN double dav_double(unsigned long long x) { return dav_same_bits<double>(x); }
+
+/* PTX ISA, "Matrix fragments for mma.m16n8k16": with g = lane / 4 and t = lane % 4, register i of A holds row g + 8 (i % 2),
+ * k = 2 t + 8 (i / 2) and the next one; register i of B holds k = 2 t + 8 i and the next one of column g; element e of D is
+ * row g + 8 (e / 2), column 2 t + e % 2. */
+DAV_FN double dav_half_of(unsigned pair, int high) { return (double)dav_float(high ? pair & 0xffff0000u : pair << 16); }
+DAV_FN void dav_mma_bf16(float (&d)[4], const unsigned (&a)[4], const unsigned (&b)[2])
+{
+    DavMachine *m = dav_machine;
+    unsigned me = m->thread, warp = me & ~31u, lane = me & 31u;
+    memcpy(m->a[me], a, sizeof a);
+    memcpy(m->b[me], b, sizeof b);
+    m->sync_lanes(0xffffffffu);
+    for (unsigned e = 0; e < 4; e++) {
+        unsigned row = lane / 4 + e / 2 * 8, col = lane % 4 * 2 + e % 2;
+        double sum = (double)d[e];
+        for (unsigned k = 0; k < 16; k++) {
+            unsigned t = k % 8 / 2, upper = k / 8;
+            unsigned of_a = m->a[warp + row % 8 * 4 + t][upper * 2 + row / 8], of_b = m->b[warp + col * 4 + t][upper];
+            sum += dav_half_of(of_a, (int)k % 2) * dav_half_of(of_b, (int)k % 2);
+        }
+        d[e] = (float)sum;
+    }
+    m->sync_lanes(0xffffffffu);
+}
+
+/* How the driver calls a kernel: from an array of pointers to its parameters. */
+template <int... I> struct DavIndices {};
+template <int N, int... I> struct DavCount : DavCount<N - 1, N - 1, I...> {};
+template <int... I> struct DavCount<0, I...> { typedef DavIndices<I...> All; };
+template <class... A, int... I> DAV_FN void dav_call_at(void (*f)(A...), void **p, DavIndices<I...>) { f(*(A *)p[I]...); }
+template <class... A> DAV_FN void dav_call(void (*f)(A...), void **p)
+{
+    dav_call_at(f, p, typename DavCount<(int)sizeof...(A)>::All());
+}
+template <class... A> constexpr int dav_parameters(void (*)(A...)) { return (int)sizeof...(A); }
+#endif

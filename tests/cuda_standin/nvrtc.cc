@@ -1,0 +1,119 @@
+/* NVRTC's place: compiles the text of a kernel for the host.  What stands before the prelude, the machine's own part, is
+ * replaced by machine.h; all the rest is compiled as it is.  The "cubin" is 8 bytes of mark, 8 of length, a shared object. */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#define API extern "C" __attribute__((visibility("default")))
+
+enum { OK = 0, OUT_OF_MEMORY = 1, INVALID_PROGRAM = 4, COMPILATION = 6 };
+static const char prelude_mark[] = "/* What generated kernels call";
+static int calls, fails_at = -1;
+
+struct Program { std::string text, object, log; };
+
+/* DAV_STANDIN_NVRTC_FAIL=n makes the n-th call fail. */
+static bool fails()
+{
+    if (fails_at < 0)
+        fails_at = getenv("DAV_STANDIN_NVRTC_FAIL") ? atoi(getenv("DAV_STANDIN_NVRTC_FAIL")) : 0;
+    return ++calls == fails_at;
+}
+
+static bool read_all(const std::string &path, std::string *out)
+{
+    FILE *f = fopen(path.c_str(), "rb");
+    if (!f)
+        return false;
+    char part[65536];
+    for (size_t n; (n = fread(part, 1, sizeof part, f)) > 0;)
+        out->append(part, n);
+    fclose(f);
+    return true;
+}
+
+static bool write_all(const std::string &path, const std::string &text)
+{
+    FILE *f = fopen(path.c_str(), "wb");
+    bool ok = f && fwrite(text.data(), 1, text.size(), f) == text.size();
+    return f && fclose(f) == 0 && ok;
+}
+
+static std::string entries(const std::string &text)
+{
+    std::string out;
+    const std::string mark = "DAV_KERNEL(";
+    for (size_t at = text.find(mark); at != std::string::npos; at = text.find(mark, at + 1)) {
+        size_t close = text.find(')', at), open = text.find('(', close);
+        std::string name = text.substr(close + 1, open - close - 1);
+        name = name.substr(name.find_first_not_of(" \n"));
+        name = name.substr(0, name.find_last_not_of(" \n") + 1);
+        out += "\nextern \"C\" __attribute__((visibility(\"default\"))) void dav_entry_" + name + "(void **p) { dav_call(" + name +
+               ", p); }\nextern \"C\" __attribute__((visibility(\"default\"))) const int dav_count_" + name +
+               " = dav_parameters(" + name + ");\n";
+    }
+    return out;
+}
+
+API int nvrtcVersion(int *major, int *minor) { *major = 13; *minor = 0; return fails() ? OUT_OF_MEMORY : OK; }
+
+API int nvrtcCreateProgram(Program **p, const char *text, const char *, int, const char *const *, const char *const *)
+{
+    if (fails())
+        return OUT_OF_MEMORY;
+    *p = new Program{text, "", ""};
+    return OK;
+}
+
+API int nvrtcDestroyProgram(Program **p)
+{
+    delete *p;
+    *p = NULL;
+    return OK;
+}
+
+API int nvrtcCompileProgram(Program *p, int, const char *const *)
+{
+    if (fails())
+        return OUT_OF_MEMORY;
+    size_t from = p->text.find(prelude_mark);
+    if (from == std::string::npos)
+        return p->log = "no prelude in the text", INVALID_PROGRAM;
+    char dir[] = "/tmp/dav-standin-XXXXXX";
+    if (!mkdtemp(dir))
+        return OUT_OF_MEMORY;
+    std::string base = dir, src = base + "/k.cc", obj = base + "/k.so", log = base + "/log";
+    std::string rest = p->text.substr(from);
+    write_all(src, "#include \"" STANDIN_MACHINE "\"\n" + rest + entries(rest));
+    std::string cmd = STANDIN_CXX " -std=c++17 -O1 -w -march=native -ffp-contract=off -fno-math-errno -shared -fPIC -o " + obj +
+                      " " + src + " 2> " + log;
+    int status = system(cmd.c_str());
+    read_all(log, &p->log);
+    bool ok = status == 0 && read_all(obj, &p->object);
+    unlink(src.c_str());
+    unlink(obj.c_str());
+    unlink(log.c_str());
+    rmdir(dir);
+    size_t len = p->object.size();
+    p->object = "DAVSTAND" + std::string((const char *)&len, sizeof len) + p->object;
+    return ok ? OK : COMPILATION;
+}
+
+API int nvrtcGetCUBINSize(Program *p, size_t *n) { *n = p->object.size(); return fails() ? OUT_OF_MEMORY : OK; }
+API int nvrtcGetCUBIN(Program *p, char *to) { p->object.copy(to, p->object.size()); return fails() ? OUT_OF_MEMORY : OK; }
+API int nvrtcGetPTXSize(Program *p, size_t *n) { return nvrtcGetCUBINSize(p, n); }
+API int nvrtcGetPTX(Program *p, char *to) { return nvrtcGetCUBIN(p, to); }
+API int nvrtcGetProgramLogSize(Program *p, size_t *n) { *n = p->log.size() + 1; return OK; }
+API int nvrtcGetProgramLog(Program *p, char *to)
+{
+    p->log.copy(to, p->log.size());
+    to[p->log.size()] = 0;
+    return OK;
+}
+API const char *nvrtcGetErrorString(int r)
+{
+    return r == OK ? "NVRTC_SUCCESS" : r == COMPILATION ? "NVRTC_ERROR_COMPILATION" : r == INVALID_PROGRAM
+           ? "NVRTC_ERROR_INVALID_PROGRAM" : "NVRTC_ERROR_OUT_OF_MEMORY";
+}

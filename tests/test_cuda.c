@@ -1,0 +1,135 @@
+/* Programs on a CUDA device: what they compute, what fails, what is left.  The device is the stand-in of tests/cuda_standin,
+ * unless DAV_CUDA_LIBRARY_PATH names another. */
+#include "ir/build.h"
+#include "runtime/program.h"
+#include <dlfcn.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+enum { ROWS = 5, INNER = 37, COLS = 19 };
+
+static long long standin(const char *name)
+{
+    void *so = dlopen(DAV_CUDA_STANDIN "/libcuda.so.1", RTLD_NOW | RTLD_NOLOAD);
+    long long (*f)(void) = so ? (long long (*)(void))dlsym(so, name) : NULL;
+    return f ? f() : 0;
+}
+
+static Val product(Graph *g, Val x, Val w)
+{
+    ContractSpec s = {.nloop = 3, .nout = 2, .extent = {ROWS, COLS, INNER}, .rank = {2, 2}};
+    const int loop[2][2] = {{0, 2}, {2, 1}};
+    for (int o = 0; o < 2; o++)
+        for (int d = 0; d < 2; d++)
+            s.dim[o][d] = (DimExpr){.nterm = 1, .loop = {loop[o][d]}, .coef = {1}, .div = 1};
+    return g_contract(g, x, w, &s, DAV_F32);
+}
+
+/* y = softmax(x w), with a parameter, a contraction and reductions */
+static Graph *small_graph(Arena *a, Err *err)
+{
+    Graph *g = graph_new(a, err, "small");
+    Val x = g_input(g, "x", ROLE_DATA, type_make(DAV_F32, 2, (int64_t[]){ROWS, INNER}));
+    Val w = g_input(g, "w", ROLE_PARAM, type_make(DAV_F32, 2, (int64_t[]){INNER, COLS}));
+    Val e = g_un(g, OP_EXP, product(g, x, w));
+    graph_output(g, "y", g_bin(g, OP_DIV, e, g_broadcast_like(g, g_reduce_mask(g, OP_SUM, e, 2), e)));
+    return g;
+}
+
+static long long calls_of_run; /* the driver's calls until the program is freed: nobody hears of a failure after that */
+
+static bool run_small(Err *err, const char *device, float scale, float y[ROWS * COLS])
+{
+    float x[ROWS * INNER], w[INNER * COLS];
+    for (int i = 0; i < ROWS * INNER; i++)
+        x[i] = 0.01f * (float)(i % 41) - 0.2f;
+    Arena *a = arena_new();
+    Program *p = program_compile(err, small_graph(a, err), &(ProgramOptions){.device = device});
+    arena_free(a);
+    bool ok = p != NULL;
+    /* twice: the second run has other parameters */
+    for (int version = 1; version <= 2 && ok; version++) {
+        for (int i = 0; i < INNER * COLS; i++)
+            w[i] = scale * (float)version * (0.02f * (float)(i % 29) - 0.3f);
+        void *in[2];
+        in[program_input(p, "x")] = x;
+        in[program_input(p, "w")] = w;
+        ok = program_run(p, err, in, (void *[]){y}, (uint64_t)version, 1);
+    }
+    calls_of_run = standin("dav_standin_calls");
+    program_free(p);
+    return ok;
+}
+
+static void parameters_follow_their_version(void **state)
+{
+    (void)state;
+    Err err = {0};
+    float cpu[ROWS * COLS], cuda[ROWS * COLS];
+    assert_true(run_small(&err, "cpu", 1, cpu));
+    if (!run_small(&err, "cuda", 1, cuda))
+        fail_msg("%s", err.text);
+    for (int i = 0; i < ROWS * COLS; i++)
+        assert_float_equal(cuda[i], cpu[i], 2e-6f);
+    assert_int_equal(standin("dav_standin_live"), 0);
+}
+
+static void a_missing_device_is_named(void **state)
+{
+    (void)state;
+    Err err = {0};
+    float y[ROWS * COLS];
+    assert_false(run_small(&err, "cuda:7", 1, y));
+    assert_non_null(strstr(err.text, "cuda:7"));
+    err_clear(&err);
+    assert_false(run_small(&err, "cuda:x", 1, y));
+    assert_int_equal(err.kind, ERR_USER);
+}
+
+/* Every call of the driver but those of program_free fails once: an error with a name, and nothing is left. */
+static void failing_calls_leave_nothing(void **state)
+{
+    (void)state;
+    Err err = {0};
+    float y[ROWS * COLS];
+    int (*fail_in)(long long) = NULL;
+    void *so = dlopen(DAV_CUDA_STANDIN "/libcuda.so.1", RTLD_NOW | RTLD_NOLOAD);
+    if (so)
+        fail_in = (int (*)(long long))dlsym(so, "dav_standin_fail_in");
+    if (!fail_in) {
+        print_message("SKIPPED: the device is not the stand-in\n");
+        skip();
+    }
+    long long before = standin("dav_standin_calls");
+    assert_true(run_small(&err, "cuda", 1, y));
+    int calls = (int)(calls_of_run - before);
+    assert_true(calls > 20);
+    for (int n = 1; n <= calls; n++) {
+        err_clear(&err);
+        fail_in(n);
+        if (run_small(&err, "cuda", 1, y))
+            fail_msg("call %d of %d failed and nobody noticed", n, calls);
+        fail_in(0);
+        if (err.kind != ERR_ENV || !strstr(err.text, "CUDA"))
+            fail_msg("call %d: %s", n, err.text);
+        if (standin("dav_standin_live") != 0)
+            fail_msg("call %d (%s) leaves %lld objects", n, err.text, standin("dav_standin_live"));
+    }
+}
+
+int main(void)
+{
+    setenv("DAV_CUDA_LIBRARY_PATH", DAV_CUDA_STANDIN, 0);
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(parameters_follow_their_version),
+        cmocka_unit_test(a_missing_device_is_named),
+        cmocka_unit_test(failing_calls_leave_nothing),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
