@@ -60,6 +60,9 @@ static void tile(Page *p, const char *name, double from, double to, int digits)
     buf_printf(&p->out, "%s</b><span>%s</span></div>", page_short(b, to, digits), name);
 }
 
+/* A gain is read in hundredths of a standard deviation: the pretrained model's is 0.00, not 0.00063. */
+static double hundredths(double v) { return round(v * 100) / 100; }
+
 static double change_from(const Page *p, const char *name)
 {
     double v = page_number(p->group[PAGE_BEFORE].row, name);
@@ -99,7 +102,8 @@ static void write_head(Page *p)
     tile(p, "reward oracle, median", change_from(p, "reward_median"), change_to(p, "reward_median"), 3);
     if (!isfinite(change_to(p, "gain")))
         tile(p, "real examples, held-out median", (double)NAN, median_of(p, real, "heldout", "heldout_median"), 3);
-    tile(p, "gain over real, in sd of the data", change_from(p, "gain"), change_to(p, "gain"), 3);
+    tile(p, "gain over real, in sd of the data", hundredths(change_from(p, "gain")),
+         hundredths(change_to(p, "gain")), 3);
     tile(p, "ELBO", change_from(p, "elbo"), change_to(p, "elbo"), 3);
     tile(p, "diversity (Levenshtein)", change_from(p, "levenshtein"), change_to(p, "levenshtein"), 3);
     tile(p, "3-mers, most active real", change_from(p, "kmer3_top"), change_to(p, "kmer3_top"), 3);
@@ -114,10 +118,10 @@ static void write_head(Page *p)
 
 /* ---- comparison ---- */
 
-static const struct { const char *field, *values, *title, *note; int digits; } compared[] = {
+static const struct { const char *field, *values, *title, *note; int digits; bool hundredths; } compared[] = {
     {"heldout_median", "heldout", "Held-out oracle, median", "never seen by training or search", 3},
     {"heldout_mean", NULL, "Held-out oracle, mean", "", 3},
-    {"gain", NULL, "Gain", "held-out median over that of real examples, in sd of the data", 3},
+    {"gain", NULL, "Gain", "held-out median over that of real examples, in sd of the data", 3, true},
     {"reward_median", "reward", "Reward oracle, median", "what was optimised", 3},
     {"reward_mean", NULL, "Reward oracle, mean", "", 3},
     {"levenshtein", NULL, "Diversity", "mean pairwise Levenshtein distance", 3},
@@ -153,6 +157,8 @@ static void write_comparison(Page *p)
             const json_t *row = p->group[g].row;
             v[i][g] = compared[i].values ? median_of(p, row, compared[i].values, compared[i].field)
                                          : page_number(row, compared[i].field);
+            if (compared[i].hundredths)
+                v[i][g] = hundredths(v[i][g]);
             row_has[i] = row_has[i] || isfinite(v[i][g]);
             group_has[g] = group_has[g] || isfinite(v[i][g]);
             any = any || isfinite(v[i][g]);
@@ -195,7 +201,7 @@ static const CurveChart round_charts[] = {
      "heldout"},
     {"ELBO",
      "with its standard error; undiscounted: a lower bound of log E exp(r / \xce\xb1)",
-     {{"elbo", "discounted", 0, "elbo_se"}, {"elbo_undiscounted", "undiscounted", 1, "elbo_undiscounted_se"}},
+     {{"elbo", "discounted", 0, "elbo_se"}, {"elbo_undiscounted", "no discount", 1, "elbo_undiscounted_se"}},
      NULL},
     {"Diversity", "mean pairwise Levenshtein distance", {{"levenshtein", "distance", 0}}, NULL},
     {"3-mer correlation", "with real sequences", {{"kmer3_top", "most active", 0}, {"kmer3_all", "all", 1}}, NULL},

@@ -86,7 +86,7 @@ static void test_alignment(void **state)
     assert_has("Reward by round");
     assert_has("held-out 8.500 at 2");
     assert_has("discounted 3.000 at 2");
-    assert_has("undiscounted 7.250 at 2");
+    assert_has("no discount 7.250 at 2");
     assert_has("<td>1\xe2\x80\x89" "234</td>");               /* forwards in all */
     assert_has("<td>2</td><td>234</td>");                      /* and of the second round */
     assert_has("<td>5.00</td></tr>\n</tbody>");                /* seconds: the later row of round 1 counts */

@@ -213,6 +213,7 @@ static bool packs_pairs(const Graph *g)
             found |= n->op == OP_BUF && n->dtype == DAV_U32 && attr_i(n, A_ROLE) == BUF_SCRATCH;
         }
     vec_free(cx.times);
+    vec_free(cx.notes);
     arena_free(arena);
     return found;
 }
