@@ -125,6 +125,39 @@ static void test_inplace(void **state)
     end(&f);
 }
 
+/* An input that a later step reads is not written over before: s' = 2 s in place of s, and s' s needs the old s. */
+static void test_inplace_input_is_still_read(void **state)
+{
+    (void)state;
+    enum { N = 8 };
+    Fixture f = begin();
+    Graph *g = new_graph(&f);
+    Val s = g_input(g, "s", ROLE_STATE, f32(2, N, N, 0)), twice = g_bin(g, OP_ADD, s, s);
+    ContractSpec c = {.nloop = 3, .nout = 2, .extent = {N, N, N}, .rank = {2, 2}};
+    const int loop[2][2] = {{0, 2}, {2, 1}};
+    for (int o = 0; o < 2; o++)
+        for (int d = 0; d < 2; d++)
+            c.dim[o][d] = (DimExpr){.nterm = 1, .loop = {loop[o][d]}, .coef = {1}, .div = 1};
+    graph_output(g, "s'", twice);
+    graph_output(g, "product", g_contract(g, twice, s, &c, DAV_F32));
+    for each_device (d) {
+        Program *p = compile_on(&f, devices[d], "s=s'");
+        float m[N][N], old[N][N], product[N][N];
+        for (int i = 0; i < N * N; i++)
+            old[i / N][i % N] = m[i / N][i % N] = (float)(i % 7) - 3;
+        run(&f, p, (void *[]){m}, (void *[]){m, product}, 1, 2);
+        for (int i = 0; i < N * N; i++) {
+            float want = 0;
+            for (int k = 0; k < N; k++)
+                want += 2 * old[i / N][k] * old[k][i % N];
+            assert_float_equal(m[i / N][i % N], 2 * old[i / N][i % N], 0);
+            assert_float_equal(product[i / N][i % N], want, 0);
+        }
+        program_free(p);
+    }
+    end(&f);
+}
+
 static void test_params_version(void **state)
 {
     (void)state;
@@ -380,6 +413,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_signature),
         cmocka_unit_test(test_inplace),
+        cmocka_unit_test(test_inplace_input_is_still_read),
         cmocka_unit_test(test_params_version),
         cmocka_unit_test(test_host),
         cmocka_unit_test(test_loop),
