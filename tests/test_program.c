@@ -223,6 +223,44 @@ static void test_host(void **state)
     }
 }
 
+static bool count_call(void *ctx, Err *err, int nin, const Type *in_type, const void *const *in, int nout, const Type *out_type,
+                       void *const *out)
+{
+    (void)err, (void)nin, (void)nout, (void)in_type, (void)in;
+    for (int64_t i = 0; i < type_count(&out_type[0]); i++)
+        ((float *)out[0])[i] = (float)*(int *)ctx;
+    ++*(int *)ctx;
+    return true;
+}
+
+/* A host function may answer differently each time: in a loop it is asked each time, whatever its operands. */
+static void test_host_in_loop(void **state)
+{
+    (void)state;
+    enum { TRIP = 4, N = 3 };
+    for each_device (d) {
+        Fixture f = begin();
+        Graph *body = graph_new(f.arena, &f.err, "step");
+        Type t = f32(1, N, 0, 0);
+        Val c = g_input(body, "c", ROLE_DATA, t), same = g_input(body, "same", ROLE_DATA, t);
+        Val h = graph_node(body, OP_HOST, &same, 1, (Attr[]){{.name = A_NAME, .s = "count"}}, 1, &t);
+        graph_output(body, "next", g_bin(body, OP_ADD, g_bin(body, OP_MUL, c, g_const(body, t, 10)), h));
+        Graph *g = new_graph(&f);
+        Val args[] = {g_input(g, "c0", ROLE_DATA, t), g_input(g, "fixed", ROLE_DATA, t)};
+        Attr a[] = {{.name = A_TRIP, .i = TRIP}, {.name = A_CARRY, .i = 1}, {.name = A_SCAN, .i = 0}};
+        graph_output(g, "last", g_pick(g, g_region(g, OP_LOOP, body, args, 2, a, 3), 0));
+        Program *p = compile_on(&f, devices[d], NULL);
+        int calls = 1;
+        program_set_host(p, "count", count_call, &calls);
+        float c0[N] = {0}, fixed[N] = {0}, last[N];
+        run(&f, p, (void *[]){c0, fixed}, (void *[]){last}, 1, 2);
+        assert_int_equal(calls, 1 + TRIP);
+        assert_true(last[0] == 1234 && last[N - 1] == 1234);
+        program_free(p);
+        end(&f);
+    }
+}
+
 /* carry' = carry * decay + x_t, stacked: carry; by hand. */
 static void test_loop(void **state)
 {
@@ -419,6 +457,7 @@ int main(void)
         cmocka_unit_test(test_inplace_input_is_still_read),
         cmocka_unit_test(test_params_version),
         cmocka_unit_test(test_host),
+        cmocka_unit_test(test_host_in_loop),
         cmocka_unit_test(test_loop),
         cmocka_unit_test(test_rows_do_not_depend_on_the_batch),
         cmocka_unit_test(test_threads),
