@@ -39,8 +39,12 @@ static bool defaults_of(Compile *c, const DavModel *m, const char **set, ModelDi
 
 static bool open_model(Compile *c, const char *what, const char **set, ModelDir *out)
 {
+    if (file_is_dir(what) && vec_len(set))
+        return err_user(c->err, "--set %.100s: the folder %s has its own configuration, which its weights were made for", set[0], what);
     if (file_is_dir(what))
         return modeldir_open(c->arena, c->err, c->registry, what, out);
+    if (strchr(what, '/') && !file_exists(what))
+        return err_user(c->err, "compile: %s: no such model folder or plugin", what);
     const DavModel *m = registry_model_of(c->registry, c->err, "compile", what);
     return m && defaults_of(c, m, set, out);
 }

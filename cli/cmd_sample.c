@@ -32,7 +32,7 @@ static bool read_settings(Sample *s, Settings *settings)
             if (settings_get(of_run, "pretrained.model") && !settings_read_yaml(settings, s->err, path))
                 return false;
         }
-        if (!settings_set(settings, s->err, arena_printf(s->arena, "pretrained.model=%s", s->model)))
+        if (!settings_set_for(settings, s->err, "--model", arena_printf(s->arena, "pretrained.model=%s", s->model)))
             return false;
     }
     if (!s->search && !settings_set(settings, s->err, "search.method=none"))
@@ -40,7 +40,7 @@ static bool read_settings(Sample *s, Settings *settings)
     for (size_t i = 0; i < vec_len(s->set); i++)
         if (!settings_set(settings, s->err, s->set[i]))
             return false;
-    return s->seed < 0 || settings_set(settings, s->err, arena_printf(s->arena, "seed=%" PRId64, s->seed));
+    return s->seed < 0 || settings_set_for(settings, s->err, "--seed", arena_printf(s->arena, "seed=%" PRId64, s->seed));
 }
 
 static bool draw(Sample *s, Aligner *a)

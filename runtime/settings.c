@@ -51,16 +51,21 @@ static bool is_utf8(const char *s)
     return true;
 }
 
-bool settings_set(Settings *s, Err *err, const char *assignment)
+bool settings_set_for(Settings *s, Err *err, const char *option, const char *assignment)
 {
     if (!is_utf8(assignment))
-        return err_user(err, "--set: expected UTF-8, found other bytes in %.100s", assignment);
+        return err_user(err, "%s: expected UTF-8, found other bytes in %.100s", option, assignment);
     const char *eq = strchr(assignment, '=');
     if (!eq || eq == assignment || eq - assignment >= CONFIG_MAX_NAME)
-        return err_user(err, "--set: expected NAME=VALUE, found %.100s", assignment);
+        return err_user(err, "%s: expected NAME=VALUE, found %.100s", option, assignment);
     add(s, arena_strn(s->arena, assignment, (size_t)(eq - assignment)),
-        (ConfigText){CONFIG_PLAIN, arena_str(s->arena, eq + 1)}, "--set");
+        (ConfigText){CONFIG_PLAIN, arena_str(s->arena, eq + 1)}, arena_str(s->arena, option));
     return true;
+}
+
+bool settings_set(Settings *s, Err *err, const char *assignment)
+{
+    return settings_set_for(s, err, "--set", assignment);
 }
 
 const char *settings_get(const Settings *s, const char *name)

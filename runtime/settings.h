@@ -17,6 +17,8 @@ bool settings_read_yaml(Settings *s, Err *err, const char *path);
 bool settings_parse_yaml(Settings *s, Err *err, const char *file, const char *text,
                          size_t len);                             /* file: for places, `base` */
 bool settings_set(Settings *s, Err *err, const char *assignment); /* "a.b=v", as after --set */
+/* The same for what another option stands for; errors name that option. */
+bool settings_set_for(Settings *s, Err *err, const char *option, const char *assignment);
 
 /* The last value given to a name, as text; NULL: none. */
 const char *settings_get(const Settings *s, const char *name);

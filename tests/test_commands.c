@@ -133,6 +133,9 @@ static void memory_is_bounded_and_told(void **state)
     assert_mistake(dav(PRETRAIN "%s --set memory_budget=1kB", data, in_scratch("no"), config), 2, "cannot be met");
     assert_mistake(dav(PRETRAIN "%s --set memory_budget=much", data, in_scratch("no"), config), 2, "such as 800MB or 2GiB");
     assert_mistake(dav("compile DNAConv --memory-budget 2XB"), 2, "--memory-budget: expected bytes");
+    assert_mistake(dav("compile no/such"), 2, "no such model folder");
+    assert_mistake(dav("compile %s --set hidden=12", in_scratch("denoiser")), 2, "has its own configuration");
+    assert_mistake(dav("sample --model no/such --n 2 --out %s", in_scratch("none.fasta")), 2, "--model: pretrained.model");
 }
 
 static const char objectives_c[] =

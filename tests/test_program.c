@@ -125,6 +125,42 @@ static void test_inplace(void **state)
     end(&f);
 }
 
+/* An input that a later step reads is not written over before: s' = 2 s in place of s; (sums down the columns of s') s
+ * needs both. */
+static void test_inplace_input_is_still_read(void **state)
+{
+    (void)state;
+    enum { N = 8 };
+    Fixture f = begin();
+    Graph *g = new_graph(&f);
+    Val s = g_input(g, "s", ROLE_STATE, f32(2, N, N, 0)), twice = g_bin(g, OP_ADD, s, s);
+    ContractSpec c = {.nloop = 3, .nout = 2, .extent = {N, N, N}, .rank = {2, 2}};
+    const int loop[2][2] = {{0, 2}, {2, 1}};
+    for (int o = 0; o < 2; o++)
+        for (int d = 0; d < 2; d++)
+            c.dim[o][d] = (DimExpr){.nterm = 1, .loop = {loop[o][d]}, .coef = {1}, .div = 1};
+    graph_output(g, "s'", twice);
+    Attr down[] = {{.name = A_AXIS, .i = 0}, {.name = A_EXCLUSIVE, .i = 0}, {.name = A_REVERSE, .i = 0}};
+    graph_output(g, "product", g_contract(g, graph_node(g, OP_CUMSUM, &twice, 1, down, 3, NULL), s, &c, DAV_F32));
+    for each_device (d) {
+        Program *p = compile_on(&f, devices[d], "s=s'");
+        float m[N][N], old[N][N], product[N][N];
+        for (int i = 0; i < N * N; i++)
+            old[i / N][i % N] = m[i / N][i % N] = (float)(i % 7) - 3;
+        run(&f, p, (void *[]){m}, (void *[]){m, product}, 1, 2);
+        for (int i = 0; i < N * N; i++) {
+            float want = 0;
+            for (int k = 0; k < N; k++)
+                for (int row = 0; row <= i / N; row++)
+                    want += 2 * old[row][k] * old[k][i % N];
+            assert_float_equal(m[i / N][i % N], 2 * old[i / N][i % N], 0);
+            assert_float_equal(product[i / N][i % N], want, 0);
+        }
+        program_free(p);
+    }
+    end(&f);
+}
+
 static void test_params_version(void **state)
 {
     (void)state;
@@ -182,6 +218,44 @@ static void test_host(void **state)
         assert_true(out[3] == -8);
         assert_false(program_run(p, &f.err, (void *[]){in}, (void *[]){out}, 1, 2));
         assert_string_equal(f.err.text, "no more");
+        program_free(p);
+        end(&f);
+    }
+}
+
+static bool count_call(void *ctx, Err *err, int nin, const Type *in_type, const void *const *in, int nout, const Type *out_type,
+                       void *const *out)
+{
+    (void)err, (void)nin, (void)nout, (void)in_type, (void)in;
+    for (int64_t i = 0; i < type_count(&out_type[0]); i++)
+        ((float *)out[0])[i] = (float)*(int *)ctx;
+    ++*(int *)ctx;
+    return true;
+}
+
+/* A host function may answer differently each time: in a loop it is asked each time, whatever its operands. */
+static void test_host_in_loop(void **state)
+{
+    (void)state;
+    enum { TRIP = 4, N = 3 };
+    for each_device (d) {
+        Fixture f = begin();
+        Graph *body = graph_new(f.arena, &f.err, "step");
+        Type t = f32(1, N, 0, 0);
+        Val c = g_input(body, "c", ROLE_DATA, t), same = g_input(body, "same", ROLE_DATA, t);
+        Val h = graph_node(body, OP_HOST, &same, 1, (Attr[]){{.name = A_NAME, .s = "count"}}, 1, &t);
+        graph_output(body, "next", g_bin(body, OP_ADD, g_bin(body, OP_MUL, c, g_const(body, t, 10)), h));
+        Graph *g = new_graph(&f);
+        Val args[] = {g_input(g, "c0", ROLE_DATA, t), g_input(g, "fixed", ROLE_DATA, t)};
+        Attr a[] = {{.name = A_TRIP, .i = TRIP}, {.name = A_CARRY, .i = 1}, {.name = A_SCAN, .i = 0}};
+        graph_output(g, "last", g_pick(g, g_region(g, OP_LOOP, body, args, 2, a, 3), 0));
+        Program *p = compile_on(&f, devices[d], NULL);
+        int calls = 1;
+        program_set_host(p, "count", count_call, &calls);
+        float c0[N] = {0}, fixed[N] = {0}, last[N];
+        run(&f, p, (void *[]){c0, fixed}, (void *[]){last}, 1, 2);
+        assert_int_equal(calls, 1 + TRIP);
+        assert_true(last[0] == 1234 && last[N - 1] == 1234);
         program_free(p);
         end(&f);
     }
@@ -380,8 +454,10 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_signature),
         cmocka_unit_test(test_inplace),
+        cmocka_unit_test(test_inplace_input_is_still_read),
         cmocka_unit_test(test_params_version),
         cmocka_unit_test(test_host),
+        cmocka_unit_test(test_host_in_loop),
         cmocka_unit_test(test_loop),
         cmocka_unit_test(test_rows_do_not_depend_on_the_batch),
         cmocka_unit_test(test_threads),

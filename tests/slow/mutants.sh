@@ -1,0 +1,58 @@
+#!/bin/bash
+# Plants the bugs of mutants.txt one by one in a clone of this commit and runs the tests: each must be caught.
+# usage: tests/slow/mutants.sh FOLDER [NAME...]     FOLDER: where the clone lives; kept, so that a second run builds little
+set -u
+here=$(cd "$(dirname "$0")" && pwd)
+root=$(cd "$here/../.." && pwd)
+folder=${1:?usage: tests/slow/mutants.sh FOLDER [NAME...]}
+shift
+wanted=" $* "
+
+if [ -d "$folder/.git" ]; then
+    git -C "$folder" fetch -q "$root" HEAD && git -C "$folder" checkout -qf FETCH_HEAD || exit 2
+else
+    git clone -q "$root" "$folder" || exit 2
+fi
+cd "$folder" || exit 2
+export XDG_CACHE_HOME=$folder/cache
+cmake --preset default >/dev/null && ninja -C build >/dev/null || exit 2
+
+# The tests named first, then all others: the first one that fails has caught it.
+caught_by() {
+    local named=$1 t all
+    all=$(cd build/tests && ls test_*)
+    for t in $named $all; do
+        [ -x "build/tests/$t" ] || continue
+        if ! timeout 300 "build/tests/$t" >log 2>&1; then
+            echo "$t"
+            return
+        fi
+    done
+}
+
+planted=0 missed=0
+while IFS=$'\t' read -r name file edit tests; do
+    case $name in '' | '#'*) continue ;; esac
+    [ "$wanted" = "  " ] || [[ $wanted == *" $name "* ]] || continue
+    planted=$((planted + 1))
+    sed -i -E "$edit" "$file"
+    if git diff --quiet; then
+        echo "MISSED  $name: the edit of $file changes nothing"
+        missed=$((missed + 1))
+        continue
+    fi
+    if ! ninja -C build >log 2>&1; then
+        by="the compiler"
+    else
+        by=$(caught_by "$tests")
+    fi
+    git checkout -q -- .
+    if [ -n "$by" ]; then
+        echo "caught  $name ($file) by $by"
+    else
+        echo "MISSED  $name ($file)"
+        missed=$((missed + 1))
+    fi
+done <"$here/mutants.txt"
+echo "$planted planted, $((planted - missed)) caught, $missed missed"
+[ "$missed" = 0 ]
