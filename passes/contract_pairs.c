@@ -255,7 +255,8 @@ static Val open_parts(Pairs *x, int64_t parities, Val *parity)
 bool contract_pairs(Contractor *c)
 {
     Pairs x = {.c = c};
-    if (!take(&x))
+    const CompileOptions *target = c->l->cx->options;
+    if ((target && target->sums_of_any_stride) || !take(&x))
         return false;
     Graph *k = c->l->k;
     int64_t taps = x.tap < 0 ? 1 : c->plan.spec.extent[x.tap], odd = x.offset & 1;

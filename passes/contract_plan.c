@@ -1,7 +1,7 @@
 #include "passes/contract_plan.h"
 #include <string.h>
 
-enum { MAX_ROWS = 14, MIN_ROW_EXTENT = 4 };
+enum { MIN_ROW_EXTENT = 4 };
 
 bool spec_uses(const ContractSpec *s, int operand, int loop)
 {
@@ -167,7 +167,7 @@ static void choose_tile(ContractPlan *p, TileShape best)
         }
     }
     int tall = best.mr * best.nr / width + (width < best.nr ? 1 : 0);
-    tall = tall > MAX_ROWS ? MAX_ROWS : tall;
+    tall = tall > 2 * best.mr + 2 ? 2 * best.mr + 2 : tall;
     if (2 * width == best.nr && best.nr >= 64)
         tall = 2 * best.mr + 1;
     int64_t tiles = (rows + tall - 1) / tall;

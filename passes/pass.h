@@ -20,6 +20,7 @@ typedef struct CompileOptions {
     const char *cpu;       /* forced level (DAV_CPU); NULL: this machine's */
     int threads;           /* 0: all */
     int tile_rows, tile_columns; /* best register tile of the target in f32; 0: 6 x 16 */
+    bool sums_of_any_stride;     /* the target's tiles gather pairs of bf16 themselves: no copies with neighbours along the sum */
 } CompileOptions;
 
 /* One row of fusion.tsv: an edge that was looked at. */

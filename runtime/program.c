@@ -214,8 +214,9 @@ static bool compile(void *arg)
     }
     if (!cpu_target(j->err, p->options.cpu, &p->target))
         return false;
-    p->options.tile_rows = p->target.mr;
-    p->options.tile_columns = p->target.nr;
+    p->options.tile_rows = p->device == DEVICE_CUDA ? CUDA_TILE_ROWS : p->target.mr;
+    p->options.tile_columns = p->device == DEVICE_CUDA ? CUDA_TILE_COLUMNS : p->target.nr;
+    p->options.sums_of_any_stride = p->device == DEVICE_CUDA;
     double start = 1e3 * program_clock();
     bool ok = compile_kernels(p, j->err, j->g);
     p->stats.pass_ms = 1e3 * program_clock() - start - p->stats.codegen_ms;

@@ -9,11 +9,8 @@ DAV_FN unsigned dav_thread() { return threadIdx.x; }
 DAV_FN unsigned dav_block() { return blockIdx.x; }
 DAV_FN unsigned dav_blocks() { return gridDim.x; }
 
-DAV_FN unsigned char *dav_shared()
-{
-    extern __shared__ __align__(16) unsigned char dav_memory[];
-    return dav_memory;
-}
+/* Memory of a block, undefined when it starts. */
+#define DAV_SHARED(name, bytes) __shared__ __align__(16) unsigned char name[bytes]
 
 DAV_FN void dav_sync_block() { __syncthreads(); }
 DAV_FN void dav_sync_lanes(unsigned mask) { __syncwarp(mask); }

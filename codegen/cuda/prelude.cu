@@ -89,6 +89,7 @@ DAV_MATH(exp, expf(x), exp(x))
 DAV_MATH(expm1, expm1f(x), expm1(x))
 DAV_MATH(log, logf(x), log(x))
 DAV_MATH(log1p, log1pf(x), log1p(x))
+DAV_MATH(atan, atanf(x), atan(x))
 DAV_MATH(sin, sinf(x), sin(x))
 DAV_MATH(cos, cosf(x), cos(x))
 DAV_MATH(tanh, tanhf(x), tanh(x))
@@ -177,26 +178,43 @@ template <int T, class Op, class V> DAV_FN V dav_join(V v, unsigned char *room)
 }
 
 /* ---- tile contraction: all threads of a block, T of them ---- */
-/* The two panels of a tile_contract (ir/kernel.h). S: u16 for bf16, float. */
+/* The largest of several sizes. */
+template <int A, int... Rest> struct dav_most {
+    static const int value = A > dav_most<Rest...>::value ? A : dav_most<Rest...>::value;
+};
+template <int A> struct dav_most<A> { static const int value = A; };
+
+/* What a panel holds: f32, bf16, or words that are pairs of bf16 along k. */
+template <class S> struct dav_panel {
+    typedef S Element;
+    DAV_MEMBER static S at(const S *p, i64 off, int k, i64 k_stride) { return p[off + k * k_stride]; }
+};
+template <> struct dav_panel<unsigned> {
+    typedef u16 Element;
+    DAV_MEMBER static u16 at(const unsigned *p, i64 off, int k, i64 k_stride) { return (u16)(p[off + k / 2 * k_stride] >> 16 * (k & 1)); }
+};
+
+/* The two panels of a tile_contract (ir/kernel.h). */
 template <class S, int ROW_STEP, int DIV, i64 EXT, i64 ROW_STRIDE, i64 K_STRIDE, i64 B_STRIDE, bool PACKED> struct dav_panels {
+    typedef typename dav_panel<S>::Element E;
     static const bool ROWS_NEAR = K_STRIDE != 1 && (ROW_STEP * ROW_STRIDE == 1 || ROW_STEP * ROW_STRIDE == -1);
     const S *a, *b;
     i64 row0;
     int rows, cols, k;
 
-    DAV_MEMBER S at_a(int r, int at) const
+    DAV_MEMBER E at_a(int r, int at) const
     {
         i64 number = row0 + r * ROW_STEP, i = number / DIV;
         bool in = r < rows && at < k && i * DIV == number && (EXT == 0 || (i >= 0 && i < EXT));
-        return in ? a[i * ROW_STRIDE + at * K_STRIDE] : (S)0;
+        return in ? dav_panel<S>::at(a, i * ROW_STRIDE, at, K_STRIDE) : (E)0;
     }
-    DAV_MEMBER S at_b(int at, int j, int nr) const
+    DAV_MEMBER E at_b(int at, int j, int nr) const
     {
         if (at >= k || j >= cols)
-            return (S)0;
+            return (E)0;
         if (!PACKED)
-            return b[at * B_STRIDE + j];
-        return sizeof(S) == 2 ? b[(i64)(at / 2 * nr + j) * 2 + at % 2] : b[(i64)at * nr + j];
+            return dav_panel<S>::at(b, j, at, B_STRIDE);
+        return (E)(sizeof(S) == 2 ? b[(i64)(at / 2 * nr + j) * 2 + at % 2] : b[(i64)at * nr + j]);
     }
 };
 
@@ -208,6 +226,7 @@ template <int MR, int NR, int T> struct dav_fma_tile {
     static const int TX = NR >= 16 ? 16 : NR >= 8 ? 8 : 4, TY = T / TX, KC = 16;
     static const int M = (MR + TY - 1) / TY, N = (NR + TX - 1) / TX, COUNT = M * N;
     static const int A_ROW = MR + 1, B_ROW = (NR + TX - 1) / TX * TX;
+    static const int ROOM = dav_most<KC * (A_ROW + B_ROW) * 4, MR * NR * 4>::value;
     float v[M][N];
 
     DAV_MEMBER void zero()
@@ -257,6 +276,7 @@ template <int MR, int NR, int T> struct dav_mma_tile {
     static const int WX = NR > 16 ? 2 : 1, WY = T / 32 / WX, PAIRS = 16; /* of k, a step */
     static const int FM = ((MR + 15) / 16 + WY - 1) / WY, FN = ((NR + 7) / 8 + WX - 1) / WX, COUNT = FM * FN * 4;
     static const int ROWS = WY * FM * 16, COLS = WX * FN * 8, A_ROW = PAIRS + 4, B_ROW = (COLS + 31) / 32 * 32 + 8;
+    static const int ROOM = dav_most<(ROWS * A_ROW + PAIRS * B_ROW) * 4, MR * NR * 4>::value;
     float v[FM][FN][4];
 
     DAV_MEMBER void zero()

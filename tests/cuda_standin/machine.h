@@ -28,7 +28,11 @@ __attribute__((visibility("default"))) DavMachine *dav_machine;
 DAV_FN unsigned dav_thread() { return dav_machine->thread; }
 DAV_FN unsigned dav_block() { return dav_machine->block; }
 DAV_FN unsigned dav_blocks() { return dav_machine->blocks; }
-DAV_FN unsigned char *dav_shared() { return dav_machine->shared; }
+/* Blocks run one after the other and their first thread begins, so a static array is a block's memory. */
+#define DAV_SHARED(name, bytes)                                                \
+    static unsigned char name[bytes] __attribute__((aligned(16)));            \
+    if (dav_machine->thread == 0)                                              \
+    memset(name, 0xdb, sizeof name)
 DAV_FN void dav_sync_block() { dav_machine->sync_block(); }
 DAV_FN void dav_sync_lanes(unsigned mask) { dav_machine->sync_lanes(mask); }
 

@@ -1,0 +1,38 @@
+/* The devices that code is made for. */
+#include "codegen/cuda/cuda.h"
+#include <string.h>
+
+/* Makers' data sheets, dense rates. */
+static const CudaTarget targets[] = {
+    {"t4", 75, 65536, 65536, 40, 4 << 20, 320e9, 8.1e12, 0, 0},
+    {"a100", 80, 166912, 65536, 108, 40 << 20, 1555e9, 19.5e12, 312e12, 156e12},
+    {"a10", 86, 101376, 65536, 72, 6 << 20, 600e9, 31.2e12, 125e12, 62.5e12},
+    {"rtx4090", 89, 101376, 65536, 128, 72 << 20, 1008e9, 82.6e12, 165e12, 82.6e12},
+    {"h100", 90, 232448, 65536, 132, 50 << 20, 3350e9, 67e12, 989e12, 495e12},
+    {"h200", 90, 232448, 65536, 132, 50 << 20, 4800e9, 67e12, 989e12, 495e12},
+    {"b200", 100, 232448, 65536, 148, 126 << 20, 8000e9, 75e12, 2250e12, 1125e12},
+    {"rtx5090", 120, 101376, 65536, 170, 96 << 20, 1792e9, 104.8e12, 209.5e12, 104.8e12},
+};
+enum { TARGETS = sizeof targets / sizeof *targets };
+
+const CudaTarget *cuda_target(Err *err, const char *name)
+{
+    const char *names[TARGETS];
+    for (int i = 0; i < TARGETS; i++) {
+        names[i] = targets[i].name;
+        if (strcmp(name, names[i]) == 0)
+            return &targets[i];
+    }
+    const char *near = err_nearest(name, names, TARGETS);
+    err_user(err, "no CUDA device is called '%s'%s%s", name, near ? "; nearest: " : "", near ? near : "");
+    return NULL;
+}
+
+const CudaTarget *cuda_target_of_sm(int sm)
+{
+    const CudaTarget *best = NULL;
+    for (int i = 0; i < TARGETS; i++)
+        if (targets[i].sm <= sm && (!best || targets[i].sm > best->sm))
+            best = &targets[i];
+    return best;
+}
