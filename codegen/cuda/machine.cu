@@ -2,7 +2,7 @@
  * tests/cuda_standin/machine.h; what stands on these names is in prelude.cu and is the same for both. */
 #define DAV_FN static __device__ __forceinline__
 #define DAV_MEMBER __device__ __forceinline__
-#define DAV_KERNEL(threads) extern "C" __global__ void __launch_bounds__(threads)
+#define DAV_KERNEL(threads) extern "C" __global__ void __launch_bounds__(threads, 1)
 #define DAV_ENTRY(name)
 
 DAV_FN unsigned dav_thread() { return threadIdx.x; }
