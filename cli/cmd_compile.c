@@ -49,19 +49,35 @@ static bool open_model(Compile *c, const char *what, const char **set, ModelDir 
     return m && defaults_of(c, m, set, out);
 }
 
-/* The reward of value and guide; by its name it is made for the denoiser's sequences. */
+static bool has_key(const DavModel *m, const char *name)
+{
+    for (int i = 0; i < m->n_keys; i++)
+        if (strcmp(m->keys[i].name, name) == 0)
+            return true;
+    return false;
+}
+
+/* The reward of value and guide; by its name it is made for the denoiser's sequences, where it has keys for that. */
 static bool open_reward(Compile *c, MaskedSpec *s)
 {
     ModelDir dir;
     const char **set = NULL; /* vec */
-    if (!file_is_dir(c->reward)) {
+    const DavModel *named = file_is_dir(c->reward) ? NULL : registry_model_of(c->registry, c->err, "--reward", c->reward);
+    if (!named && !file_is_dir(c->reward))
+        return false;
+    if (named && has_key(named, "length"))
         vec_push(set, arena_printf(c->arena, "length=%lld", (long long)s->length));
+    if (named && has_key(named, "letters"))
         vec_push(set, arena_printf(c->arena, "letters=%lld", (long long)s->letters));
-    }
-    bool ok = open_model(c, c->reward, set, &dir);
+    bool ok = named ? defaults_of(c, named, set, &dir) : open_model(c, c->reward, NULL, &dir);
     vec_free(set);
+    int64_t length = 0, letters = 0;
     if (ok && dir.model->kind != DAV_REWARD)
         ok = err_user(c->err, "--reward: %s gives no reward of sequences; dav list rewards", dir.model->name);
+    ok = ok && model_sequence(c->err, dir.model, dir.config, &length, &letters);
+    if (ok && (length != s->length || letters != s->letters))
+        ok = err_user(c->err, "--reward: %s reads %lld positions of %lld letters; %s makes %lld of %lld", dir.model->name,
+                      (long long)length, (long long)letters, s->denoiser.model->name, (long long)s->length, (long long)s->letters);
     s->reward = ok ? (Network){dir.model, dir.config} : (Network){0};
     return ok;
 }
@@ -163,8 +179,7 @@ static bool spec_of(Compile *c, MaskedSpec *s)
     }
     if (m->kind == DAV_REWARD) {
         s->reward = (Network){m, c->dir.config};
-        s->length = dav_config_int(c->dir.config, "length");
-        s->letters = dav_config_int(c->dir.config, "letters");
+        return model_sequence(c->err, m, c->dir.config, &s->length, &s->letters);
     }
     return true;
 }

@@ -17,9 +17,8 @@ static bool open_network(Err *err, const Registry *r, const char *path, Opened *
     Network net = {o->dir.model, o->dir.config};
     if (o->dir.model->kind == DAV_REWARD) {
         o->spec.reward = net;
-        o->spec.length = dav_config_int(net.config, "length");
-        o->spec.letters = dav_config_int(net.config, "letters");
-        o->theta = regress_params(err, &o->spec, 0);
+        if (model_sequence(err, net.model, net.config, &o->spec.length, &o->spec.letters))
+            o->theta = regress_params(err, &o->spec, 0);
     } else {
         o->spec.denoiser = net;
         o->theta = masked_spec_shape(err, &o->spec) ? masked_denoiser_params(err, &o->spec, 0) : NULL;

@@ -155,6 +155,19 @@ static bool next_type(const char **p, const DavConfig *c, PortType *t)
     return true;
 }
 
+bool model_sequence(Err *err, const DavModel *m, const DavConfig *c, int64_t *length, int64_t *letters)
+{
+    PortType t;
+    for (const char *p = m->input[0].types; p && next_type(&p, c, &t);)
+        if (t.rank == 3 && strcmp(t.dtype, "f32") == 0 && t.size[1] > 0 && t.size[2] > 0) {
+            *length = t.size[1];
+            *letters = t.size[2];
+            return true;
+        }
+    return err_user(err, "model %s: expected a first input of type f32[B,length,letters], sizes as numbers or integer keys; found %s",
+                    m->name, m->input[0].types ? m->input[0].types : "none");
+}
+
 void port_types_text(Buf *out, const DavPort *port, const DavConfig *c)
 {
     PortType t;

@@ -27,5 +27,8 @@ typedef struct PortSizes {
  * limit. */
 bool port_accepts(Err *err, const char *file, const DavPort *port, const DavConfig *c, const SafeTensor *t,
                   PortSizes *sizes);
+/* Length and letters of the relaxed sequences f32[B,length,letters] that a reward's first input takes, by its numbers or by keys
+ * of the config; a user's error when they are not known. */
+bool model_sequence(Err *err, const DavModel *m, const DavConfig *c, int64_t *length, int64_t *letters);
 /* "i64[B,L] | f32[B,L,5]": the port's types with the config's numbers in place of its keys. */
 void port_types_text(Buf *out, const DavPort *port, const DavConfig *c);

@@ -94,9 +94,7 @@ static bool open_spec(Pretrainer *p, Err *err, const DavModel *model)
         return masked_spec_shape(err, &p->spec);
     }
     p->spec.reward = (Network){model, p->model_config};
-    p->spec.length = dav_config_int(p->model_config, "length");
-    p->spec.letters = dav_config_int(p->model_config, "letters");
-    return true;
+    return model_sequence(err, model, p->model_config, &p->spec.length, &p->spec.letters);
 }
 
 static void open_batch(Pretrainer *p)

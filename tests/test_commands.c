@@ -231,10 +231,13 @@ static void value_and_guide_are_tasks(void **state)
     assert_printed("TinyDenoiser guide: ");
     assert_status(dav("%s --task guide --reward %s --emit ir", tiny, in_scratch("oracle")), 0);
     assert_printed("f32[4,12,4]"); /* d reward / d one-hot letters */
+    assert_status(dav("compile MPRADragoNN --task forward --task value --task learn"), 0); /* its length is no key */
+    assert_status(dav("compile DNAConv --rows 2 --set length=145 --set num_cnn_stacks=1 --set hidden_dim=8 --task guide --reward MPRADragoNN"), 0);
+    assert_mistake(dav("%s --task value --reward MPRADragoNN", tiny), 2, "reads 145 positions of 4 letters; TinyDenoiser makes 12 of 4");
     assert_status(dav("compile %s --task value", in_scratch("oracle")), 0);
     assert_printed("SeqCNN value: ");
     assert_mistake(dav("%s --task guide", tiny), 2, "--task guide: which reward?");
-    assert_mistake(dav("%s --task guide --reward DNAConv", tiny), 2, "unknown key");
+    assert_mistake(dav("%s --task guide --reward DNAConv", tiny), 2, "gives no reward of sequences");
     assert_mistake(dav("%s --task guied --reward SeqCNN", tiny), 2, "value, guide");
 }
 

@@ -342,6 +342,57 @@ static void equal_states_are_evaluated_once(void **state)
     tiny_free(t);
 }
 
+/* ---- a network that is told the time ---- */
+typedef struct Timed { Arena *arena; Err err; Registry *registry; MaskedSpec spec; ParamSet *theta; Masked *k; } Timed;
+
+static Timed *timed_new(bool time_input, int steps)
+{
+    const char *const set[][2] = {{"alphabet_size", "5"}, {"length", "8"}, {"hidden_dim", "8"}, {"num_cnn_stacks", "1"}};
+    Timed *t = mem_alloc(sizeof *t);
+    t->arena = arena_new();
+    t->registry = registry_new();
+    const DavModel *m = registry_model(t->registry, &t->err, "test", "DNAConv");
+    DavConfig *c = config_new(t->arena);
+    config_add_table(c, "", m->keys, m->n_keys);
+    for (size_t i = 0; i < sizeof set / sizeof *set; i++)
+        assert_true(config_set(c, &t->err, "test", set[i][0], (ConfigText){CONFIG_PLAIN, set[i][1]}));
+    assert_true(config_finish(c, &t->err, "test"));
+    t->spec = (MaskedSpec){.denoiser = {m, c}, .children = 1, .time_input = time_input};
+    assert_true(masked_spec_shape(&t->err, &t->spec));
+    t->theta = masked_denoiser_params(&t->err, &t->spec, 5);
+    const BuildOptions o = {.compile = {.precision = DAV_F32}, .device = "cpu", .rows = 32};
+    t->k = masked_new(&t->err, &t->spec, &o, steps, t->theta, NULL, NULL);
+    if (!t->k)
+        fail_msg("%s", t->err.text);
+    return t;
+}
+
+/* Evaluations of one trajectory of STEPS plain steps. */
+static int64_t evaluations(bool time_input)
+{
+    enum { STEPS = 24 };
+    Timed *t = timed_new(time_input, STEPS);
+    SearchSettings s = {.children = 1, .seed = 9, .stream = "timed", .alpha = 1, .gamma = 1};
+    Trajectories *tr = search_run(t->k, &t->err, &s, 0, 1, false);
+    assert_non_null(tr);
+    int64_t n = t->k->count.forwards;
+    trajectories_free(tr);
+    masked_free(t->k);
+    params_free(t->theta);
+    registry_free(t->registry);
+    arena_free(t->arena);
+    mem_free(t);
+    return n;
+}
+
+/* Without time input a state that stays keeps its evaluation; with it, it is evaluated at every time anew. */
+static void a_state_that_stays_hears_the_new_time(void **state)
+{
+    (void)state;
+    assert_int_equal(evaluations(true), 1 + 24);
+    assert_in_range(evaluations(false), 2, 1 + 8); /* eight letters are filled in at most eight steps */
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -353,6 +404,7 @@ int main(void)
         cmocka_unit_test(undiscounted_bound_is_below_log_mean_exp_reward),
         cmocka_unit_test(same_bits_for_any_batch_and_threads),
         cmocka_unit_test(equal_states_are_evaluated_once),
+        cmocka_unit_test(a_state_that_stays_hears_the_new_time),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,0 +1,80 @@
+/* The optimiser against PyTorch's AdamW, clip_grad_norm_ and an average (tests/reference/adamw.py). */
+#include "runtime/optim.h"
+#include "support/tiny_em.h"
+#include <math.h>
+#include <setjmp.h>
+#include <stdarg.h>
+
+#include <cmocka.h>
+
+enum { STEPS = 5, N = 4 };
+static const double norms[STEPS] = {6.402343278, 8.301853434, 4.692564382, 5.755386210, 8.413265328};
+static const double thetas[STEPS][N] = {{0.935000254, -2.019999883, 2.905000378, 0.542499965},
+                                        {0.871569365, -2.026027897, 2.891877413, 0.584309715},
+                                        {0.816673835, -1.986320581, 2.889194793, 0.621936821},
+                                        {0.799753532, -1.930384847, 2.883677841, 0.623630772},
+                                        {0.799945821, -1.876751539, 2.858084489, 0.605520059}};
+static const double averages[STEPS][N] = {{0.993500025, -2.001999988, 2.990500038, 0.504249996},
+                                          {0.981306959, -2.004402779, 2.980637775, 0.512255968},
+                                          {0.964843647, -2.002594559, 2.971493477, 0.523224054},
+                                          {0.948334635, -1.995373588, 2.962711913, 0.533264725},
+                                          {0.933495754, -1.983511383, 2.952249171, 0.540490259}};
+
+static void adamw_is_pytorchs(void **state)
+{
+    (void)state;
+    Tiny *t = tiny_new(1, false, 1, 8);
+    ParamSet *p = t->theta;
+    const double start[N] = {1, -2, 3, 0.5};
+    for (int i = 0; i < N; i++)
+        p->value[i] = (float)start[i];
+    const CompileOptions co = {.precision = DAV_F32};
+    Optim *o = optim_new(&t->err, p, &co);
+    assert_non_null(o);
+    const OptimSettings s = {.lr = 0.05, .beta1 = 0.8, .beta2 = 0.95, .eps = 1e-6, .weight_decay = 0.3, .clip = 1.5, .ema = 0.9};
+    for (int k = 0; k < STEPS; k++) {
+        double norm;
+        for (int i = 0; i < N; i++)
+            o->grad[i] = (float)(sin(k + 1 + i) * pow(2, i));
+        assert_true(optim_update(o, &t->err, p, &s, &norm));
+        assert_true(fabs(norm - norms[k]) < 2e-6);
+        for (int i = 0; i < N; i++) {
+            assert_true(fabs(p->value[i] - thetas[k][i]) < 2e-6);
+            assert_true(fabs(o->ema[i] - averages[k][i]) < 2e-6);
+            assert_true(o->grad[i] == 0);
+        }
+    }
+    assert_int_equal(o->step, STEPS);
+    optim_free(o);
+    tiny_free(t);
+}
+
+/* Decay moves what has no gradient, too, and by no more than itself; a gradient that is no number moves nothing. */
+static void nothing_moves_for_a_gradient_that_is_no_number(void **state)
+{
+    (void)state;
+    Tiny *t = tiny_new(1, false, 1, 8);
+    const CompileOptions co = {.precision = DAV_F32};
+    Optim *o = optim_new(&t->err, t->theta, &co);
+    const OptimSettings s = {.lr = 0.1, .beta1 = 0.9, .beta2 = 0.999, .eps = 1e-8, .weight_decay = 0.5, .ema = 0.9};
+    double norm;
+    t->theta->value[0] = 2;
+    assert_true(optim_update(o, &t->err, t->theta, &s, &norm) && norm == 0);
+    assert_true(fabs(t->theta->value[0] - 2 * (1 - 0.1 * 0.5)) < 1e-6);
+    float before = t->theta->value[0], average = o->ema[0];
+    o->grad[1] = NAN;
+    assert_false(optim_update(o, &t->err, t->theta, &s, &norm));
+    assert_int_equal(t->err.kind, ERR_USER);
+    assert_true(t->theta->value[0] == before && o->ema[0] == average && o->step == 1);
+    optim_free(o);
+    tiny_free(t);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(adamw_is_pytorchs),
+        cmocka_unit_test(nothing_moves_for_a_gradient_that_is_no_number),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
