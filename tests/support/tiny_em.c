@@ -30,7 +30,7 @@ static void tabulate(Tiny *t)
     states_free(&s);
 }
 
-Tiny *tiny_new(int children, bool gradient, int steps, int64_t rows)
+Tiny *tiny_new_on(const char *device, int children, bool gradient, int steps, int64_t rows)
 {
     Tiny *t = mem_alloc(sizeof *t);
     t->arena = arena_new();
@@ -49,7 +49,7 @@ Tiny *tiny_new(int children, bool gradient, int steps, int64_t rows)
         t->theta->value[i] *= 3;
     for (int64_t i = 0; i < t->phi->size; i++)
         t->phi->value[i] *= 3;
-    const BuildOptions o = {.compile = {.precision = DAV_F32}, .device = "cpu", .rows = rows};
+    const BuildOptions o = {.compile = {.precision = DAV_F32}, .device = device, .rows = rows};
     t->k = masked_new(&t->err, &t->spec, &o, steps, t->theta, t->phi, NULL);
     if (!t->k)
         fail_msg("%s", t->err.text);
