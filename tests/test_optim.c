@@ -1,9 +1,12 @@
 /* The optimiser against PyTorch's AdamW, clip_grad_norm_ and an average (tests/reference/adamw.py). */
-#include "runtime/optim.h"
+#include "runtime/checkpoint.h"
+#include "support/command.h"
 #include "support/tiny_em.h"
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
 
 #include <cmocka.h>
 
@@ -70,11 +73,59 @@ static void nothing_moves_for_a_gradient_that_is_no_number(void **state)
     tiny_free(t);
 }
 
+/* Everything that a resumed run goes on from comes back, each array as itself. */
+static void a_checkpoint_gives_back_what_it_was_given(void **state)
+{
+    Tiny *t = tiny_new(1, false, 1, 8);
+    const CompileOptions co = {.precision = DAV_F32};
+    Optim *o = optim_new(&t->err, t->theta, &co), *back = optim_new(&t->err, t->theta, &co);
+    int64_t n = t->theta->size;
+    size_t bytes = (size_t)n * sizeof(float);
+    float *theta = mem_alloc(bytes);
+    for (int64_t i = 0; i < n; i++) {
+        theta[i] = t->theta->value[i] = (float)i + 0.5f;
+        o->m[i] = (float)(i + 1000);
+        o->v[i] = (float)(i + 2000);
+        o->ema[i] = (float)(i + 3000);
+    }
+    o->step = 77;
+    Checkpoint c = {.dir = in_scratch("run"), .device = "cpu", .precision = "f32", .seed = 5, .phase = STATE_ALIGN, .round = 3, .step = 9,
+                    .count = {1, 2, 3, 4, 5}, .metrics_offset = 6, .events_offset = 7},
+               got = {.dir = c.dir, .device = "cpu", .precision = "f32", .phase = STATE_ALIGN};
+    assert_true(file_mkdirs(&t->err, in_scratch("run/checkpoints")));
+    if (!checkpoint_save(&t->err, &c, t->theta, o))
+        fail_msg("%s", t->err.text);
+    memset(t->theta->value, 0, bytes);
+    if (!checkpoint_load(&t->err, &got, t->theta, back, false))
+        fail_msg("%s", t->err.text);
+    for (int i = 0; i < t->theta->n; i++) { /* between the entries is padding */
+        const ParamEntry *e = &t->theta->entry[i];
+        assert_memory_equal(t->theta->value + e->offset, theta + e->offset, (size_t)e->count * sizeof(float));
+    }
+    assert_memory_equal(back->m, o->m, bytes);
+    assert_memory_equal(back->v, o->v, bytes);
+    assert_memory_equal(back->ema, o->ema, bytes);
+    assert_int_equal(back->step, 77);
+    assert_int_equal(got.round, 3);
+    assert_int_equal(got.step, 9);
+    assert_int_equal(got.metrics_offset, 6);
+    assert_int_equal(got.events_offset, 7);
+    assert_memory_equal(&got.count, &c.count, sizeof c.count);
+    got.phase = STATE_PRETRAIN; /* another kind of run */
+    assert_false(checkpoint_load(&t->err, &got, t->theta, back, false));
+    mem_free(theta);
+    optim_free(o);
+    optim_free(back);
+    tiny_free(t);
+    (void)state;
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(adamw_is_pytorchs),
         cmocka_unit_test(nothing_moves_for_a_gradient_that_is_no_number),
+        cmocka_unit_test(a_checkpoint_gives_back_what_it_was_given),
     };
-    return cmocka_run_group_tests(tests, NULL, NULL);
+    return cmocka_run_group_tests(tests, scratch_open, scratch_close);
 }

@@ -81,6 +81,51 @@ static void test_what_is_rounded(void **state)
     arena_free(arena);
 }
 
+/* h' = tanh(h w + x), a loop of products: those of the body are in bf16, forward and backward. */
+static void test_loops_are_rounded(void **state)
+{
+    (void)state;
+    enum { N = 16, TRIP = 3 };
+    Arena *arena = arena_new();
+    Err err = {0};
+    Type t = type_make(DAV_F32, 2, (int64_t[]){N, N});
+    Graph *body = graph_new(arena, &err, "step"), *g = graph_new(arena, &err, "scan");
+    Val h = g_input(body, "h", ROLE_DATA, t), w = g_input(body, "w", ROLE_DATA, t);
+    ContractSpec c = {.nloop = 3, .nout = 2, .extent = {N, N, N}, .rank = {2, 2}};
+    const int loop[2][2] = {{0, 2}, {2, 1}};
+    for (int o = 0; o < 2; o++)
+        for (int d = 0; d < 2; d++)
+            c.dim[o][d] = (DimExpr){.nterm = 1, .loop = {loop[o][d]}, .coef = {1}, .div = 1};
+    graph_output(body, "next", g_un(body, OP_TANH, g_contract(body, h, w, &c, DAV_F32)));
+    Val args[] = {g_input(g, "h0", ROLE_DATA, t), g_input(g, "w", ROLE_PARAM, t)};
+    Attr a[] = {{.name = A_TRIP, .i = TRIP}, {.name = A_CARRY, .i = 1}, {.name = A_SCAN, .i = 0}};
+    Val last = g_pick(g, g_region(g, OP_LOOP, body, args, 2, a, 3), 0), total = g_reduce_mask(g, OP_SUM, last, 3);
+    Val grad = graph_node(g, OP_GRAD, (Val[]){total, args[1]}, 2, NULL, 0, NULL);
+    graph_output(g, "total", total);
+    graph_output(g, "dw", g_pick(g, grad, 0));
+    CompileOptions options = {.precision = DAV_BF16};
+    PassCx cx = {.arena = arena, .err = &err, .options = &options};
+    const Graph *out = passes_run(&cx, g, "precision");
+    if (!out)
+        fail_msg("%s", err.text);
+    int contractions = 0;
+    for (Val v = 1; v < out->n; v++) {
+        if (node_of(out, v)->op != OP_LOOP)
+            continue;
+        const Graph *inner = attr_graph(node_of(out, v), A_GRAPH);
+        for (Val u = 1; u < inner->n; u++)
+            if (node_of(inner, u)->op == OP_CONTRACT) {
+                contractions++;
+                for (int i = 0; i < 2; i++)
+                    assert_int_equal(node_of(inner, node_of(inner, u)->arg[i])->dtype, DAV_BF16);
+            }
+    }
+    assert_true(contractions >= 3); /* forward, the state's gradient, the weight's */
+    vec_free(cx.times);
+    vec_free(cx.notes);
+    arena_free(arena);
+}
+
 /* relative error of each output in the 2-norm */
 static void test_close_to_f32(void **state)
 {
@@ -256,7 +301,8 @@ static void test_gradient_of_weight(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_what_is_rounded), cmocka_unit_test(test_close_to_f32),
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_what_is_rounded), cmocka_unit_test(test_loops_are_rounded),
+                                       cmocka_unit_test(test_close_to_f32),
                                        cmocka_unit_test(test_by_hand), cmocka_unit_test(test_gradient_of_weight)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
