@@ -1,8 +1,11 @@
 /* Programs on a CUDA device: what they compute, what fails, what is left.  The device is the stand-in of tests/cuda_standin,
  * unless DAV_CUDA_LIBRARY_PATH names another. */
 #include "ir/build.h"
+#include "runtime/mstep.h"
 #include "runtime/program.h"
+#include "support/tiny_em.h"
 #include <dlfcn.h>
+#include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -123,6 +126,90 @@ static void failing_calls_leave_nothing(void **state)
     }
 }
 
+/* ---- the method: the same search and the same M-step on both ---- */
+enum { TRAJECTORIES = 24, STEPS = 3 };
+
+static Trajectories *search_on(Tiny *t)
+{
+    SearchSettings s = tiny_settings(t, 0.5, 0.9, true);
+    Trajectories *tr = search_run(t->k, &t->err, &s, 0, TRAJECTORIES, true);
+    if (!tr)
+        fail_msg("%s", t->err.text);
+    return tr;
+}
+
+static void searches_choose_alike(void **state)
+{
+    (void)state;
+    for (int guided = 0; guided < 2; guided++) {
+        Tiny *a = tiny_new_on("cpu", 4, guided, STEPS, 32), *b = tiny_new_on("cuda", 4, guided, STEPS, 32);
+        Trajectories *ta = search_on(a), *tb = search_on(b);
+        int differ = 0;
+        for (int i = 0; i < TRAJECTORIES * (STEPS + 1) * L; i++)
+            differ += ta->state[i] != tb->state[i];
+        assert_int_equal(differ, 0);
+        for (int i = 0; i < TRAJECTORIES; i++) {
+            assert_float_equal(ta->reward[i], tb->reward[i], 1e-5f);
+            assert_true(fabs(ta->elbo[i] - tb->elbo[i]) < 1e-4);
+        }
+        trajectories_free(ta);
+        trajectories_free(tb);
+        tiny_free(a);
+        tiny_free(b);
+    }
+    assert_int_equal(standin("dav_standin_live"), 0);
+}
+
+/* Two updates of all parameters by the M-step on the CPU's trajectories. */
+static void msteps_learn_alike(void **state)
+{
+    (void)state;
+    Tiny *t[2] = {tiny_new_on("cpu", 4, false, STEPS, 32), tiny_new_on("cuda", 4, false, STEPS, 32)};
+    Trajectories *tr = search_on(t[0]);
+    MStepReport r[2];
+    for (int d = 0; d < 2; d++) {
+        const BuildOptions o = {.compile = {.precision = DAV_F32}, .device = d ? "cuda" : "cpu", .rows = 16};
+        Optim *optim = optim_new(&t[d]->err, t[d]->theta, &o.compile);
+        MStep s = {.distil = masked_distil(&t[d]->err, &t[d]->spec, &o, t[d]->theta, optim)};
+        if (!s.distil)
+            fail_msg("%s", t[d]->err.text);
+        MStepSettings set = {.optim = {.lr = 0.01, .beta1 = 0.9, .beta2 = 0.99, .eps = 1e-3, .clip = 1, .ema = 0.9}, .epochs = 1,
+                             .batch = 36, .seed = 1};
+        if (!mstep_run(&s, &t[d]->err, t[d]->k, tr, &set, t[d]->theta, optim, &r[d]))
+            fail_msg("%s", t[d]->err.text);
+        rows_free(s.distil);
+        optim_free(optim);
+    }
+    assert_true(r[0].updates >= 2 && r[0].updates == r[1].updates);
+    assert_true(fabs(r[0].loss - r[1].loss) < 1e-5 && fabs(r[0].grad_norm - r[1].grad_norm) < 1e-4);
+    for (int64_t i = 0; i < t[0]->theta->size; i++)
+        assert_float_equal(t[0]->theta->value[i], t[1]->theta->value[i], 1e-5f);
+    trajectories_free(tr);
+    tiny_free(t[0]);
+    tiny_free(t[1]);
+    assert_int_equal(standin("dav_standin_live"), 0);
+}
+
+/* Philox and all else of a row: alone, among others, in another micro-batch. */
+static void rows_do_not_depend_on_the_batch(void **state)
+{
+    (void)state;
+    static const int64_t rows[] = {1, 7, 64};
+    Trajectories *tr[3];
+    for (int i = 0; i < 3; i++) {
+        Tiny *t = tiny_new_on("cuda", 2, false, STEPS, rows[i]);
+        tr[i] = search_on(t);
+        tiny_free(t);
+    }
+    for (int i = 1; i < 3; i++) {
+        assert_memory_equal(tr[0]->state, tr[i]->state, (size_t)TRAJECTORIES * (STEPS + 1) * L);
+        assert_memory_equal(tr[0]->reward, tr[i]->reward, TRAJECTORIES * sizeof(float));
+        assert_memory_equal(tr[0]->elbo, tr[i]->elbo, TRAJECTORIES * sizeof(double));
+    }
+    for (int i = 0; i < 3; i++)
+        trajectories_free(tr[i]);
+}
+
 int main(void)
 {
     setenv("DAV_CUDA_LIBRARY_PATH", DAV_CUDA_STANDIN, 0);
@@ -130,6 +217,9 @@ int main(void)
         cmocka_unit_test(parameters_follow_their_version),
         cmocka_unit_test(a_missing_device_is_named),
         cmocka_unit_test(failing_calls_leave_nothing),
+        cmocka_unit_test(searches_choose_alike),
+        cmocka_unit_test(msteps_learn_alike),
+        cmocka_unit_test(rows_do_not_depend_on_the_batch),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

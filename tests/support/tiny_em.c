@@ -57,6 +57,11 @@ Tiny *tiny_new_on(const char *device, int children, bool gradient, int steps, in
     return t;
 }
 
+Tiny *tiny_new(int children, bool gradient, int steps, int64_t rows)
+{
+    return tiny_new_on("cpu", children, gradient, steps, rows);
+}
+
 void tiny_free(Tiny *t)
 {
     masked_free(t->k);
