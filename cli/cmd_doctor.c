@@ -1,12 +1,14 @@
 /* dav doctor: what this machine can do. */
 #include "cli/cli.h"
 #include "codegen/codegen.h"
+#include "codegen/cuda/cuda.h"
+#include "runtime/cuda/driver.h"
 #include "runtime/program.h"
-#include <dlfcn.h>
 #include <math.h>
 #include <omp.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <unistd.h>
 
 static void say(const char *what, const char *text)
@@ -49,19 +51,23 @@ static void doctor_cache(void)
     buf_free(&dir);
 }
 
-/* This release computes on the CPU; the line tells what a later device would find. */
+/* Found, or exactly why not; that CUDA is missing is no failure. */
 static void doctor_cuda(void)
 {
-    void *lib = dlopen("libcuda.so.1", RTLD_LAZY | RTLD_LOCAL);
-    if (!lib) {
-        printf("%-12s no driver: %s\n", "cuda", dlerror());
-        return;
-    }
-    int (*init)(unsigned) = (int (*)(unsigned))dlsym(lib, "cuInit");
-    int status = init ? init(0) : -1;
-    printf("%-12s driver found, cuInit gives %d%s; this release has no CUDA code generator\n", "cuda", status,
-           status ? " (no usable device)" : "");
-    dlclose(lib);
+    Err err = {0};
+    CudaDevice d = {0};
+    if (cuda_device_open(&d, &err, 0))
+        printf("%-12s %s, sm_%d, %zu MB\n", "cuda", d.name, d.sm, d.memory >> 20);
+    else
+        say("cuda", err.text + (strncmp(err.text, "CUDA: ", 6) == 0 ? 6 : 0));
+    cuda_device_close(&d);
+    err_clear(&err);
+    char version[64];
+    if (nvrtc_version(&err, version))
+        printf("%-12s NVRTC %s\n", "", version);
+    else
+        say("", err.text + (strncmp(err.text, "CUDA: ", 6) == 0 ? 6 : 0));
+    err_clear(&err);
 }
 
 /* softmax-like arithmetic compiled and run, against libm */

@@ -32,5 +32,7 @@ bool cuda_source(const CudaTarget *t, Err *err, const Graph *kernel, const char 
 typedef struct Nvrtc Nvrtc;
 /* libnvrtc, DAV_CUDA_LIBRARY_PATH first; NULL with err set.  Lives as long as the process. */
 const Nvrtc *nvrtc_open(Err *err);
+/* "13.0" of the library that would be used; size of out: 64. */
+bool nvrtc_version(Err *err, char out[64]);
 /* Text to a cubin for t->sm; log: NVRTC's, with ptxas' registers and spills.  Text that does not compile is our bug and dies. */
 bool cuda_compile(const Nvrtc *nvrtc, Err *err, const CudaTarget *t, const char *text, Buf *cubin, Buf *log);

@@ -9,6 +9,7 @@ typedef void *NvrtcProgram;
 enum { NVRTC_COMPILATION = 6 };
 
 #define NVRTC(F)                                                                                                       \
+    F(int, nvrtcVersion, (int *major, int *minor))                                                                     \
     F(int, nvrtcCreateProgram, (NvrtcProgram * p, const char *text, const char *name, int headers,                     \
                                 const char *const *header, const char *const *include_name))                           \
     F(int, nvrtcDestroyProgram, (NvrtcProgram * p))                                                                    \
@@ -74,6 +75,18 @@ const Nvrtc *nvrtc_open(Err *err)
         opened = load(err);
     pthread_mutex_unlock(&opening);
     return opened;
+}
+
+bool nvrtc_version(Err *err, char out[64])
+{
+    int major = 0, minor = 0;
+    const Nvrtc *n = nvrtc_open(err);
+    if (!n)
+        return false;
+    if (n->nvrtcVersion(&major, &minor) != 0)
+        return err_env(err, "CUDA: %s does not tell its version", library);
+    snprintf(out, 64, "%d.%d", major, minor);
+    return true;
 }
 
 static bool succeeded(const Nvrtc *n, Err *err, int status, const char *what)
