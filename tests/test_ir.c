@@ -229,6 +229,12 @@ static void break_order(Graph *g) { ((Val *)(uintptr_t)g->node[2].arg)[0] = 3; }
 static void break_operand(Graph *g) { ((Val *)(uintptr_t)g->node[2].arg)[0] = 99; }
 static void break_arity(Graph *g) { g->node[3].narg = 0; }
 static void break_attr(Graph *g) { ((Attr *)(uintptr_t)g->node[2].attr)->name = A_AXIS; }
+static void break_attrs(Graph *g)
+{
+    Attr *a = (Attr *)(uintptr_t)g->node[1].attr, first = a[0];
+    a[0] = a[1];
+    a[1] = first;
+}
 static void break_axes(Graph *g) { ((int64_t *)(uintptr_t)g->node[2].attr->ints)[0] = 2; }
 static void break_missing(Graph *g) { g->node[2].nattr = 0; }
 static void break_op(Graph *g) { g->node[3].op = 250; }
@@ -242,6 +248,7 @@ static const struct { void (*harm)(Graph *); const char *expected; } harms[] = {
     {break_operand, "node %2: an operand is not a value made before"},
     {break_arity, "expected 1 operands, found 0"},
     {break_attr, "an attribute that its op does not take"},
+    {break_attrs, "attributes are not in the order of the table"},
     {break_axes, "axis 2 of a value of rank 2; in: %2 = sum %1 {axes=[2]}"},
     {break_missing, "sum lacks the attribute 'axes'"},
     {break_op, "the op is not in the table"},
