@@ -1,6 +1,6 @@
 /* The object cache: hits, misses with their reasons, damaged files, many processes at once. */
 #define _GNU_SOURCE
-#include "codegen/llvm/cache.h"
+#include "codegen/cache.h"
 #include <dirent.h>
 #include <fcntl.h>
 #include <setjmp.h>

@@ -34,5 +34,8 @@ typedef struct Nvrtc Nvrtc;
 const Nvrtc *nvrtc_open(Err *err);
 /* "13.0" of the library that would be used; size of out: 64. */
 bool nvrtc_version(Err *err, char out[64]);
+/* The same by way of the cache folder (NULL: none); *miss: why the cubin had to be compiled, NULL when it came from there. */
+bool cuda_compile_cached(const Nvrtc *nvrtc, Err *err, const char *dir, const CudaTarget *t, const char *text, Buf *cubin,
+                         const char **miss);
 /* Text to a cubin for t->sm; log: NVRTC's, with ptxas' registers and spills.  Text that does not compile is our bug and dies. */
 bool cuda_compile(const Nvrtc *nvrtc, Err *err, const CudaTarget *t, const char *text, Buf *cubin, Buf *log);

@@ -1,12 +1,16 @@
 /* NVRTC by dlopen, with declarations of our own. */
+#include "codegen/cache.h"
 #include "codegen/cuda/cuda.h"
 #include <dlfcn.h>
+#include <inttypes.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 typedef void *NvrtcProgram;
 enum { NVRTC_COMPILATION = 6 };
+#define CUDA_OPTIONS "--std=c++17", "--fmad=false", "--ptxas-options=-v"
 
 #define NVRTC(F)                                                                                                       \
     F(int, nvrtcVersion, (int *major, int *minor))                                                                     \
@@ -109,8 +113,8 @@ static bool compile(const Nvrtc *n, Err *err, NvrtcProgram p, int sm, Buf *cubin
 {
     char arch[32];
     snprintf(arch, sizeof arch, "--gpu-architecture=sm_%d", sm);
-    const char *const option[] = {arch, "--std=c++17", "--fmad=false", "--ptxas-options=-v"};
-    int status = n->nvrtcCompileProgram(p, 4, option);
+    const char *const option[] = {arch, CUDA_OPTIONS};
+    int status = n->nvrtcCompileProgram(p, (int)(sizeof option / sizeof *option), option);
     read_log(n, p, log);
     if (status == NVRTC_COMPILATION)
         die("NVRTC refuses a kernel:\n%s", log->len ? log->at : "");
@@ -133,5 +137,31 @@ bool cuda_compile(const Nvrtc *n, Err *err, const CudaTarget *t, const char *tex
         return false;
     bool ok = compile(n, err, p, t->sm, cubin, log);
     n->nvrtcDestroyProgram(&p);
+    return ok;
+}
+
+/* The text holds everything of ours that the cubin depends on; the rest is NVRTC's version, its options and the level. */
+static void key_of(const Nvrtc *n, Buf *key, const CudaTarget *t, const char *text)
+{
+    static const char *const option[] = {CUDA_OPTIONS};
+    int major = 0, minor = 0;
+    size_t len = strlen(text);
+    n->nvrtcVersion(&major, &minor);
+    buf_printf(key, "cuda %016" PRIx64 "%016" PRIx64 " of %zu bytes sm %d nvrtc %d.%d", hash_bytes(text, len, 11), hash_bytes(text, len, 23),
+               len, t->sm, major, minor);
+    for (size_t i = 0; i < sizeof option / sizeof *option; i++)
+        buf_printf(key, " %s", option[i]);
+}
+
+bool cuda_compile_cached(const Nvrtc *n, Err *err, const char *dir, const CudaTarget *t, const char *text, Buf *cubin, const char **miss)
+{
+    Buf key = {0}, log = {0};
+    key_of(n, &key, t, text);
+    *miss = cache_read(dir, key.at, cubin);
+    bool ok = !*miss || cuda_compile(n, err, t, text, cubin, &log);
+    if (ok && *miss)
+        cache_write(dir, key.at, cubin);
+    buf_free(&key);
+    buf_free(&log);
     return ok;
 }

@@ -1,5 +1,5 @@
 /* Kernels to functions: equal ones once, from the cache where it has them, else compiled on a few threads; LLJIT links. */
-#include "codegen/llvm/cache.h"
+#include "codegen/cache.h"
 #include "codegen/llvm/emit.h"
 #include <inttypes.h>
 #include <llvm-c/LLJIT.h>

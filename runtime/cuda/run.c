@@ -59,18 +59,21 @@ static bool load_kernel(Program *p, Err *err, const Nvrtc *nvrtc, const CudaTarg
     CudaProgram *c = p->cuda;
     const CudaDriver *d = c->device.driver;
     LoadedKernel *k = &c->kernel[i];
-    Buf text = {0}, cubin = {0}, log = {0};
+    Buf text = {0}, cubin = {0};
+    const char *miss = NULL;
     bool ok = cuda_source(target, err, p->plan->kernel[i], "kernel", &text, &k->launch) &&
-              cuda_compile(nvrtc, err, target, text.at, &cubin, &log) &&
+              cuda_compile_cached(nvrtc, err, p->cache_dir.at, target, text.at, &cubin, &miss) &&
               cuda_ok(d, err, d->cuModuleLoadData(&k->module, cubin.at), "loading a kernel (cuModuleLoadData)") &&
               cuda_ok(d, err, d->cuModuleGetFunction(&k->function, k->module, "kernel"), "cuModuleGetFunction");
     if (ok && k->launch.shared_bytes > 48 * 1024)
         ok = cuda_ok(d, err, d->cuFuncSetAttribute(k->function, CU_FUNC_MAX_DYNAMIC_SHARED, k->launch.shared_bytes),
                      "shared memory of a kernel (cuFuncSetAttribute)");
     p->code[i].code_bytes = (int64_t)cubin.len;
+    p->code[i].miss_reason = miss;
+    p->code[i].from_cache = ok && !miss;
+    p->stats.cached_kernels += p->code[i].from_cache;
     buf_free(&text);
     buf_free(&cubin);
-    buf_free(&log);
     return ok || err_prefix(err, "kernel %d (%s) on %s", i, p->plan->kernel[i]->name, c->device.name);
 }
 
@@ -81,6 +84,7 @@ static bool load_kernels(Program *p, Err *err, const CudaTarget *target)
     uint64_t *hash = arena_array(p->arena, uint64_t, n + 1);
     const Nvrtc *nvrtc = nvrtc_open(err);
     bool ok = nvrtc != NULL;
+    jit_cache_dir(&p->cache_dir);
     for (int i = 0; i < n && ok; i++) {
         int same = 0;
         hash[i] = graph_hash(p->plan->kernel[i]);

@@ -57,7 +57,7 @@ static std::string entries(const std::string &text)
     return out;
 }
 
-API int nvrtcVersion(int *major, int *minor) { *major = 13; *minor = 0; return fails() ? OUT_OF_MEMORY : OK; }
+API int nvrtcVersion(int *major, int *minor) { *major = 13; *minor = 99; return fails() ? OUT_OF_MEMORY : OK; }
 
 API int nvrtcCreateProgram(Program **p, const char *text, const char *, int, const char *const *, const char *const *)
 {

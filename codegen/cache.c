@@ -1,4 +1,4 @@
-#include "codegen/llvm/cache.h"
+#include "codegen/cache.h"
 #include "codegen/sources.h"
 #include <dirent.h>
 #include <fcntl.h>
