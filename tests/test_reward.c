@@ -268,8 +268,8 @@ static void the_asked_number_is_the_reward(void **state)
     Arena *arena = arena_new();
     Registry *registry = registry_new();
     Err err = {0};
-    const char *const set[][2] = {{"alphabet_size", "5"}, {"length", "145"}, {"hidden_dim", "4"}};
-    MaskedSpec s = {.denoiser = network_of(arena, registry, "TinyDenoiser", set, 3),
+    const char *const set[][2] = {{"length", "145"}, {"hidden_dim", "4"}, {"num_cnn_stacks", "1"}};
+    MaskedSpec s = {.denoiser = network_of(arena, registry, "DNAConv", set, 3),
                     .reward = network_of(arena, registry, "MPRADragoNN", NULL, 0), .children = 1, .search = &dav_search_dav};
     assert_true(masked_spec_shape(&err, &s));
     ParamSet *theta = masked_denoiser_params(&err, &s, 1), *phi = masked_reward_params(&err, &s, 2);
