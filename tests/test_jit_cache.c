@@ -285,6 +285,27 @@ static void test_text_out_of_memory(void **state)
     }
 }
 
+/* Code for one processor is never taken for another's. */
+static void test_key(void **state)
+{
+    (void)state;
+    CpuTarget t = {.name = "level", .cpu = "cpu", .features = "+a"}, other[3] = {t, t, t};
+    other[0].name = "lower";
+    other[1].cpu = "newer";
+    other[2].features = "+a,+b";
+    Buf key = {0}, again = {0};
+    cache_key(&key, &t, 7);
+    cache_key(&again, &t, 7);
+    assert_string_equal(key.at, again.at);
+    for (int i = 0; i < 4; i++) {
+        again.len = 0;
+        cache_key(&again, i < 3 ? &other[i] : &t, i < 3 ? 7 : 8);
+        assert_string_not_equal(key.at, again.at);
+    }
+    buf_free(&key);
+    buf_free(&again);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -295,6 +316,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_trim, setup, teardown),
         cmocka_unit_test_setup_teardown(test_out_of_memory, setup, teardown),
         cmocka_unit_test_setup_teardown(test_text_out_of_memory, setup, teardown),
+        cmocka_unit_test(test_key),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

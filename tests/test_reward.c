@@ -1,6 +1,8 @@
 /* Rewards outside of the graph: a process that is right, dead, lying, slow or dying; a plugin's C function; alignments with
  * both.  This program is the process as well: test_reward serve FORMAT MODE [FILE]. */
 #define _GNU_SOURCE
+#include "runtime/masked_programs.h"
+#include "runtime/modeldir.h"
 #include "runtime/reward.h"
 #include "support/command.h"
 #include <setjmp.h>
@@ -237,6 +239,69 @@ static void a_plugins_function(void **state)
     assert_mistake(status, 2, "built for sizeof(DavHostReward) 24, this program has");
 }
 
+/* ---- a reward that gives several numbers ---- */
+enum { MPRA_LENGTH = 145, MPRA_TASKS = 12, ROWS = 3 };
+
+static Network network_of(Arena *arena, const Registry *r, const char *name, const char *const (*set)[2], int n)
+{
+    Err err = {0};
+    const DavModel *m = registry_model(r, &err, "test", name);
+    DavConfig *c = config_new(arena);
+    config_add_table(c, "", m->keys, m->n_keys);
+    for (int i = 0; i < n; i++)
+        assert_true(config_set(c, &err, "test", set[i][0], (ConfigText){CONFIG_PLAIN, set[i][1]}));
+    assert_true(config_finish(c, &err, "test"));
+    return (Network){m, c};
+}
+
+static void write_all_tasks(DavNet *n, const void *context, int64_t rows)
+{
+    const MaskedSpec *s = context;
+    DavVal x0 = dav_input(n, "x0", DAV_I64, rows, MPRA_LENGTH);
+    dav_output(n, "y", network_apply(n, "phi", s->reward, dav_one_hot(x0, 4, DAV_F32), (DavVal){0}));
+}
+
+/* reward.output = k is column k of what the network says. */
+static void the_asked_number_is_the_reward(void **state)
+{
+    (void)state;
+    Arena *arena = arena_new();
+    Registry *registry = registry_new();
+    Err err = {0};
+    const char *const set[][2] = {{"length", "145"}, {"hidden_dim", "4"}, {"num_cnn_stacks", "1"}};
+    MaskedSpec s = {.denoiser = network_of(arena, registry, "DNAConv", set, 3),
+                    .reward = network_of(arena, registry, "MPRADragoNN", NULL, 0), .children = 1, .search = &dav_search_dav};
+    assert_true(masked_spec_shape(&err, &s));
+    ParamSet *theta = masked_denoiser_params(&err, &s, 1), *phi = masked_reward_params(&err, &s, 2);
+    for (int64_t i = 0; i < phi->size; i++) /* variances too: positive, and no two tasks alike */
+        phi->value[i] = 0.02f * (float)(1 + (i * 37 + i / 11) % 19);
+    const BuildOptions o = {.compile = {.precision = DAV_F32}, .device = "cpu", .rows = ROWS};
+    RowProgram *all = build_program(&err, "all", &o, write_all_tasks, &s);
+    if (!all)
+        fail_msg("%s", err.text);
+    rows_bind_params(all, phi, "phi.", phi->value);
+    static int64_t x0[ROWS * MPRA_LENGTH];
+    float y[ROWS][MPRA_TASKS], r[ROWS];
+    for (int i = 0; i < ROWS * MPRA_LENGTH; i++)
+        x0[i] = (i * 7 + i / 13) % 4;
+    RowArg in = {"x0", x0, ROW_EACH}, out = {"y", y, ROW_EACH};
+    assert_true(rows_run(all, &err, ROWS, &in, 1, &out, 1));
+    assert_true(y[0][7] != y[0][0]);
+    for (s.reward_output = 0; s.reward_output < MPRA_TASKS; s.reward_output += 7) {
+        Masked *k = masked_new(&err, &s, &o, 4, theta, phi, NULL);
+        if (!k || !masked_score(k, &err, ROWS, x0, r))
+            fail_msg("%s", err.text);
+        for (int i = 0; i < ROWS; i++)
+            assert_float_equal(r[i], y[i][s.reward_output], 1e-5f * (1 + y[i][s.reward_output]));
+        masked_free(k);
+    }
+    rows_free(all);
+    params_free(theta);
+    params_free(phi);
+    registry_free(registry);
+    arena_free(arena);
+}
+
 int main(int argc, char **argv)
 {
     if (argc > 3 && strcmp(argv[1], "serve") == 0)
@@ -246,6 +311,7 @@ int main(int argc, char **argv)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(right_scores),    cmocka_unit_test(bad_processes), cmocka_unit_test(too_few),
         cmocka_unit_test(nothing_is_lost), cmocka_unit_test(statuses),      cmocka_unit_test(a_plugins_function),
+        cmocka_unit_test(the_asked_number_is_the_reward),
     };
     return cmocka_run_group_tests(tests, scratch_open, scratch_close);
 }
