@@ -126,6 +126,57 @@ static void failing_calls_leave_nothing(void **state)
     }
 }
 
+/* ---- products of bf16: by the fragments of mma.m16n8k16, whose layout the stand-in has from its manual ---- */
+static void product_in_bf16(int64_t rows, int64_t inner, int64_t cols)
+{
+    Err err = {0};
+    Arena *a = arena_new();
+    Graph *g = graph_new(a, &err, "half");
+    Val x = g_input(g, "x", ROLE_DATA, type_make(DAV_F32, 2, (int64_t[]){rows, inner}));
+    Val w = g_input(g, "w", ROLE_PARAM, type_make(DAV_F32, 2, (int64_t[]){inner, cols}));
+    ContractSpec s = {.nloop = 3, .nout = 2, .extent = {rows, cols, inner}, .rank = {2, 2}};
+    const int loop[2][2] = {{0, 2}, {2, 1}};
+    for (int o = 0; o < 2; o++)
+        for (int d = 0; d < 2; d++)
+            s.dim[o][d] = (DimExpr){.nterm = 1, .loop = {loop[o][d]}, .coef = {1}, .div = 1};
+    graph_output(g, "y", g_contract(g, x, w, &s, DAV_F32));
+    Program *p = program_compile(&err, g, &(ProgramOptions){.device = "cuda", .compile = {.precision = DAV_BF16}});
+    if (!p)
+        fail_msg("%s", err.text);
+    float *xs = mem_alloc((size_t)(rows * inner) * 4), *ws = mem_alloc((size_t)(inner * cols) * 4), *y = mem_alloc((size_t)(rows * cols) * 4);
+    for (int64_t i = 0; i < rows * inner; i++) /* numbers that bf16 has */
+        xs[i] = (float)(i * 7 % 31 - 15) / 8;
+    for (int64_t i = 0; i < inner * cols; i++)
+        ws[i] = (float)(i * 11 % 29 - 14) / 16;
+    void *in[2];
+    in[program_input(p, "x")] = xs;
+    in[program_input(p, "w")] = ws;
+    if (!program_run(p, &err, in, (void *[]){y}, 1, 1))
+        fail_msg("%s", err.text);
+    for (int64_t i = 0; i < rows * cols; i++) {
+        double want = 0;
+        for (int64_t k = 0; k < inner; k++)
+            want += (double)xs[i / cols * inner + k] * (double)ws[k * cols + i % cols];
+        if (fabs(y[i] - want) > 1e-5 * (1 + fabs(want)))
+            fail_msg("[%lld,%lld,%lld] element %lld: %g, expected %g", (long long)rows, (long long)inner, (long long)cols, (long long)i,
+                     (double)y[i], want);
+    }
+    program_free(p);
+    mem_free(xs);
+    mem_free(ws);
+    mem_free(y);
+    arena_free(a);
+}
+
+static void products_in_bf16(void **state)
+{
+    (void)state;
+    product_in_bf16(64, 64, 64);
+    product_in_bf16(70, 130, 90);
+    product_in_bf16(5, 33, 19);
+    product_in_bf16(129, 17, 8);
+}
+
 /* ---- the method: the same search and the same M-step on both ---- */
 enum { TRAJECTORIES = 24, STEPS = 3 };
 
@@ -217,6 +268,7 @@ int main(void)
         cmocka_unit_test(parameters_follow_their_version),
         cmocka_unit_test(a_missing_device_is_named),
         cmocka_unit_test(failing_calls_leave_nothing),
+        cmocka_unit_test(products_in_bf16),
         cmocka_unit_test(searches_choose_alike),
         cmocka_unit_test(msteps_learn_alike),
         cmocka_unit_test(rows_do_not_depend_on_the_batch),
