@@ -100,6 +100,12 @@ bool file_writer_open(Err *err, FileWriter *w, const char *path)
     int k = snprintf(w->path, sizeof w->path, "%s", path);
     if (k < 0 || (size_t)k >= sizeof w->path)
         return err_user(err, "%.80s...: path too long", path);
+    struct stat st;
+    if (!*path)
+        return err_user(err, "expected the name of a file to write, found an empty one");
+    if (stat(path, &st) == 0 && !S_ISREG(st.st_mode)) /* renaming over a device would take it away from everybody */
+        return err_env(err, "%s: cannot be written: expected a regular file, found a %s", path,
+                       S_ISDIR(st.st_mode) ? "folder" : "special file");
     snprintf(w->tmp, sizeof w->tmp, "%s.tmp%ld", path, (long)getpid());
     w->f = fopen(w->tmp, "wb");
     return w->f ? true : err_env(err, "%s: cannot be written: %s", path, strerror(errno));

@@ -44,7 +44,8 @@ static bool judge_files(Eval *e, Aligner *a)
     for (size_t i = 0; ok && i < vec_len(e->samples); i++) {
         const SeqData *d = seqdata_read(e->err, e->arena, e->samples[i]);
         Judgement j;
-        ok = d && aligner_judge(a, e->err, e->arena, d, &j) && aligner_judge_likelihood(a, e->err, d, (int)e->masks, &j);
+        ok = d && ((aligner_judge(a, e->err, e->arena, d, &j) && aligner_judge_likelihood(a, e->err, d, (int)e->masks, &j)) ||
+                   err_prefix(e->err, "%s", e->samples[i]));
         if (!ok)
             break;
         if (train)

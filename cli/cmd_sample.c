@@ -87,8 +87,10 @@ static bool sample_command(void *arg)
         return false;
     if (!s->out || (!s->model && !s->config))
         return err_user(s->err, "--%s is missing; usage: dav %s", s->out ? "model or --config" : "out", use.synopsis);
-    if (s->n < 1 || s->n > 10000000 || s->seed < -1 || s->seed > UINT32_MAX)
-        return err_user(s->err, "--n: expected 1 to 10000000, --seed: 0 to 4294967295");
+    if (s->n < 1 || s->n > 10000000)
+        return err_user(s->err, "--n: expected 1 to 10000000, found %" PRId64, s->n);
+    if (s->seed < -1 || s->seed > UINT32_MAX)
+        return err_user(s->err, "--seed: expected 0 to 4294967295, found %" PRId64, s->seed);
     Settings *settings = settings_new(s->arena);
     if (!registry_load_all(s->registry, s->err, s->plugins, (int)vec_len(s->plugins)) || !read_settings(s, settings))
         return false;

@@ -100,7 +100,10 @@ void judge_row(Buf *out, const char *name, const Aligner *a, const Judgement *j)
     interval(out, j->reward_median);
     interval(out, j->heldout_median);
     number(out, " %*.2f", 6, judge_gain(a, j));
-    buf_printf(out, " %6.1f +- %3.1f", j->levenshtein.mean, j->levenshtein.se);
+    if (isfinite(j->levenshtein.mean))
+        buf_printf(out, " %6.1f +- %3.1f", j->levenshtein.mean, j->levenshtein.se);
+    else
+        buf_printf(out, " %13s", "-"); /* of one sequence there is no pair */
     number(out, " %*.3f", 6, j->kmer3_all.at);
     number(out, " %*.3f", 6, j->kmer3_top.at);
     number(out, " %*.3f", 6, j->kmer6_all);
@@ -109,7 +112,10 @@ void judge_row(Buf *out, const char *name, const Aligner *a, const Judgement *j)
 
 void judge_more(Buf *out, const Judgement *j)
 {
-    buf_printf(out, "%-12s log-likelihood under the pretrained model %.2f +- %.2f a sequence", "", j->log_likelihood, j->log_likelihood_se);
+    buf_printf(out, "%-12s log-likelihood under the pretrained model %.2f", "", j->log_likelihood);
+    if (isfinite(j->log_likelihood_se))
+        buf_printf(out, " +- %.2f", j->log_likelihood_se);
+    buf_str(out, " a sequence");
     if (isfinite(j->train_distance.at))
         buf_printf(out, ", distance to the nearest training sequence %.1f (%.1f..%.1f)", j->train_distance.at, j->train_distance.low,
                    j->train_distance.high);

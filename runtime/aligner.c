@@ -353,7 +353,7 @@ bool aligner_judge_likelihood(Aligner *a, Err *err, const SeqData *d, int masks,
     bool ok = p && score_sequences(p, err, a->spec.time_input, d, a->spec.letters, masks, 0, nats);
     if (ok) {
         j->log_likelihood = -stats_mean(nats, d->n) * l;
-        j->log_likelihood_se = stats_sd(nats, d->n) * l / sqrt((double)d->n);
+        j->log_likelihood_se = d->n > 1 ? stats_sd(nats, d->n) * l / sqrt((double)d->n) : NAN;
     }
     mem_free(nats);
     rows_free(p);
@@ -370,6 +370,14 @@ void judge_distance(Arena *arena, const SeqData *d, const SeqData *train, Judgem
     j->train_distance = median_of(arena, each, d->n);
 }
 
+static bool wrong_length(Err *err, const SeqData *d, size_t length)
+{
+    size_t i = 0;
+    while (i + 1 < d->n && seq_len(d, i) == length)
+        i++;
+    return err_user(err, "sequence %zu: expected %zu letters, found %zu", i + 1, length, d->n ? seq_len(d, i) : 0);
+}
+
 bool aligner_judge(Aligner *a, Err *err, Arena *arena, const SeqData *d, Judgement *j)
 {
     const Interval unknown = {NAN, NAN, NAN};
@@ -378,8 +386,7 @@ bool aligner_judge(Aligner *a, Err *err, Arena *arena, const SeqData *d, Judgeme
                      .kmer6_all = NAN, .heldout_mean = NAN, .heldout_sd = NAN, .log_likelihood = NAN, .log_likelihood_se = NAN,
                      .train_distance = unknown};
     if (seqdata_length(d) != (size_t)a->spec.length)
-        return err_user(err, "expected sequences of %lld letters, found %s", (long long)a->spec.length,
-                        seqdata_length(d) ? "another length" : "several lengths");
+        return wrong_length(err, d, (size_t)a->spec.length);
     if ((aligner_has_reward(a) && !judge_by_reward(a, err, arena, d, j)) ||
         (a->heldout.predict && !judge_by_heldout(a, err, arena, d, j)))
         return false;

@@ -6,6 +6,7 @@
 #include <cmocka.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/stat.h>
 
 enum { LETTERS = 12 };
 
@@ -135,6 +136,19 @@ static void memory_is_bounded_and_told(void **state)
     assert_mistake(dav("compile DNAConv --memory-budget 2XB"), 2, "--memory-budget: expected bytes");
     assert_mistake(dav("compile no/such"), 2, "no such model folder");
     assert_mistake(dav("compile %s --set hidden=12", in_scratch("denoiser")), 2, "has its own configuration");
+    assert_mistake(dav("sample --model %s --n -3 --out %s", in_scratch("denoiser"), in_scratch("none.fasta")), 2, "--n: expected 1 to 10000000, found -3");
+    assert_mistake(dav("sample --model %s --n 2 --out %s", in_scratch("denoiser"), in_scratch(".")), 1, "found a folder");
+    assert_mistake(dav("sample --model %s --n 2 --out ''", in_scratch("denoiser")), 2, "found an empty one");
+    if (mkfifo(in_scratch("pipe"), 0600) == 0) { /* what is no file of ours stays what it is */
+        struct stat st;
+        assert_mistake(dav("sample --model %s --n 2 --out %s", in_scratch("denoiser"), in_scratch("pipe")), 1, "found a special file");
+        assert_true(stat(in_scratch("pipe"), &st) == 0 && S_ISFIFO(st.st_mode));
+    }
+    write_text("short.fasta", ">a\nACGTACGTACGT\n>b\nACGT\n");
+    assert_mistake(dav("eval --samples %s --config %s", in_scratch("short.fasta"), in_scratch("align.yaml")), 2,
+                   "short.fasta: sequence 2: expected 12 letters, found 4");
+    write_text("one.fasta", ">a\nACGTACGTACGT\n");
+    assert_status(dav("eval --samples %s --config %s", in_scratch("one.fasta"), in_scratch("align.yaml")), 0);
     assert_mistake(dav("sample --model no/such --n 2 --out %s", in_scratch("none.fasta")), 2, "--model: pretrained.model");
 }
 
