@@ -309,6 +309,12 @@ Val g_scatter_add(Graph *g, Val base, Val idx, Val upd, int batch)
     return graph_node(g, OP_SCATTER_ADD, (Val[]){base, idx, upd}, 3, (Attr[]){{.name = A_BATCH, .i = batch}}, 1, NULL);
 }
 
+Val g_attention(Graph *g, Val q, Val k, Val v, Val bias, double scale, bool causal)
+{
+    Attr attr[] = {{.name = A_SCALE, .f = scale}, {.name = A_CAUSAL, .i = causal}};
+    return graph_node(g, OP_ATTENTION, (Val[]){q, k, v, bias}, bias ? 4 : 3, attr, 2, NULL);
+}
+
 Val g_pick(Graph *g, Val tuple, int index)
 {
     return graph_node(g, OP_PICK, &tuple, 1, (Attr[]){{.name = A_INDEX, .i = index}}, 1, NULL);

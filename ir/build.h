@@ -21,6 +21,7 @@ bool shape_dyn_slice(const ShapeCx *cx), shape_dyn_update(const ShapeCx *cx), sh
 bool shape_scatter_add(const ShapeCx *cx), shape_argsort(const ShapeCx *cx), shape_contract(const ShapeCx *cx);
 bool shape_random(const ShapeCx *cx), shape_tuple(const ShapeCx *cx), shape_pick(const ShapeCx *cx);
 bool shape_index(const ShapeCx *cx), shape_load(const ShapeCx *cx), shape_acc(const ShapeCx *cx);
+bool shape_attention(const ShapeCx *cx), shape_attention_grad(const ShapeCx *cx);
 bool shape_philox(const ShapeCx *cx), shape_tile(const ShapeCx *cx);
 
 /* The type that the table's rule gives node n; false with err set (no place in the text). */

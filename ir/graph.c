@@ -235,11 +235,28 @@ const ContractSpec *attr_spec(const Node *n)
 }
 
 /* ---- tuples ---- */
+bool op_is_attention(Op op)
+{
+    return op == OP_ATTENTION || op == OP_ATTENTION_GRAD;
+}
+
+static Type attention_type(const Graph *g, const Node *n, int k)
+{
+    Type q = type_of(g, n->arg[0]), keys = type_of(g, n->arg[1]), v = type_of(g, n->arg[2]);
+    DavDtype t = q.dtype == DAV_F64 ? DAV_F64 : DAV_F32;
+    if (n->op == OP_ATTENTION)
+        return k == 0 ? type_make(t, 3, (int64_t[]){q.dim[0], v.dim[2], q.dim[1]}) : type_make(t, 2, q.dim);
+    q.dtype = t;
+    return k == 0 ? q : type_make(t, 3, (int64_t[]){q.dim[0], k == 1 ? q.dim[2] : v.dim[2], keys.dim[1]});
+}
+
 int tuple_count(const Graph *g, Val v)
 {
     const Node *n = &g->node[v];
     if (n->op == OP_GRAD)
         return n->narg - 1;
+    if (op_is_attention((Op)n->op))
+        return n->op == OP_ATTENTION ? 2 : 3;
     if (n->op == OP_KERNEL) { /* its out and inout buffers */
         int count = 0;
         const Graph *body = attr_graph(n, A_GRAPH);
@@ -258,6 +275,10 @@ bool tuple_type(const Graph *g, Val v, int k, Type *t)
         return false;
     if (n->op == OP_GRAD) {
         *t = type_of(g, n->arg[k + 1]);
+        return true;
+    }
+    if (op_is_attention((Op)n->op)) {
+        *t = attention_type(g, n, k);
         return true;
     }
     const Graph *body = attr_graph(n, A_GRAPH);

@@ -174,6 +174,8 @@ Val g_contract(Graph *g, Val a, Val b, const ContractSpec *spec, DavDtype out); 
 Val g_gather(Graph *g, Val x, Val idx, int batch);
 Val g_scatter_add(Graph *g, Val base, Val idx, Val upd, int batch);
 Val g_pick(Graph *g, Val tuple, int index);
+/* attention (bias 0: none); what its results are stands in ops.def. */
+Val g_attention(Graph *g, Val q, Val k, Val v, Val bias, double scale, bool causal);
 Val g_region(Graph *g, Op op, const Graph *body, const Val *arg, int narg, const Attr *extra, int nextra);
 
 /* Copies node v of `from` into g with operands renamed by map (map[old] = new); region graphs are shared.  Inputs are copied
@@ -189,6 +191,7 @@ uint64_t graph_hash(const Graph *g); /* of meaning: ops, types, attributes, name
 /* Type of result k of a tuple-valued node (call, loop, grad, fuse, kernel). */
 bool tuple_type(const Graph *g, Val v, int k, Type *t);
 int tuple_count(const Graph *g, Val v);
+bool op_is_attention(Op op); /* attention and attention_grad: tuples without a region */
 
 /* ---- contraction specs ---- */
 bool spec_parse(Err *err, const char *text, ContractSpec *spec); /* extents of output loops are left 0 */

@@ -189,11 +189,32 @@ static bool run_host(Interp *it, Frame *f, Val v, const void **arg)
     return ok;
 }
 
+static bool run_attention(Interp *it, Frame *f, Val v)
+{
+    const Node *n = &f->g->node[v];
+    void **result = tuple_new(it, f, v);
+    Tensor x[8], out[3];
+    must(n->narg <= 8);
+    for (int i = 0; i < n->narg; i++)
+        x[i] = tensor_of(it, f, n->arg[i]);
+    for (int k = 0; k < tuple_count(f->g, v); k++) {
+        tuple_type(f->g, v, k, &out[k].t);
+        out[k] = (Tensor){stored(it, out[k].t), result[k]};
+    }
+    void *work = block_new(it, interp_attention_bytes(n, x));
+    memset(work, 0, interp_attention_bytes(n, x));
+    interp_attention(n, x, out, work);
+    block_free(work);
+    return true;
+}
+
 static bool run_region(Interp *it, Frame *f, Val v)
 {
     const Node *n = &f->g->node[v];
     if (n->op == OP_GRAD)
         return err_user_at(it->err, n->file, n->line, "a gradient has to be expanded (autodiff) before it can be interpreted");
+    if (op_is_attention((Op)n->op))
+        return run_attention(it, f, v);
     const void **arg = block_new(it, (size_t)n->narg * sizeof *arg);
     for (int i = 0; i < n->narg; i++)
         arg[i] = f->val[n->arg[i]];

@@ -24,4 +24,7 @@ bool next_index(int64_t at[IR_MAX_RANK], const Type *t);
 
 size_t interp_contract_bytes(const Tensor *a, const Tensor *b, const Tensor *out);
 void interp_contract(const ContractSpec *s, const Tensor *a, const Tensor *b, Tensor *out, void *work);
+/* attention, attention_grad: out has the tuple's results; work zeroed. */
+size_t interp_attention_bytes(const Node *n, const Tensor *x);
+void interp_attention(const Node *n, const Tensor *x, Tensor *out, void *work);
 void interp_move(const Node *n, const Tensor *x, Tensor *out); /* shape ops, gather */

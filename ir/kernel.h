@@ -24,6 +24,7 @@
  *   b_packed = 1: B is a packed panel: [K][nr] of B's dtype (bf16: [K/2][nr][2], K odd padded with zero); else B is read at
  *   %5 + k * b_k_stride + j * b_col_stride, b_col_stride 1.
  *   Operands of u32 (both or none) are pairs of bf16, k even in the low half; K is even, and k strides go from pair to pair.
+ *   A packed panel of u32 beside an A of bf16 is a packed panel of bf16 (its words are the pairs).
  *   With bf16 operands the products are exact and accumulate in f32 (pairs of k in hardware order: two-term dot, then add).
  *   Fastest: rows a constant equal to mr, in equal tiles (200 rows: 30 tiles of 6 and 4 of 5; a tile of 1 or 2 rows waits for B),
  *   K a constant, a_div 1; bf16: B packed, or the rows of A next to each other.

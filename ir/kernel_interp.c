@@ -195,7 +195,10 @@ static float tile_b(const Machine *m, const TileContract *c, int64_t nr, int64_t
     int64_t off = m->val[c->b_off].i;
     if (!c->b_packed)
         return c->cols && j >= m->val[c->cols].i ? 0 : panel_element(m, c->b, off + j * c->b_col_stride, k, c->b_k_stride);
-    bool pairs = node_of(m->k, c->b)->dtype == DAV_BF16;
+    DavDtype t = (DavDtype)node_of(m->k, c->b)->dtype;
+    bool pairs = t == DAV_BF16;
+    if (t == DAV_U32)
+        return panel_element(m, c->b, off + j, k, nr);
     return (float)load(m, c->b, off + (pairs ? (k / 2 * nr + j) * 2 + k % 2 : k * nr + j)).f;
 }
 

@@ -29,6 +29,10 @@ bool op_has_grad(Op op);
 /* passes/contract_grad.c: cotangent of operand o (0 or 1) of the contraction v. */
 Val contract_grad(Graph *g, Val v, int o, Val ct);
 
+/* passes/attention_grad.c: cotangents of the operands of attention and of attention_grad. */
+void attention_vjp(Sweep *s, Val v);
+void attention_grad_vjp(Sweep *s, Val v);
+
 /* passes/loop_grad.c */
 void loop_grad(Sweep *s, Val loop);
 /* A loop whose body also stacks every carried value as it comes into an iteration; differentiating needs those. */

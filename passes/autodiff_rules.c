@@ -424,6 +424,18 @@ static void grad_loop(Sweep *s, Val v, Val ct)
     loop_grad(s, v);
 }
 
+static void grad_attention(Sweep *s, Val v, Val ct)
+{
+    (void)ct;
+    attention_vjp(s, v);
+}
+
+static void grad_attention_grad(Sweep *s, Val v, Val ct)
+{
+    (void)ct;
+    attention_grad_vjp(s, v);
+}
+
 const GradRule grad_rule[OP_COUNT] = {
 #define EW(NAME, text, arity, dom, shape, grad, ...) [OP_##NAME] = grad_##grad,
 #define OP(NAME, text, arity, level, shape, grad, ...) [OP_##NAME] = grad_##grad,

@@ -70,7 +70,7 @@ static void mark_values(Fuser *f)
             f->summed[x] = true;
         }
         bool reads_memory =
-            n->op == OP_CONTRACT || n->op == OP_HOST || n->op == OP_LOOP || (n->op == OP_RESHAPE && f->solid[v]);
+            n->op == OP_CONTRACT || n->op == OP_HOST || n->op == OP_LOOP || op_is_attention((Op)n->op) || (n->op == OP_RESHAPE && f->solid[v]);
         for (int i = 0; i < n->narg; i++) {
             f->live[n->arg[i]] = true;
             f->solid[n->arg[i]] |= reads_memory;
@@ -255,7 +255,7 @@ static int new_group(Fuser *f, Val v)
         g->kind = ALIAS;
     } else if (op == OP_HOST || op == OP_LOOP) {
         g->kind = FIXED;
-    } else if (op == OP_CUMSUM || op == OP_ARGSORT || op == OP_SCATTER_ADD || op == OP_ARGMAX) {
+    } else if (op == OP_CUMSUM || op == OP_ARGSORT || op == OP_SCATTER_ADD || op == OP_ARGMAX || op_is_attention(op)) {
         g->kind = FUSE_OTHER;
     } else if (op == OP_CONTRACT) {
         g->kind = FUSE_CONTRACT;

@@ -182,6 +182,25 @@ static void emit_loop(Fuser *f, Val v)
     f->map[v] = graph_node(f->out, OP_LOOP, arg, n->narg, attr, n->nattr, NULL);
 }
 
+/* An op with several results is a region of its own; the fuse's results are in the same order. */
+static void emit_tuple(Fuser *f, Val v)
+{
+    const Node *n = node_of(f->in, v);
+    Region r = {graph_new(f->cx->arena, f->cx->err, "region"), arena_array(f->cx->arena, Val, f->in->n),
+                arena_array(f->cx->arena, Val, n->narg), 0};
+    char name[24];
+    r.body->no_fold = true;
+    for (int i = 0; i < n->narg; i++)
+        region_value(f, &r, 0, n->arg[i]);
+    Val op = graph_copy_node(r.body, f->in, v, r.map);
+    for (int i = 0; i < tuple_count(f->in, v); i++) {
+        snprintf(name, sizeof name, "r%d", i);
+        graph_output(r.body, name, g_pick(r.body, op, i));
+    }
+    graph_at_node(f->out, f->in, v);
+    f->map[v] = g_region(f->out, OP_FUSE, r.body, r.arg, r.narg, &(Attr){.name = A_KIND, .i = FUSE_OTHER}, 1);
+}
+
 static void emit_from(Emit *e, int g);
 
 /* Emits what operand v of a member of group g stands on. */
@@ -224,6 +243,10 @@ static void emit_from(Emit *e, int g)
             f->map[v] = graph_copy_node(f->out, f->in, v, f->map);
         break;
     default:
+        if (op_info[node_of(f->in, v)->op].flags & OPF_TUPLE) {
+            emit_tuple(f, v);
+            break;
+        }
         memset(e->map, 0, (size_t)f->in->n * sizeof *e->map);
         emit_region(f, g, e->needed, e->map, e->arg);
     }

@@ -1,5 +1,5 @@
 /* Loop nests of kernels that are not contractions. */
-#include "passes/lower.h"
+#include "passes/lower_attention.h"
 #include <math.h>
 
 enum { BLOCK = 4096, WIDE = 16384, LANES = 16 };
@@ -258,7 +258,15 @@ static void lower_scatter_add(Lower *l, const Node *n)
 void lower_other(Lower *l)
 {
     const Node *n = node_of(l->body, l->body->out[0].val);
+    if (n->op == OP_PICK)
+        n = node_of(l->body, n->arg[0]);
     switch ((Op)n->op) {
+    case OP_ATTENTION:
+        lower_attention(l, n);
+        break;
+    case OP_ATTENTION_GRAD:
+        lower_attention_grad(l, n);
+        break;
     case OP_CUMSUM:
         lower_cumsum(l, n);
         break;

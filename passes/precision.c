@@ -50,6 +50,17 @@ static Val rounded_contract(Graph *out, const Graph *in, Val v, const Val *map)
     return g_contract(out, a, b, attr_spec(n), DAV_F32);
 }
 
+/* Queries, keys, values and the cotangent; scores, sums and what they are weighed with stay f32. */
+static Val rounded_attention(Graph *out, const Graph *in, Val v, const Val *map)
+{
+    const Node *n = node_of(in, v);
+    Val *arg = arena_array(out->arena, Val, n->narg);
+    graph_at_node(out, in, v);
+    for (int i = 0; i < n->narg; i++)
+        arg[i] = i < 3 || (n->op == OP_ATTENTION_GRAD && i == 5) ? rounded(out, map[n->arg[i]], MOST_VIEWS) : map[n->arg[i]];
+    return graph_node(out, (Op)n->op, arg, n->narg, n->attr, n->nattr, NULL);
+}
+
 static void lower_precision(Graph *out, const Graph *in)
 {
     Val *map = arena_array(out->arena, Val, in->n);
@@ -61,6 +72,8 @@ static void lower_precision(Graph *out, const Graph *in)
             map[v] = region_copy_node(out, in, v, map, body);
         } else if (n->op == OP_CONTRACT && node_of(in, n->arg[0])->dtype == DAV_F32) {
             map[v] = rounded_contract(out, in, v, map);
+        } else if (op_is_attention((Op)n->op) && node_of(in, n->arg[0])->dtype == DAV_F32) {
+            map[v] = rounded_attention(out, in, v, map);
         } else {
             map[v] = graph_copy_node(out, in, v, map);
         }

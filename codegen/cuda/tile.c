@@ -55,8 +55,8 @@ void put_contract(Emit *e, Val v)
     put_line(e, "    dav_panels<%s, %lld, %lld, %lldll, %lldll, %lldll, %lldll, %s> panels = {", cuda_memory_type(t),
               (long long)c.a_row_step, (long long)c.a_div, (long long)c.a_ext, (long long)c.a_row_stride, (long long)c.a_k_stride,
               (long long)c.b_k_stride, c.b_packed ? "true" : "false");
-    put_line(e, "        p%d + v%d, p%d + v%d, v%d, (int)(v%d < %d ? v%d : %d), %s, (int)v%d};", c.a, c.a_off, c.b, c.b_off, c.row0,
-              c.rows, mr, c.rows, mr, cols, c.k);
+    put_line(e, "        p%d + v%d, (const %s *)(p%d + v%d), v%d, (int)(v%d < %d ? v%d : %d), %s, (int)v%d};", c.a, c.a_off,
+              cuda_memory_type(t), c.b, c.b_off, c.row0, c.rows, mr, c.rows, mr, cols, c.k);
     put_line(e, "    t%d.contract(panels, room);", c.tile);
     put_line(e, "}");
 }

@@ -497,6 +497,8 @@ void emit_tile_contract(Emit *e, Val v)
     p.t = e->tile[p.c.tile];
     p.a_type = (DavDtype)node_of(e->k, p.c.a)->dtype;
     p.b_type = (DavDtype)node_of(e->k, p.c.b)->dtype;
+    if (p.a_type == DAV_BF16 && p.b_type == DAV_U32 && p.c.b_packed)
+        p.b_type = DAV_BF16;
     p.rows = p.t->mr;
     LLVMValueRef rows = as_scalar(e, p.c.rows);
     if (LLVMIsAConstantInt(rows)) {
@@ -507,7 +509,8 @@ void emit_tile_contract(Emit *e, Val v)
         return;
     if (e->vector_loop || p.c.b_col_stride != 1 || p.c.a_div < 1 || words(&p) != (p.b_type == DAV_U32))
         die("kernel %s: tile_contract %%%d breaks the rules of ir/kernel.h", e->k->name, v);
-    LLVMTypeRef panel = p.c.b_packed && p.b_type == DAV_BF16 ? f->i16 : memory_type(f, p.b_type);
+    bool as_words = p.b_type != (DavDtype)node_of(e->k, p.c.b)->dtype; /* the offset counts them */
+    LLVMTypeRef panel = as_words ? f->i32 : p.c.b_packed && p.b_type == DAV_BF16 ? f->i16 : memory_type(f, p.b_type);
     p.b = element_ptr(f, panel, e->buf[p.c.b], as_scalar(e, p.c.b_off));
     find_columns(&p);
     if (p.c.a_ext > 0 || p.c.a_div > 1)

@@ -1,0 +1,46 @@
+/* Attention on its way to one kernel: what its two directions share. */
+#pragma once
+#include "passes/lower.h"
+
+/* One product of the kernel: tile[r, j] = sum over k of A[a_off + r*row_stride + k*k_stride] * B(k, j). */
+typedef struct Product {
+    Val a, a_off, b, b_off;
+    int64_t row_stride, k_stride;
+    int64_t b_stride; /* from one k to the next; 0: a packed panel */
+    int64_t depth, columns; /* columns: valid ones, 0: all */
+} Product;
+
+typedef struct Attention {
+    Lower *l;
+    Graph *k;
+    int64_t batch, queries, keys, width, value; /* width: of a query and a key, value: of a value */
+    int64_t bias_step; /* from one batch entry's bias to the next, 0: all have the same */
+    bool causal, pairs; /* pairs: operands are bf16, panels are words of two */
+    double scale;
+    int mr, nr;         /* tile */
+    Val q, key, v, bias; /* buffers; bias 0: none */
+    Val b;               /* batch entry */
+} Attention;
+
+/* What an impossible place counts as before the exponential. */
+#define ATTENTION_NEVER (-1e9)
+
+Attention attention_of(Lower *l, const Node *n);
+/* Elements (words of two) that a panel of `depth` rows takes. */
+int64_t panel_size(const Attention *a, int64_t depth);
+Val attention_scratch(Attention *a, int64_t elements, bool panel);
+/* panel[at] (r, c) = scale * src[base + c*depth + r] for c < columns (0: all): rows of src become columns. */
+void attention_pack(Attention *a, Val src, Val base, int64_t depth, double scale, Val panel, int64_t at, int64_t columns, Val valid);
+/* The words of two numbers in bf16, the first one in the lower half. */
+Val bf16_word(Graph *k, Val low, Val high);
+/* For every tile of `rows` rows in all: fn gets the tile's first row and how many rows it has. */
+typedef void (*TileFn)(Attention *a, void *arg, Val first, int rows);
+void attention_tiles(Attention *a, int64_t rows, int most, TileFn fn, void *arg);
+/* A tile of `rows` rows holding the product; then open and close the loops over its elements. */
+Val attention_product(Attention *a, const Product *p, Val first, int rows, int nr);
+typedef struct TileLoop { Val row, col; } TileLoop;
+TileLoop tile_loop(Graph *k, int rows, int64_t columns);
+void tile_loop_end(Graph *k, TileLoop t);
+
+void lower_attention(Lower *l, const Node *n);
+void lower_attention_grad(Lower *l, const Node *n);
