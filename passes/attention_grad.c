@@ -4,13 +4,18 @@
 #include <inttypes.h>
 #include <stdio.h>
 
-/* "a b d, a c d -> a b c" with the extent of the summed loop */
-static Val product(Graph *g, Val a, Val b, const char *text, char summed, int64_t extent)
+/* A product of the batch's matrices; d is the summed loop. */
+static Val product(Graph *g, Val a, Val b, const char *text, int64_t extent)
 {
     char full[96];
     ContractSpec spec;
-    snprintf(full, sizeof full, "%s | %c=%" PRId64, text, summed, extent);
-    return spec_parse(g->err, full, &spec) ? g_contract(g, a, b, &spec, (DavDtype)node_of(g, a)->dtype) : 0;
+    snprintf(full, sizeof full, "%s -> a b c | d=%" PRId64, text, extent);
+    if (!spec_parse(g->err, full, &spec))
+        return 0;
+    for (int o = 0; o < 2; o++) /* the text leaves the output's extents open */
+        for (int d = 0; d < spec.rank[o]; d++)
+            spec.extent[spec.dim[o][d].loop[0]] = node_of(g, o ? b : a)->dim[d];
+    return g_contract(g, a, b, &spec, (DavDtype)node_of(g, a)->dtype);
 }
 
 static Val factor(Graph *g, Val x, double by)
@@ -30,7 +35,7 @@ typedef struct Weights { Val p, d; } Weights;
 static Weights weights(Graph *g, const Node *n, Val q, Val k, Val v, Val bias, Val lse, Val delta, Val dout)
 {
     int64_t width = node_of(g, q)->dim[2], value = node_of(g, v)->dim[2];
-    Val x = factor(g, product(g, q, k, "a b d, a c d -> a b c", 'd', width), attr_f(n, A_SCALE));
+    Val x = factor(g, product(g, q, k, "a b d, a c d", width), attr_f(n, A_SCALE));
     if (bias)
         x = g_bin(g, OP_ADD, x, g_broadcast_like(g, bias, x));
     if (attr_i(n, A_CAUSAL)) {
@@ -40,7 +45,7 @@ static Weights weights(Graph *g, const Node *n, Val q, Val k, Val v, Val bias, V
         x = g_ew(g, OP_SELECT, seen, x, g_const_like(g, x, -1e9));
     }
     Weights w = {.p = g_un(g, OP_EXP, g_bin(g, OP_SUB, x, column(g, lse, x)))};
-    Val d = product(g, dout, v, "a b e, a c e -> a b c", 'e', value);
+    Val d = product(g, dout, v, "a b d, a c d", value);
     w.d = g_bin(g, OP_MUL, w.p, g_bin(g, OP_SUB, d, column(g, delta, d)));
     return w;
 }
@@ -89,9 +94,9 @@ void attention_grad_vjp(Sweep *s, Val v)
     int64_t keys = node_of(g, x[1])->dim[1], queries = node_of(g, x[0])->dim[1];
     Weights w = weights(g, &n, x[0], x[1], x[2], n.narg > 6 ? x[6] : 0, x[3], x[4], x[5]);
     Val ds = factor(g, w.d, attr_f(&n, A_SCALE)), all[3];
-    all[0] = product(g, ds, x[1], "a b c, a c d -> a b d", 'c', keys);
-    all[1] = product(g, x[0], ds, "a b d, a b c -> a d c", 'b', queries);
-    all[2] = product(g, x[5], w.p, "a b e, a b c -> a e c", 'b', queries);
+    all[0] = product(g, ds, x[1], "a b d, a d c", keys);
+    all[1] = product(g, x[0], ds, "a d b, a d c", queries);
+    all[2] = product(g, x[5], w.p, "a d b, a d c", queries);
     for (int i = 0; i < 3; i++)
         if (s->result_ct[v][i]) {
             y[ny] = all[i];

@@ -154,7 +154,7 @@ static void agrees(void **state)
 
 static bool op_is_internal(Op op) /* made by passes, or with a test of its own */
 {
-    return !(op_info[op].flags & OPF_TENSOR) || op == OP_INVALID || op == OP_FUSE || op == OP_KERNEL || op == OP_HOST;
+    return !(op_info[op].flags & OPF_TENSOR) || op == OP_INVALID || op == OP_FUSE || op == OP_KERNEL || op == OP_HOST || op_is_attention(op);
 }
 
 static void every_op_has_a_case(void **state)
