@@ -121,9 +121,24 @@ static V exp_reduced(const Fn *f, V x, V *n)
     return ll_fma(f, mul(f, r, r), horner(f, r, p->exp), r);
 }
 
+/* AVX-512 has x 2^n as one instruction (n rounded down), right for subnormals as well. */
+static bool has_scale(const Fn *f, V x)
+{
+    return f->target->avx512 && elem(x) == f->f32 && ll_lanes(x) == 16;
+}
+
+static V scaled(const Fn *f, V x, V n)
+{
+    V all = LLVMConstInt(LLVMInt16TypeInContext(f->cx), 0xffff, false);
+    V arg[] = {x, n, x, all, LLVMConstInt(f->i32, 4 /* the current rounding */, false)};
+    return ll_intrinsic(f, "llvm.x86.avx512.mask.scalef.ps.512", NULL, 0, arg, 5);
+}
+
 static V exp_in_range(const Fn *f, V x)
 {
     V n, q = add(f, exp_reduced(f, x, &n), num(x, 1));
+    if (has_scale(f, x)) /* the same float that exp_reduced took off */
+        return scaled(f, q, nearest(f, mul(f, x, num(x, 1.44269504088896340736)), &n));
     V half = LLVMBuildAShr(f->b, n, ll_int(LLVMTypeOf(n), 1), "");
     V rest = LLVMBuildSub(f->b, n, half, "");
     return mul(f, mul(f, q, power_of_two(f, half, x)), power_of_two(f, rest, x));
@@ -132,7 +147,8 @@ static V exp_in_range(const Fn *f, V x)
 LLVMValueRef math_exp(const Fn *f, LLVMValueRef x)
 {
     const Precision *p = precision(f, x);
-    return keep_nan(f, x, exp_in_range(f, at_least(f, at_most(f, x, p->exp_hi), p->exp_lo)));
+    V low = ll_select(f, gt(f, x, p->exp_hi), num(x, p->exp_hi), x); /* a NaN stays */
+    return exp_in_range(f, ll_select(f, lt(f, low, p->exp_lo), num(x, p->exp_lo), low));
 }
 
 /* 2^n (e^r - 1) + 2^n - 1, at half its size until the end so that 2^n does not overflow before the result does. */
