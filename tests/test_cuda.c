@@ -83,6 +83,32 @@ static void parameters_follow_their_version(void **state)
     assert_int_equal(standin("dav_standin_live"), 0);
 }
 
+/* Sums of rows of every length that changes the team, an odd number of rows: each its own. */
+static void rows_are_summed_apart(void **state)
+{
+    (void)state;
+    enum { LINES = 7 };
+    static const int64_t length[] = {5, 31, 33, 100, 129, 200, 256, 257, 600, 1030};
+    for (size_t l = 0; l < sizeof length / sizeof *length; l++) {
+        Err err = {0};
+        Arena *a = arena_new();
+        Graph *g = graph_new(a, &err, "rows");
+        Val x = g_input(g, "x", ROLE_DATA, type_make(DAV_F32, 2, (int64_t[]){LINES, length[l]}));
+        graph_output(g, "y", g_reduce_mask(g, OP_SUM, g_bin(g, OP_MUL, x, x), 2));
+        Program *p = program_compile(&err, g, &(ProgramOptions){.device = "cuda"});
+        float *in = malloc((size_t)(LINES * length[l]) * sizeof *in), y[LINES];
+        for (int64_t i = 0; i < LINES * length[l]; i++)
+            in[i] = (float)(i / length[l] + 1);
+        if (!p || !program_run(p, &err, (void *[]){in}, (void *[]){y}, 1, 1))
+            fail_msg("%s", err.text);
+        for (int i = 0; i < LINES; i++)
+            assert_float_equal(y[i], (float)((i + 1) * (i + 1)) * (float)length[l], 0.5);
+        program_free(p);
+        arena_free(a);
+        free(in);
+    }
+}
+
 static void a_missing_device_is_named(void **state)
 {
     (void)state;
@@ -266,7 +292,7 @@ int main(void)
     setenv("DAV_CUDA_LIBRARY_PATH", DAV_CUDA_STANDIN, 0);
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(parameters_follow_their_version),
-        cmocka_unit_test(a_missing_device_is_named),
+        cmocka_unit_test(rows_are_summed_apart), cmocka_unit_test(a_missing_device_is_named),
         cmocka_unit_test(failing_calls_leave_nothing),
         cmocka_unit_test(products_in_bf16),
         cmocka_unit_test(searches_choose_alike),

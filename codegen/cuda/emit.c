@@ -419,7 +419,8 @@ static void signature(Emit *e, const char *symbol, const int64_t *offset)
 bool cuda_source(const CudaTarget *t, Err *err, const Graph *kernel, const char *symbol, Buf *text, CudaLaunch *launch)
 {
     (void)err;
-    int team = team_of(kernel), threads = team < BLOCK_THREADS ? BLOCK_THREADS : team;
+    /* a team of several warps meets at the block's barrier, so it has the block for itself */
+    int team = team_of(kernel), threads = team <= 32 ? BLOCK_THREADS : team;
     int64_t *offset = mem_alloc(mem_mul((size_t)kernel->n, sizeof *offset));
     Emit e = {.k = kernel, .out = text, .target = t, .depth = 1, .team = team, .threads = threads, .reread = reread_buffers(kernel),
               .scratch = kernel_scratch(kernel, offset)};
