@@ -17,7 +17,7 @@ Attention attention_of(Lower *l, const Node *n)
     Attention a = {.l = l, .k = l->k, .batch = q->dim[0], .queries = q->dim[1], .width = q->dim[2], .keys = k->dim[1], .value = v->dim[2],
                    .causal = attr_i(n, A_CAUSAL) != 0, .scale = attr_f(n, A_SCALE), .pairs = q->dtype == DAV_BF16};
     int rows = o && o->tile_rows ? o->tile_rows : 6, columns = o && o->tile_columns ? o->tile_columns : 16;
-    a.nr = columns > 4 * rows ? columns / 2 : columns; /* products are short: tall tiles read less */
+    a.nr = columns;
     a.mr = rows * columns / a.nr;
     a.q = l->buf[n->arg[0]];
     a.key = l->buf[n->arg[1]];

@@ -45,6 +45,8 @@ typedef struct ProgramStats {
     const char *memory_note; /* what was computed again to stay within CompileOptions.memory_budget; NULL: nothing */
     int64_t arena_bytes, packed_bytes, unplanned_bytes; /* unplanned: the sum of all buffers without sharing */
     int kernels, unique_kernels, cached_kernels;
+    int64_t launches; /* cuda: kernels and copies of a run; -1: it calls host functions */
+    int captures, replays; /* cuda: graphs made, runs that were a graph's */
     double pass_ms, codegen_ms;
 } ProgramStats;
 ProgramStats program_stats(const Program *p);

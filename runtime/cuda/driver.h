@@ -6,7 +6,7 @@
 
 typedef int CuStatus;
 typedef uint64_t CuPtr; /* an address on the device */
-typedef void *CuContext, *CuStream, *CuModule, *CuFunction;
+typedef void *CuContext, *CuStream, *CuModule, *CuFunction, *CuGraph, *CuGraphExec;
 
 /* name in the library, result and parameters */
 #define CUDA_DRIVER(F)                                                                                                 \
@@ -30,6 +30,12 @@ typedef void *CuContext, *CuStream, *CuModule, *CuFunction;
     F(cuStreamCreate, (CuStream * stream, unsigned flags))                                                             \
     F(cuStreamDestroy_v2, (CuStream stream))                                                                           \
     F(cuStreamSynchronize, (CuStream stream))                                                                          \
+    F(cuStreamBeginCapture_v2, (CuStream stream, int mode))                                                            \
+    F(cuStreamEndCapture, (CuStream stream, CuGraph * graph))                                                          \
+    F(cuGraphInstantiateWithFlags, (CuGraphExec * exec, CuGraph graph, unsigned long long flags))                      \
+    F(cuGraphLaunch, (CuGraphExec exec, CuStream stream))                                                              \
+    F(cuGraphExecDestroy, (CuGraphExec exec))                                                                          \
+    F(cuGraphDestroy, (CuGraph graph))                                                                                 \
     F(cuModuleLoadData, (CuModule * module, const void *image))                                                        \
     F(cuModuleUnload, (CuModule module))                                                                               \
     F(cuModuleGetFunction, (CuFunction * function, CuModule module, const char *name))                                 \
@@ -42,6 +48,7 @@ typedef void *CuContext, *CuStream, *CuModule, *CuFunction;
 enum {
     CU_OUT_OF_MEMORY = 2,
     CU_STREAM_NON_BLOCKING = 1,
+    CU_CAPTURE_THREAD_LOCAL = 1,
     CU_FUNC_MAX_DYNAMIC_SHARED = 8,
     CU_DEVICE_SM_MAJOR = 75,
     CU_DEVICE_SM_MINOR = 76,

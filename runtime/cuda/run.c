@@ -5,7 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { ALIGN = 256 };
+enum { ALIGN = 256, MOST_NODES = 16384 /* of a graph; longer runs are launched step by step */ };
 
 typedef struct LoadedKernel {
     CuModule module; /* NULL: equal to an earlier one */
@@ -23,6 +23,8 @@ typedef struct CudaProgram {
     bool *resident;          /* a parameter that no output overwrites */
     LoadedKernel *kernel;
     void **in_ptr, **out_ptr;
+    bool captures;           /* its runs can be replayed: no host function, not too long */
+    CuGraphExec graph;       /* a run from its inputs to its outputs; NULL: not captured yet */
 } CudaProgram;
 
 int cuda_device_index(const char *name)
@@ -173,6 +175,22 @@ static bool send_literals(Program *p, Err *err)
     return cuda_ok(d, err, d->cuStreamSynchronize(c->stream), "copying constants");
 }
 
+/* Launches and copies of a run without its `once` part; -1: there is a host function among them. */
+static int64_t count_nodes(const Plan *plan)
+{
+    int64_t all = 0;
+    for (int i = 0; i < plan->nstep && all >= 0; i++) {
+        const PlanStep *s = &plan->step[i];
+        int64_t inner = s->kind == STEP_HOST ? -1 : s->kind == STEP_LOOP ? count_nodes(s->body) : s->once ? 0 : 1;
+        int64_t trip = s->kind == STEP_LOOP ? attr_i(node_of(plan->g, s->node), A_TRIP) : 1;
+        if (inner < 0)
+            return -1;
+        if (__builtin_mul_overflow(inner, trip, &inner) || __builtin_add_overflow(all, inner, &all))
+            return INT64_MAX;
+    }
+    return all;
+}
+
 bool cuda_prepare(Program *p, Err *err, int index)
 {
     CudaProgram *c = p->cuda = arena_alloc(p->arena, sizeof *c);
@@ -188,6 +206,9 @@ bool cuda_prepare(Program *p, Err *err, int index)
     if (!target)
         return err_env(err, "CUDA: %s is of level sm_%d; sm_75 is the least", c->device.name, c->device.sm);
     const CudaDriver *d = c->device.driver;
+    int64_t nodes = count_nodes(p->plan);
+    c->captures = nodes > 0 && nodes <= MOST_NODES;
+    p->stats.launches = nodes;
     lay_out(p);
     return cuda_ok(d, err, d->cuStreamCreate(&c->stream, CU_STREAM_NON_BLOCKING), "cuStreamCreate") &&
            load_kernels(p, err, target) && take_memory(p, err) && send_literals(p, err);
@@ -202,6 +223,8 @@ void cuda_release(Program *p)
     d->cuCtxSetCurrent(c->device.context);
     if (c->stream) {
         d->cuStreamSynchronize(c->stream); /* copies may still go to memory that is freed next */
+        if (c->graph)
+            d->cuGraphExecDestroy(c->graph);
         d->cuStreamDestroy_v2(c->stream);
     }
     for (int i = 0; i < p->plan->nkernel; i++)
@@ -325,7 +348,8 @@ static bool run_steps(Program *p, Err *err, Frame *f, bool once)
 }
 
 /* ---- a run ---- */
-static bool send_inputs(Program *p, Err *err, void *const *in, bool once)
+/* Parameters go when they have changed; the other inputs are put where the run will fetch them. */
+static bool put_inputs(Program *p, Err *err, void *const *in, bool once)
 {
     CudaProgram *c = p->cuda;
     const CudaDriver *d = c->device.driver;
@@ -338,20 +362,70 @@ static bool send_inputs(Program *p, Err *err, void *const *in, bool once)
         else if (once && bytes && !cuda_ok(d, err, d->cuMemcpyHtoDAsync_v2(to, in[i], bytes, c->stream), "copying a parameter"))
             return false;
     }
+    return true;
+}
+
+static bool fetch_inputs(Program *p, Err *err)
+{
+    CudaProgram *c = p->cuda;
+    const CudaDriver *d = c->device.driver;
     return c->in_bytes == 0 || cuda_ok(d, err, d->cuMemcpyHtoDAsync_v2(c->inputs, c->in_pinned, (size_t)c->in_bytes, c->stream),
                                        "copying the inputs");
 }
 
-static bool fetch_outputs(Program *p, Err *err, void *const *in, void *const *out)
+static bool send_outputs(Program *p, Err *err)
 {
     CudaProgram *c = p->cuda;
     const CudaDriver *d = c->device.driver;
     for (int o = 0; o < p->nout; o++) /* what lies in the memory of an input joins the others: one copy to the host */
         if (p->inplace[o] >= 0 && !copy(p, err, device_pointer(c->outputs + (CuPtr)c->out_at[o]), c->out_ptr[o], bytes_of(&p->out[o].type)))
             return false;
-    if (c->out_bytes && !cuda_ok(d, err, d->cuMemcpyDtoHAsync_v2(c->out_pinned, c->outputs, (size_t)c->out_bytes, c->stream), "copying the outputs"))
+    return !c->out_bytes || cuda_ok(d, err, d->cuMemcpyDtoHAsync_v2(c->out_pinned, c->outputs, (size_t)c->out_bytes, c->stream),
+                                    "copying the outputs");
+}
+
+/* Everything between the pinned inputs and the pinned outputs, at addresses that no run changes. */
+static bool enqueue(Program *p, Err *err)
+{
+    return fetch_inputs(p, err) && run_steps(p, err, p->frame, false) && send_outputs(p, err);
+}
+
+static bool capture(Program *p, Err *err)
+{
+    CudaProgram *c = p->cuda;
+    const CudaDriver *d = c->device.driver;
+    CuGraph graph = NULL;
+    if (!cuda_ok(d, err, d->cuStreamBeginCapture_v2(c->stream, CU_CAPTURE_THREAD_LOCAL), "cuStreamBeginCapture"))
         return false;
-    if (!cuda_ok(d, err, d->cuStreamSynchronize(c->stream), "running") )
+    bool ok = enqueue(p, err);
+    CuStatus ended = d->cuStreamEndCapture(c->stream, &graph); /* also after a failure: the stream must work again */
+    ok = ok && cuda_ok(d, err, ended, "cuStreamEndCapture") &&
+         cuda_ok(d, err, d->cuGraphInstantiateWithFlags(&c->graph, graph, 0), "cuGraphInstantiate");
+    if (graph)
+        d->cuGraphDestroy(graph);
+    p->stats.captures += ok;
+    return ok;
+}
+
+static bool work(Program *p, Err *err, bool once)
+{
+    CudaProgram *c = p->cuda;
+    const CudaDriver *d = c->device.driver;
+    if (once && !(fetch_inputs(p, err) && run_steps(p, err, p->frame, true)))
+        return false;
+    if (!c->captures)
+        return enqueue(p, err);
+    if (!c->graph && !capture(p, err))
+        return false;
+    p->stats.replays++;
+    return cuda_ok(d, err, d->cuGraphLaunch(c->graph, c->stream), "cuGraphLaunch");
+}
+
+static bool take_outputs(Program *p, Err *err, void *const *in, void *const *out)
+{
+    CudaProgram *c = p->cuda;
+    const CudaDriver *d = c->device.driver;
+    if (!cuda_ok(d, err, d->cuStreamSynchronize(c->stream), "running"))
         return err_prefix(err, "'%s' on %s", p->stats.name, c->device.name);
     for (int o = 0; o < p->nout; o++) {
         void *to = out[o] || p->inplace[o] < 0 ? out[o] : in[p->inplace[o]];
@@ -365,12 +439,12 @@ bool cuda_run(Program *p, Err *err, void *const *in, void *const *out, bool once
 {
     CudaProgram *c = p->cuda;
     const CudaDriver *d = c->device.driver;
-    bool ok = cuda_ok(d, err, d->cuCtxSetCurrent(c->device.context), "cuCtxSetCurrent") && send_inputs(p, err, in, once);
+    bool ok = cuda_ok(d, err, d->cuCtxSetCurrent(c->device.context), "cuCtxSetCurrent") && put_inputs(p, err, in, once);
     for (int o = 0; o < p->nout; o++)
         c->out_ptr[o] = p->inplace[o] >= 0 ? c->in_ptr[p->inplace[o]] : device_pointer(c->outputs + (CuPtr)c->out_at[o]);
     if (ok) {
         frame_bind(p, p->frame, c->in_ptr, c->out_ptr, device_pointer(c->arena));
-        ok = (!once || run_steps(p, err, p->frame, true)) && run_steps(p, err, p->frame, false) && fetch_outputs(p, err, in, out);
+        ok = work(p, err, once) && take_outputs(p, err, in, out);
     }
     if (!ok) /* nothing may still read the caller's memory */
         d->cuStreamSynchronize(c->stream);

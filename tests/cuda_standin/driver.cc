@@ -26,7 +26,7 @@
 
 #define API extern "C" __attribute__((visibility("default")))
 typedef unsigned long long Ptr;
-enum { OK = 0, INVALID = 1, NO_MEMORY = 2, INVALID_IMAGE = 200, NOT_FOUND = 500, ILLEGAL = 700, LAUNCH_FAILED = 719, UNKNOWN = 999 };
+enum { OK = 0, INVALID = 1, NO_MEMORY = 2, INVALID_IMAGE = 200, NOT_FOUND = 500, ILLEGAL = 700, LAUNCH_FAILED = 719, CAPTURE_UNSUPPORTED = 900, CAPTURE_INVALIDATED = 901, UNKNOWN = 999 };
 
 /* ---- the device's state ---- */
 static const size_t shared_limit = 227 * 1024, region_bytes = (size_t)16 << 30;
@@ -38,7 +38,8 @@ static long long ncalls, live;
 static int lost; /* the status that every call gives after a kernel failed */
 
 struct Work { int kind; Ptr to, from; size_t bytes; struct Function *f; unsigned blocks, threads; size_t shared; std::vector<unsigned long long> args; };
-struct Stream { std::vector<Work> queue; };
+struct Stream { std::vector<Work> queue, captured; bool capturing = false, broken = false; };
+struct TaskGraph { std::vector<Work> work; };
 struct Function { void (*entry)(void **); DavMachine **machine; int nparam; size_t shared; };
 struct Module { void *so; std::vector<Function *> functions; };
 enum { TO_DEVICE, TO_HOST, WITHIN, LAUNCH, FILL };
@@ -56,6 +57,12 @@ static bool fails()
     if (fails())                           \
         return UNKNOWN
 
+/* Calls that free things do so even when they are to fail. */
+#define LEAVE()                            \
+    std::lock_guard<std::mutex> hold(lock); \
+    const int status = lost ? lost : fails() ? (int)UNKNOWN : (int)OK
+
+static int capturing; /* streams that record */
 static void open_memory(bool open)
 {
     for (auto &t : taken)
@@ -233,13 +240,15 @@ API int cuDeviceGetAttribute(int *v, int which, int)
     return OK;
 }
 API int cuDevicePrimaryCtxRetain(void **c, int) { ENTER(); *c = &live; live++; return OK; }
-API int cuDevicePrimaryCtxRelease_v2(int) { std::lock_guard<std::mutex> hold(lock); live--; return OK; }
+API int cuDevicePrimaryCtxRelease_v2(int) { LEAVE(); live--; return status; }
 API int cuCtxSetCurrent(void *) { ENTER(); return OK; }
 
 /* ---- memory ---- */
 API int cuMemAlloc_v2(Ptr *to, size_t bytes)
 {
     ENTER();
+    if (capturing)
+        return CAPTURE_UNSUPPORTED;
     if (!region)
         region = (char *)mmap(NULL, region_bytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     size_t whole = (bytes + 4095) / 4096 * 4096, at = 0;
@@ -263,7 +272,7 @@ API int cuMemAlloc_v2(Ptr *to, size_t bytes)
 }
 API int cuMemFree_v2(Ptr p)
 {
-    std::lock_guard<std::mutex> hold(lock);
+    LEAVE();
     auto t = taken.find((size_t)((char *)p - region));
     if (t == taken.end())
         return INVALID;
@@ -271,7 +280,7 @@ API int cuMemFree_v2(Ptr p)
     used -= t->second;
     taken.erase(t);
     live--;
-    return OK;
+    return status;
 }
 API int cuMemHostAlloc(void **to, size_t bytes, unsigned)
 {
@@ -281,12 +290,12 @@ API int cuMemHostAlloc(void **to, size_t bytes, unsigned)
     live++;
     return OK;
 }
-API int cuMemFreeHost(void *p) { std::lock_guard<std::mutex> hold(lock); free(p); live--; return OK; }
+API int cuMemFreeHost(void *p) { LEAVE(); free(p); live--; return status; }
 
 static int enqueue(Stream *s, int kind, Ptr to, Ptr from, size_t bytes)
 {
     ENTER();
-    s->queue.push_back(Work{kind, to, from, bytes, NULL, 0, 0, 0, {}});
+    (s->capturing ? s->captured : s->queue).push_back(Work{kind, to, from, bytes, NULL, 0, 0, 0, {}});
     return OK;
 }
 API int cuMemcpyHtoDAsync_v2(Ptr to, const void *from, size_t n, Stream *s) { return enqueue(s, TO_DEVICE, to, (Ptr)from, n); }
@@ -296,8 +305,16 @@ API int cuMemsetD8Async(Ptr to, unsigned char v, size_t n, Stream *s) { return e
 
 /* ---- streams ---- */
 API int cuStreamCreate(Stream **s, unsigned) { ENTER(); *s = new Stream; live++; return OK; }
-API int cuStreamDestroy_v2(Stream *s) { std::lock_guard<std::mutex> hold(lock); delete s; live--; return OK; }
-API int cuStreamSynchronize(Stream *s) { ENTER(); return drain(s); }
+API int cuStreamDestroy_v2(Stream *s) { LEAVE(); delete s; live--; return status; }
+API int cuStreamSynchronize(Stream *s)
+{
+    ENTER();
+    if (s->capturing) {
+        s->broken = true;
+        return CAPTURE_UNSUPPORTED;
+    }
+    return drain(s);
+}
 
 /* ---- modules and launches ---- */
 API int cuModuleLoadData(Module **to, const void *image)
@@ -323,13 +340,13 @@ API int cuModuleLoadData(Module **to, const void *image)
 }
 API int cuModuleUnload(Module *m)
 {
-    std::lock_guard<std::mutex> hold(lock);
+    LEAVE();
     for (Function *f : m->functions)
         delete f;
     dlclose(m->so);
     delete m;
     live--;
-    return OK;
+    return status;
 }
 API int cuModuleGetFunction(Function **to, Module *m, const char *name)
 {
@@ -359,9 +376,51 @@ API int cuLaunchKernel(Function *f, unsigned gx, unsigned gy, unsigned gz, unsig
     Work w = {LAUNCH, 0, 0, 0, f, gx, bx, shared, {}};
     for (int i = 0; i < f->nparam; i++) /* a parameter is a pointer, of 8 bytes; its value is taken now */
         w.args.push_back(*(unsigned long long *)params[i]);
-    s->queue.push_back(w);
+    (s->capturing ? s->captured : s->queue).push_back(w);
     return OK;
 }
+
+/* ---- graphs ---- */
+API int cuStreamBeginCapture_v2(Stream *s, int mode)
+{
+    ENTER();
+    if (s->capturing || mode < 0 || mode > 2)
+        return INVALID;
+    s->capturing = true;
+    s->broken = false;
+    capturing++;
+    return OK;
+}
+API int cuStreamEndCapture(Stream *s, TaskGraph **g)
+{
+    LEAVE();
+    *g = NULL;
+    if (!s->capturing)
+        return INVALID;
+    s->capturing = false;
+    capturing--;
+    if (status == OK && !s->broken) {
+        *g = new TaskGraph{s->captured};
+        live++;
+    }
+    s->captured.clear();
+    return status ? status : s->broken ? CAPTURE_INVALIDATED : OK;
+}
+API int cuGraphInstantiateWithFlags(TaskGraph **exec, TaskGraph *g, unsigned long long)
+{
+    ENTER();
+    *exec = new TaskGraph{g->work};
+    live++;
+    return OK;
+}
+API int cuGraphLaunch(TaskGraph *exec, Stream *s)
+{
+    ENTER();
+    s->queue.insert(s->queue.end(), exec->work.begin(), exec->work.end());
+    return OK;
+}
+API int cuGraphDestroy(TaskGraph *g) { LEAVE(); delete g; live--; return status; }
+API int cuGraphExecDestroy(TaskGraph *g) { LEAVE(); delete g; live--; return status; }
 
 API int cuGetErrorName(int e, const char **to)
 {
