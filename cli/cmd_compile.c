@@ -14,7 +14,7 @@ typedef struct Compile {
     Arena *arena;
     Registry *registry;
     const char **plugins, **tasks, **set;
-    const char *dump, *emit, *dtype, *budget, *reward;
+    const char *dump, *emit, *dtype, *budget, *reward, *target;
     int64_t budget_bytes;
     int64_t rows, children;
     ModelDir dir;
@@ -125,6 +125,11 @@ static void report(const Compile *c, const Task *t, const RowProgram *p)
     printf("%s %s: %d kernels, %d of them different, %d from the cache; passes %.0f ms, code %.0f ms; memory planned %.1f MB -> %.1f MB, "
            "packed weights %.1f MB\n", c->dir.model->name, t->name, s.kernels, s.unique_kernels, s.cached_kernels, s.pass_ms, s.codegen_ms,
            (double)s.unplanned_bytes / 1e6, (double)s.arena_bytes / 1e6, (double)s.packed_bytes / 1e6);
+    ProgramForecast f;
+    Buf text = {0};
+    if (program_forecast(p->program, &f, &text))
+        fputs(text.at, stdout);
+    buf_free(&text);
     if (s.memory_note)
         printf("%s %s: %s\n", c->dir.model->name, t->name, s.memory_note);
 }
@@ -143,7 +148,7 @@ static bool run_task(Compile *c, const MaskedSpec *spec, const char *name)
     if ((strcmp(name, "value") == 0 || strcmp(name, "guide") == 0) && !spec->reward.model)
         return err_user(c->err, "--task %s: which reward? --reward MODEL|DIR|PLUGIN.so", name);
     BuildOptions o = {.compile = {.precision = strcmp(c->dtype, "bf16") == 0 ? DAV_BF16 : DAV_F32, .memory_budget = c->budget_bytes},
-                      .device = "cpu", .rows = c->rows};
+                      .device = c->target ? arena_printf(c->arena, "paper:%s", c->target) : "cpu", .rows = c->rows};
     if (c->emit) {
         Buf text = {0};
         bool ok = build_text(c->err, name, &o, t.write, t.context, t.learner, &text);
@@ -197,6 +202,7 @@ static bool compile_command(void *arg)
         {"dump", CLI_TEXT, &c->dump, "DIR", "folder for the dump of one task"},
         {"emit", CLI_TEXT, &c->emit, "ir", "print the graph before any pass instead"},
         {"dtype", CLI_TEXT, &c->dtype, "TYPE", "f32 (default) or bf16"},
+        {"target", CLI_TEXT, &c->target, "DEVICE", "what it would cost on a CUDA device, which need not be there: t4, a100, a10, rtx4090, h100, h200, b200, rtx5090"},
         {"rows", CLI_INT, &c->rows, "N", "rows of the program, default 32"},
         {"memory-budget", CLI_TEXT, &c->budget, "BYTES", "for the program's values, such as 2GiB; default: no bound"},
         {"reward", CLI_TEXT, &c->reward, "MODEL|DIR|PLUGIN.so", "the reward of a denoiser's tasks value and guide"},

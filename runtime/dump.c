@@ -10,7 +10,7 @@
  *   memory.tsv     each buffer: place, size, lifetime, whether it is alive at the peak
  *   trace.json     the steps of one run for Perfetto (chrome://tracing) */
 #include "ir/print.h"
-#include "runtime/program_impl.h"
+#include "runtime/cuda/paper.h"
 #include <inttypes.h>
 #include <jansson.h>
 #include <omp.h>
@@ -173,7 +173,7 @@ static json_t *cache_reasons(const Program *p)
 static bool dump_manifest(Dump *d)
 {
     const Program *p = d->p;
-    static const char *const device[] = {"cpu", "kernels", "interp", "interp64", "cuda"};
+    static const char *const device[] = {"cpu", "kernels", "interp", "interp64", "cuda", "paper"};
     struct utsname host = {0};
     uname(&host);
     json_t *j =
@@ -199,6 +199,11 @@ static bool dump_manifest(Dump *d)
                             json_sprintf("planned %.1f MB -> %.1f MB, %d -> %d buffers",
                                          (double)p->stats.unplanned_bytes * 1e-6, (double)p->stats.arena_bytes * 1e-6,
                                          p->plan->unplanned_bufs, p->plan->planned_bufs));
+    ProgramForecast f;
+    if (program_forecast(p, &f, NULL))
+        json_object_set_new(j, "forecast",
+                            json_pack("{s:s, s:I, s:f, s:f, s:f, s:f}", "device", p->paper_target, "launches", (json_int_t)f.launches, "bytes",
+                                      f.bytes, "us", 1e6 * f.seconds, "least_bytes", f.least_bytes, "least_us", 1e6 * f.least_seconds));
     json_object_set_new(j, "pass_ms", json_real(p->stats.pass_ms));
     json_object_set_new(j, "codegen_ms", json_real(p->stats.codegen_ms));
     return write_json(d, "manifest.json", j);
@@ -271,6 +276,21 @@ static double predicted(const Program *p, const KernelCost *c)
     return compute > memory ? compute : memory;
 }
 
+/* What is known of a kernel for a device that is not there. */
+static json_t *paper_json(const PaperKernel *k)
+{
+    const CudaForecast *f = &k->forecast;
+    return json_pack("{s:I, s:i, s:i, s:b, s:i, s:i, s:i, s:f, s:f, s:f, s:f, s:s}", "blocks", (json_int_t)k->launch.blocks, "threads",
+                     k->launch.threads, "registers", k->use.regs, "registers_known", k->use.known, "spill_bytes", k->use.spill_bytes,
+                     "shared_bytes", k->use.shared_bytes + k->launch.shared_bytes, "blocks_per_sm", f->blocks_per_sm, "occupancy",
+                     f->occupancy, "waves", f->waves, "memory_us", 1e6 * f->memory_s, "compute_us", 1e6 * f->compute_s, "bound", f->bound);
+}
+
+static double predicted_of(const Program *p, int kernel, const KernelCost *c)
+{
+    return p->paper ? p->paper->kernel[kernel].forecast.seconds : predicted(p, c);
+}
+
 static bool dump_steps(Dump *d)
 {
     static const char *const kinds[] = {"kernel", "host", "loop", "copy"};
@@ -290,13 +310,15 @@ static bool dump_steps(Dump *d)
             json_object_set_new(j, "buffers", step_buffers(d, s));
             json_object_set_new(j, "flops", json_real(c.flops));
             json_object_set_new(j, "bytes", json_real(c.bytes));
-            json_object_set_new(j, "predicted_ms", json_real(1e3 * predicted(p, &c)));
+            json_object_set_new(j, "predicted_ms", json_real(1e3 * predicted_of(p, s->kernel, &c)));
             json_object_set_new(j, "parallel", json_integer(p->solo[s->kernel] ? 1 : p->trip[s->kernel]));
             json_object_set_new(j, "code_bytes", json_integer(p->code[s->kernel].code_bytes));
             const AsmCount *a = &d->count[s->kernel];
             json_object_set_new(j, "vector_registers", json_integer(a->vector_registers));
             json_object_set_new(j, "vector_spills", json_integer(a->vector_spills));
             json_object_set_new(j, "scalar_spills", json_integer(a->scalar_spills));
+            if (p->paper)
+                json_object_set_new(j, "cuda", paper_json(&p->paper->kernel[s->kernel]));
             json_object_set_new(j, "compile_ms", json_real(p->code[s->kernel].compile_ms));
         }
         if (p->times && p->times[i].end > 0) {
@@ -335,6 +357,10 @@ static bool dump_kernels(Dump *d)
             snprintf(file, sizeof file, "kernels/%s.s", d->name[i]);
             ok = ok && write_text(d, file, &assembly);
         }
+        if (ok && p->paper) {
+            snprintf(file, sizeof file, "kernels/%s.cu", d->name[i]);
+            ok = write_text(d, file, &p->paper->kernel[i].text);
+        }
         buf_free(&llvm);
         buf_free(&assembly);
         if (!ok)
@@ -361,7 +387,7 @@ bool program_dump(const Program *p, Err *err, const char *dir)
 {
     DumpJob j = {.d = {.p = p, .err = err, .dir = dir}, .arena = arena_new()};
     TimedRun t = {(Program *)(uintptr_t)p, err, j.arena};
-    bool untimed = p->times && p->plan && p->plan->nstep && p->times[p->plan->nstep - 1].end == 0 && !has_host(p->plan);
+    bool untimed = p->times && !p->paper && p->plan && p->plan->nstep && p->times[p->plan->nstep - 1].end == 0 && !has_host(p->plan);
     bool ok = (!untimed || mem_protect(err, timed_run, &t)) && mem_protect(err, dump_all, &j);
     arena_free(j.arena);
     return ok;

@@ -260,6 +260,23 @@ static bool finish(Search *w, Err *err, bool with_reward)
     return true;
 }
 
+/* The states of another search's trajectories in the place of those chosen here. */
+static bool follow_teacher(Search *w, Err *err, int step)
+{
+    const Trajectories *t = w->s->teacher;
+    int64_t l = w->k->length;
+    for (int64_t i = 0; i < w->n; i++)
+        for (int64_t j = 0; j < l; j++)
+            w->parent.x[i * l + j] = t->state[((w->at + i) * (t->steps + 1) + step) * l + j];
+    share_evaluations(w, w->parent.x, w->n, false);
+    if (!states_denoise(w->k, err, &w->fresh, masked_time(w->k, step)) ||
+        (w->s->weigh && !masked_score(w->k, err, w->fresh.n, w->fresh.x0, w->fresh.r)))
+        return false;
+    for (int64_t i = 0; i < w->n; i++)
+        copy_evaluation(w, &w->parent, i, &w->fresh, w->source[i]);
+    return true;
+}
+
 static bool run_group(Search *w, Err *err, bool with_reward)
 {
     int64_t l = w->k->length;
@@ -268,7 +285,7 @@ static bool run_group(Search *w, Err *err, bool with_reward)
     for (int64_t i = 0; ok && i < w->n; i++)
         put_letters(w->out->state + (w->at + i) * (w->out->steps + 1) * l, w->parent.x + i * l, l);
     for (int step = 0; ok && step < w->k->steps; step++)
-        ok = step_once(w, err, step);
+        ok = (step == 0 || !w->s->teacher || follow_teacher(w, err, step)) && step_once(w, err, step);
     ok = ok && finish(w, err, with_reward);
     search_close(w);
     return ok;
@@ -303,6 +320,7 @@ void trajectories_free(Trajectories *t)
 
 Trajectories *search_run(Masked *k, Err *err, const SearchSettings *s, int64_t first, int64_t n, bool with_reward)
 {
+    must(!s->teacher || (s->teacher->n == n && s->teacher->steps == k->steps && s->teacher->length == k->length));
     must(s->children == k->children && (!s->weigh || k->choose) && (!s->gradient || k->guide));
     Trajectories *t = trajectories_new(k, n);
     for (int64_t at = 0; at < n; at += SIDE_BY_SIDE) {

@@ -3,6 +3,7 @@
 #pragma once
 #include "runtime/masked.h"
 
+struct Trajectories;
 typedef struct SearchSettings {
     int children;         /* M; 1 with weigh false is plain sampling */
     bool weigh;           /* choose by the weights; false: the first child */

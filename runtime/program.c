@@ -1,6 +1,7 @@
 /* From a graph to something that runs: passes, plan, code. */
 #include "runtime/program_impl.h"
 #include "ir/dtype.h"
+#include "runtime/cuda/paper.h"
 #include "runtime/cuda/run.h"
 #include <omp.h>
 #include <stdlib.h>
@@ -77,6 +78,10 @@ static bool take_device(Program *p, Err *err, const char *name)
         p->device = DEVICE_CUDA;
         return true;
     }
+    if ((p->paper_target = arena_str(p->arena, paper_target_name(name)))) {
+        p->device = DEVICE_PAPER;
+        return true;
+    }
     return err_user(err, "no device is called '%s' (cpu, cuda, cuda:N, interp, interp64)", name);
 }
 
@@ -146,7 +151,6 @@ static bool make_code(Program *p, Err *err)
         p->solo[i] =
             p->trip[i] < 2 || kernel_cost(plan->kernel[i]).flops + kernel_cost(plan->kernel[i]).bytes / 4 < solo_flops;
         scratch = p->code[i].scratch_bytes > scratch ? p->code[i].scratch_bytes : scratch;
-        p->stats.unique_kernels += p->code[i].same_as < 0;
         p->stats.cached_kernels += p->code[i].from_cache;
     }
     p->stats.kernels = n;
@@ -175,10 +179,15 @@ static bool compile_kernels(Program *p, Err *err, const Graph *g)
         if (!cuda_prepare(p, err, p->cuda_index))
             return false;
         p->stats.codegen_ms = 1e3 * program_clock() - start;
+    } else if (p->device == DEVICE_PAPER) {
+        if (!paper_prepare(p, err, p->paper_target))
+            return false;
     } else {
         p->arena_mem = aligned_memory(p, p->plan->arena_bytes);
         p->kept_mem = aligned_memory(p, p->plan->kept_bytes);
     }
+    for (int i = 0; i < p->plan->nkernel; i++)
+        p->stats.unique_kernels += p->code[i].same_as < 0;
     plan_meetings(p->plan, p->arena, p->solo, p->inplace);
     frame_make(p);
     if (p->options.dump)
@@ -214,9 +223,10 @@ static bool compile(void *arg)
     }
     if (!cpu_target(j->err, p->options.cpu, &p->target))
         return false;
-    p->options.tile_rows = p->device == DEVICE_CUDA ? CUDA_TILE_ROWS : p->target.mr;
-    p->options.tile_columns = p->device == DEVICE_CUDA ? CUDA_TILE_COLUMNS : p->target.nr;
-    p->options.sums_of_any_stride = p->device == DEVICE_CUDA;
+    bool cuda = p->device == DEVICE_CUDA || p->device == DEVICE_PAPER;
+    p->options.tile_rows = cuda ? CUDA_TILE_ROWS : p->target.mr;
+    p->options.tile_columns = cuda ? CUDA_TILE_COLUMNS : p->target.nr;
+    p->options.sums_of_any_stride = cuda;
     double start = 1e3 * program_clock();
     bool ok = compile_kernels(p, j->err, j->g);
     p->stats.pass_ms = 1e3 * program_clock() - start - p->stats.codegen_ms;
@@ -243,6 +253,7 @@ void program_free(Program *p)
     if (!p)
         return;
     cuda_release(p);
+    paper_release(p);
     if (p->jit)
         jit_free(p->jit);
     for (size_t i = 0; i < vec_len(p->host); i++)
@@ -301,6 +312,17 @@ ProgramStats program_stats(const Program *p)
     return p->stats;
 }
 
+bool program_forecast(const Program *p, ProgramForecast *f, Buf *report)
+{
+    const Paper *paper = p->paper;
+    if (!paper)
+        return false;
+    *f = (ProgramForecast){paper->launches, paper->bytes, paper->seconds, paper->least_bytes, paper->least_s};
+    if (report)
+        paper_report(p, report);
+    return true;
+}
+
 /* ---- host functions ---- */
 void program_set_host(Program *p, const char *name, HostFn fn, void *ctx)
 {
@@ -329,6 +351,8 @@ bool program_run(Program *p, Err *err, void *const *in, void *const *out, uint64
 {
     if (p->device == DEVICE_INTERP || p->device == DEVICE_INTERP64)
         return interp_run(p, err, in, out);
+    if (p->device == DEVICE_PAPER)
+        return err_user(err, "'%s' was compiled for %s on paper and cannot run", p->stats.name, p->paper_target);
     bool once = !p->once_done || p->version != params_version;
     p->once_done = true;
     p->version = params_version;

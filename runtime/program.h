@@ -50,5 +50,8 @@ typedef struct ProgramStats {
     double pass_ms, codegen_ms;
 } ProgramStats;
 ProgramStats program_stats(const Program *p);
+/* Of a program for "paper:NAME" (a CUDA device that need not be there): what its run will cost, as text; bytes and seconds. */
+typedef struct ProgramForecast { int64_t launches; double bytes, seconds, least_bytes, least_seconds; } ProgramForecast;
+bool program_forecast(const Program *p, ProgramForecast *f, Buf *report); /* report NULL: not wanted; false: no such program */
 /* Writes the dump folder of docs/design.md (manifest, passes.tsv, fusion.tsv, kernels.json, memory.tsv, ...). */
 bool program_dump(const Program *p, Err *err, const char *dir);

@@ -5,7 +5,7 @@
 #include "passes/plan.h"
 #include "runtime/program.h"
 
-typedef enum { DEVICE_CPU, DEVICE_KERNELS, DEVICE_INTERP, DEVICE_INTERP64, DEVICE_CUDA } Device;
+typedef enum { DEVICE_CPU, DEVICE_KERNELS, DEVICE_INTERP, DEVICE_INTERP64, DEVICE_CUDA, DEVICE_PAPER } Device;
 
 /* Pointers of one plan's buffers; every loop step has a frame of its own for its body. */
 typedef struct Frame {
@@ -47,6 +47,8 @@ struct Program {
     StepTime *times; /* of the last run, by step; NULL: not taken */
     struct CudaProgram *cuda; /* runtime/cuda/run.c */
     int cuda_index;
+    struct Paper *paper; /* runtime/cuda/paper.c */
+    const char *paper_target;
     uint64_t version;
     bool once_done;
     ProgramStats stats;

@@ -1,0 +1,114 @@
+/* The model (docs/cuda.md, "Predictions"): time = launch + max(bytes / bandwidth reached, operations / rate reached).
+ * The fractions of the peaks below are assumptions about code as this generator writes it, not measurements of it. */
+#include "codegen/cuda/predict.h"
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+static const double launch_seconds = 1.5e-6;  /* from one kernel of a graph to the next */
+static const double memory_reached = 0.85;    /* of the data sheet's bandwidth, by kernels with enough threads */
+static const double l2_faster = 2;            /* what fits into half of the L2 is found there, at this many times the bandwidth */
+static const double tensor_reached = 0.30;    /* mma.sync, operands through shared memory without overlap */
+static const double fma_reached = 0.45;       /* 64x64 tiles of f32 */
+static const double scalar_reached = 0.25;    /* elementwise code, index arithmetic beside it */
+enum { THREADS_FOR_MEMORY = 512 /* of a multiprocessor, to keep its share of the bandwidth busy */, ASSUMED_REGS = 128 };
+
+typedef struct Limits { int sm, warps, blocks, shared, reserved; } Limits; /* of a multiprocessor; reserved: of shared memory a block */
+/* CUDA C++ Programming Guide, "Technical Specifications per Compute Capability". */
+static const Limits limits[] = {
+    {75, 32, 16, 65536, 0},     {80, 64, 32, 167936, 1024},  {86, 48, 16, 102400, 1024}, {89, 48, 24, 102400, 1024},
+    {90, 64, 32, 233472, 1024}, {100, 64, 32, 233472, 1024}, {120, 48, 24, 102400, 1024},
+};
+
+static const Limits *limits_of(int sm)
+{
+    const Limits *best = &limits[0];
+    for (size_t i = 0; i < sizeof limits / sizeof *limits; i++)
+        if (limits[i].sm <= sm)
+            best = &limits[i];
+    return best;
+}
+
+static bool number_before(const char *log, const char *words, int *value)
+{
+    const char *at = strstr(log, words);
+    if (!at)
+        return false;
+    while (at > log && at[-1] >= '0' && at[-1] <= '9')
+        at--;
+    return sscanf(at, "%d", value) == 1;
+}
+
+bool cuda_use_of_log(const char *log, CudaUse *use)
+{
+    *use = (CudaUse){0};
+    number_before(log, " bytes spill stores", &use->spill_bytes);
+    number_before(log, " bytes smem", &use->shared_bytes);
+    return use->known = number_before(log, " registers", &use->regs);
+}
+
+CudaUse cuda_use_assumed(void)
+{
+    return (CudaUse){.regs = ASSUMED_REGS};
+}
+
+int cuda_blocks_per_sm(const CudaTarget *t, int threads, int regs, int shared_bytes)
+{
+    const Limits *l = limits_of(t->sm);
+    int warps = (threads + 31) / 32, of_warp = (regs * 32 + 255) / 256 * 256, shared = shared_bytes + l->reserved;
+    int blocks = l->warps / warps;
+    int by_regs = of_warp > 0 ? t->regs / of_warp / warps : blocks, by_shared = shared > 0 ? l->shared / shared : blocks;
+    blocks = by_regs < blocks ? by_regs : blocks;
+    blocks = by_shared < blocks ? by_shared : blocks;
+    return blocks < l->blocks ? blocks : l->blocks;
+}
+
+static DavDtype product_dtype(const Graph *k) /* bool: no product */
+{
+    for (Val v = 1; v < k->n; v++)
+        if (node_of(k, v)->op == OP_TILE_CONTRACT) {
+            DavDtype t = (DavDtype)node_of(k, k_tile_contract_of(k, v).a)->dtype;
+            return t == DAV_U32 ? DAV_BF16 : t;
+        }
+    return DAV_BOOL;
+}
+
+double cuda_peak_of(const CudaTarget *t, const Graph *kernel)
+{
+    return product_dtype(kernel) == DAV_BF16 && t->bf16_s > 0 ? t->bf16_s : t->f32_s;
+}
+
+static double reached(const CudaTarget *t, const Graph *kernel)
+{
+    DavDtype p = product_dtype(kernel);
+    return p == DAV_BOOL ? scalar_reached : p == DAV_BF16 && t->bf16_s > 0 ? tensor_reached : fma_reached;
+}
+
+CudaForecast cuda_forecast(const CudaTarget *t, const CudaLaunch *l, const CudaUse *use, const Graph *kernel)
+{
+    KernelCost c = kernel_cost(kernel);
+    CudaForecast f = {.bound = "launch"};
+    if (l->blocks == 0)
+        return f;
+    f.blocks_per_sm = cuda_blocks_per_sm(t, l->threads, use->regs, use->shared_bytes + l->shared_bytes);
+    if (f.blocks_per_sm < 1) /* would not launch; ptxas bounds registers, so it is shared memory */
+        f.blocks_per_sm = 1;
+    f.occupancy = (double)f.blocks_per_sm * ((l->threads + 31) / 32) / limits_of(t->sm)->warps;
+    f.waves = (double)l->blocks / ((double)t->sms * f.blocks_per_sm);
+    double active = fmin((double)l->blocks / t->sms, f.blocks_per_sm) * l->threads; /* threads a multiprocessor, on average */
+    double busy = fmin(1, (double)l->blocks / t->sms);                              /* multiprocessors that have a block */
+    double tail = f.waves > 1 ? f.waves / ceil(f.waves) : 1;
+    double rate = t->bytes_s * (c.bytes <= (double)t->l2_bytes / 2 ? l2_faster : 1);
+    f.memory_s = c.bytes / (rate * memory_reached * fmin(1, active / THREADS_FOR_MEMORY));
+    f.compute_s = c.flops / (cuda_peak_of(t, kernel) * reached(t, kernel) * busy * tail);
+    f.launch_s = launch_seconds;
+    double work = fmax(f.memory_s, f.compute_s);
+    f.seconds = f.launch_s + work;
+    f.bound = work < f.launch_s ? "launch" : f.memory_s > f.compute_s ? "memory" : "compute";
+    return f;
+}
+
+double cuda_floor(const CudaTarget *t, double bytes, double seconds_at_peak)
+{
+    return launch_seconds + fmax(bytes / t->bytes_s, seconds_at_peak);
+}

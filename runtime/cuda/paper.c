@@ -1,0 +1,168 @@
+/* Forecasts for a device that is not there. */
+#include "runtime/cuda/paper.h"
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+
+const char *paper_target_name(const char *device)
+{
+    return device && strncmp(device, "paper:", 6) == 0 ? device + 6 : NULL;
+}
+
+static int64_t bytes_of(const Type *t)
+{
+    return type_count(t) * (int64_t)dav_dtype_size(t->dtype);
+}
+
+/* ---- one run: kernels times the trips of the loops around them ---- */
+static void add_steps(Program *p, const Plan *plan, double times)
+{
+    Paper *paper = p->paper;
+    for (int i = 0; i < plan->nstep; i++) {
+        const PlanStep *s = &plan->step[i];
+        if (s->once)
+            continue;
+        if (s->kind == STEP_LOOP) {
+            add_steps(p, s->body, times * (double)attr_i(node_of(plan->g, s->node), A_TRIP));
+        } else if (s->kind == STEP_KERNEL) {
+            const Graph *k = p->plan->kernel[s->kernel];
+            KernelCost c = kernel_cost(k);
+            paper->launches += (int64_t)times;
+            paper->bytes += times * c.bytes;
+            paper->seconds += times * paper->kernel[s->kernel].forecast.seconds;
+            paper->least_s += times * c.flops / cuda_peak_of(paper->target, k);
+        } else if (s->kind == STEP_COPY) {
+            double bytes = 2 * (double)plan->buf[s->buf[0]].bytes;
+            paper->launches += (int64_t)times;
+            paper->bytes += times * bytes;
+            paper->seconds += times * cuda_floor(paper->target, bytes, 0);
+        }
+    }
+}
+
+static void add_up(Program *p)
+{
+    Paper *paper = p->paper;
+    add_steps(p, p->plan, 1);
+    for (int i = 0; i < p->nin; i++)
+        paper->least_bytes += (double)bytes_of(&p->in[i].type);
+    for (int o = 0; o < p->nout; o++)
+        paper->least_bytes += (double)bytes_of(&p->out[o].type);
+    paper->least_s = cuda_floor(paper->target, paper->least_bytes, paper->least_s);
+}
+
+/* ---- kernels ---- */
+static bool compile_kernel(const Nvrtc *nvrtc, Err *err, Paper *paper, PaperKernel *k)
+{
+    Buf cubin = {0}, log = {0};
+    bool ok = cuda_compile(nvrtc, err, paper->target, k->text.at, &cubin, &log);
+    if (ok && !cuda_use_of_log(log.len ? log.at : "", &k->use))
+        k->use = cuda_use_assumed();
+    buf_free(&cubin);
+    buf_free(&log);
+    return ok;
+}
+
+static bool make_kernels(Program *p, Err *err)
+{
+    Paper *paper = p->paper;
+    Err none = {0};
+    const Nvrtc *nvrtc = nvrtc_open(&none);
+    paper->compiled = nvrtc != NULL;
+    for (int i = 0; i < p->plan->nkernel; i++) {
+        PaperKernel *k = &paper->kernel[i];
+        const Graph *kernel = p->plan->kernel[i];
+        uint64_t hash = graph_hash(kernel);
+        int same = 0;
+        while (same < i && graph_hash(p->plan->kernel[same]) != hash)
+            same++;
+        p->code[i].same_as = same < i ? same : -1;
+        if (!cuda_source(paper->target, err, kernel, "kernel", &k->text, &k->launch))
+            return false;
+        k->use = cuda_use_assumed();
+        if (same < i)
+            k->use = paper->kernel[same].use;
+        else if (nvrtc && !compile_kernel(nvrtc, err, paper, k))
+            return false;
+        k->forecast = cuda_forecast(paper->target, &k->launch, &k->use, kernel);
+    }
+    return true;
+}
+
+bool paper_prepare(Program *p, Err *err, const char *name)
+{
+    Paper *paper = p->paper = arena_alloc(p->arena, sizeof *paper);
+    paper->target = cuda_target(err, name);
+    paper->kernel = arena_array(p->arena, PaperKernel, p->plan->nkernel + 1);
+    if (!paper->target || !make_kernels(p, err))
+        return false;
+    add_up(p);
+    p->stats.launches = paper->launches;
+    return true;
+}
+
+void paper_release(Program *p)
+{
+    for (int i = 0; p->paper && p->paper->kernel && p->plan && i < p->plan->nkernel; i++)
+        buf_free(&p->paper->kernel[i].text);
+}
+
+/* ---- the report ---- */
+typedef struct Row { const Program *p; int kernel; double count, seconds; } Row;
+
+static void count_rows(const Program *p, const Plan *plan, double times, Row *row)
+{
+    for (int i = 0; i < plan->nstep; i++) {
+        const PlanStep *s = &plan->step[i];
+        if (s->kind == STEP_LOOP)
+            count_rows(p, s->body, times * (double)attr_i(node_of(plan->g, s->node), A_TRIP), row);
+        else if (s->kind == STEP_KERNEL && !s->once)
+            row[s->kernel].count += times;
+    }
+}
+
+static int slower_first(const void *a, const void *b)
+{
+    const Row *x = a, *y = b;
+    return x->seconds < y->seconds ? 1 : x->seconds > y->seconds ? -1 : x->kernel - y->kernel;
+}
+
+static const char *kind_of(const Graph *k)
+{
+    bool sum = false;
+    for (Val v = 1; v < k->n; v++) {
+        if (node_of(k, v)->op == OP_TILE_CONTRACT)
+            return "product";
+        sum |= node_of(k, v)->op == OP_ACC_UPDATE;
+    }
+    return sum ? "reduction" : "pointwise";
+}
+
+void paper_report(const Program *p, Buf *out)
+{
+    enum { ROWS = 12 };
+    const Paper *paper = p->paper;
+    int n = p->plan->nkernel;
+    Row *row = arena_array(p->arena, Row, n + 1);
+    for (int i = 0; i < n; i++)
+        row[i] = (Row){p, i, 0, 0};
+    count_rows(p, p->plan, 1, row);
+    for (int i = 0; i < n; i++)
+        row[i].seconds = row[i].count * paper->kernel[i].forecast.seconds;
+    qsort(row, (size_t)n, sizeof *row, slower_first);
+    buf_printf(out, "on %s (sm_%d), on paper, %s:\n", paper->target->name, paper->target->sm,
+               paper->compiled ? "registers by ptxas" : "no NVRTC here: 128 registers a thread are assumed");
+    buf_str(out, "      us  times  bound    kind       blocks x threads  regs  spill  occupancy   waves       MB   GFLOP  kernel\n");
+    for (int i = 0; i < n && i < ROWS; i++) {
+        const PaperKernel *k = &paper->kernel[row[i].kernel];
+        KernelCost c = kernel_cost(p->plan->kernel[row[i].kernel]);
+        if (row[i].count > 0)
+            buf_printf(out, "%8.1f %6.0f  %-8s %-9s %8" PRId64 " x %-7d %5d %6d %9.0f%% %7.2f %8.2f %7.3f  %d\n", 1e6 * row[i].seconds,
+                       row[i].count, k->forecast.bound, kind_of(p->plan->kernel[row[i].kernel]), k->launch.blocks, k->launch.threads,
+                       k->use.regs, k->use.spill_bytes, 100 * k->forecast.occupancy, k->forecast.waves, c.bytes * 1e-6, c.flops * 1e-9,
+                       row[i].kernel);
+    }
+    buf_printf(out, "%" PRId64 " launches, %.2f MB, %.1f us; fused minimum %.2f MB, %.1f us: %.2f times the bytes, %.2f times the time\n",
+               paper->launches, paper->bytes * 1e-6, 1e6 * paper->seconds, paper->least_bytes * 1e-6, 1e6 * paper->least_s,
+               paper->bytes / paper->least_bytes, paper->seconds / paper->least_s);
+}

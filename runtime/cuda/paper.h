@@ -1,0 +1,29 @@
+/* A Program for a CUDA device that is not there: its kernels' text, what ptxas says of them, and a forecast of its time. */
+#pragma once
+#include "codegen/cuda/predict.h"
+#include "runtime/program_impl.h"
+
+typedef struct PaperKernel {
+    Buf text; /* CUDA C */
+    CudaLaunch launch;
+    CudaUse use;
+    CudaForecast forecast;
+} PaperKernel;
+
+typedef struct Paper {
+    const CudaTarget *target;
+    bool compiled;       /* by NVRTC; else registers are assumed */
+    PaperKernel *kernel; /* by kernel */
+    /* Of one run without its `once` part: */
+    int64_t launches;
+    double bytes, seconds;        /* moved and taken by the kernels */
+    double least_bytes, least_s;  /* every input and output once, all products at their peak, one launch */
+} Paper;
+
+/* The target's name of "paper:NAME"; NULL: no such device name. */
+const char *paper_target_name(const char *device);
+/* p->paper; paper_release frees it. */
+bool paper_prepare(Program *p, Err *err, const char *name);
+void paper_release(Program *p);
+/* The kernels that take longest, and the totals, as text. */
+void paper_report(const Program *p, Buf *out);

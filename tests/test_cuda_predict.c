@@ -1,0 +1,173 @@
+/* Forecasts on paper: occupancy against the published calculator, and the launches, bytes and time of the programs that matter. */
+#include "codegen/cuda/predict.h"
+#include "frontend/net.h"
+#include "runtime/masked_programs.h"
+#include "runtime/program.h"
+#include <math.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+/* CUDA's occupancy calculator: threads, registers, shared memory -> blocks a multiprocessor. */
+static void occupancy_is_the_calculators(void **state)
+{
+    (void)state;
+    static const struct { const char *device; int threads, regs, shared, blocks; } row[] = {
+        {"a100", 256, 32, 0, 8},      {"a100", 128, 128, 0, 4},       {"a100", 1024, 64, 0, 1},   {"a100", 32, 16, 0, 32},
+        {"a100", 128, 64, 49152, 3},  {"h100", 128, 168, 0, 3},       {"h100", 256, 255, 0, 1},   {"h100", 128, 32, 113 << 10, 2},
+        {"rtx4090", 256, 32, 0, 6},   {"rtx4090", 128, 32, 49152, 2}, {"t4", 256, 32, 0, 4},      {"t4", 64, 32, 0, 16},
+        {"b200", 384, 168, 0, 1},
+    };
+    Err err = {0};
+    for (size_t i = 0; i < sizeof row / sizeof *row; i++) {
+        int blocks = cuda_blocks_per_sm(cuda_target(&err, row[i].device), row[i].threads, row[i].regs, row[i].shared);
+        if (blocks != row[i].blocks)
+            fail_msg("%s, %d threads, %d registers, %d bytes: %d blocks, expected %d", row[i].device, row[i].threads, row[i].regs,
+                     row[i].shared, blocks, row[i].blocks);
+    }
+}
+
+static void logs_are_read(void **state)
+{
+    (void)state;
+    CudaUse u;
+    assert_true(cuda_use_of_log("ptxas info    : Compiling entry function 'kernel' for 'sm_90'\n"
+                                "ptxas info    : Function properties for kernel\n"
+                                "    8 bytes stack frame, 24 bytes spill stores, 16 bytes spill loads\n"
+                                "ptxas info    : Used 104 registers, used 1 barriers, 17536 bytes smem\n", &u));
+    assert_true(u.regs == 104 && u.spill_bytes == 24 && u.shared_bytes == 17536 && u.known);
+    assert_false(cuda_use_of_log("", &u));
+}
+
+/* A copy of 1 GB has two bounds that anybody can compute. */
+static void a_copy_takes_its_bytes(void **state)
+{
+    (void)state;
+    Err err = {0};
+    Arena *arena = arena_new();
+    Graph *g = graph_new(arena, &err, "twice");
+    Val x = g_input(g, "x", ROLE_DATA, type_make(DAV_F32, 2, (int64_t[]){1 << 14, 1 << 13}));
+    graph_output(g, "y", g_bin(g, OP_ADD, x, x));
+    Program *p = program_compile(&err, g, &(ProgramOptions){.device = "paper:a100"});
+    ProgramForecast f;
+    Buf text = {0};
+    if (!p)
+        fail_msg("%s", err.text);
+    assert_true(program_forecast(p, &f, &text));
+    assert_int_equal(f.launches, 1);
+    assert_true(f.bytes == 8.0 * (1 << 27) && f.least_bytes == f.bytes);
+    assert_true(f.seconds > f.bytes / 1555e9 && f.seconds < 1.4 * f.bytes / 1555e9);
+    assert_non_null(strstr(text.at, "memory"));
+    float *none = NULL;
+    assert_false(program_run(p, &err, (void *[]){none}, (void *[]){none}, 1, 1));
+    assert_int_equal(err.kind, ERR_USER);
+    buf_free(&text);
+    program_free(p);
+    arena_free(arena);
+}
+
+static void unknown_devices_are_named(void **state)
+{
+    (void)state;
+    Err err = {0};
+    Arena *arena = arena_new();
+    Graph *g = graph_new(arena, &err, "x");
+    graph_output(g, "y", g_input(g, "x", ROLE_DATA, type_make(DAV_F32, 0, NULL)));
+    assert_null(program_compile(&err, g, &(ProgramOptions){.device = "paper:h101"}));
+    assert_non_null(strstr(err.text, "h100"));
+    arena_free(arena);
+}
+
+/* ---- the programs that matter, for an h100 in bf16 ---- */
+static DavVal transformer_block(DavNet *n)
+{
+    enum { BATCH = 8, LENGTH = 1024, WIDTH = 512, HEADS = 8 };
+    DavVal x = dav_input(n, "x", DAV_F32, BATCH, LENGTH, WIDTH), part[3], y = dav_layer_norm(n, "norm1", x);
+    for (int i = 0; i < 3; i++)
+        part[i] = dav_transpose(dav_reshape(dav_linear(n, i == 0 ? "q" : i == 1 ? "k" : "v", y, WIDTH), BATCH, LENGTH, HEADS, WIDTH / HEADS),
+                                0, 2, 1, 3);
+    y = dav_transpose(dav_attention(part[0], part[1], part[2]), 0, 2, 1, 3);
+    x = dav_add(x, dav_linear(n, "out", dav_reshape(y, BATCH, LENGTH, WIDTH), WIDTH));
+    return dav_add(x, dav_linear(n, "down", dav_gelu(dav_linear(n, "up", dav_layer_norm(n, "norm2", x), 4 * WIDTH)), WIDTH));
+}
+
+/* A residual block with its time embedding, then self-attention over the pixels, as in a UNet at 32x32. */
+static DavVal unet_block(DavNet *n)
+{
+    enum { BATCH = 4, SIDE = 32, CHANNELS = 320, HEADS = 8 };
+    DavVal x = dav_input(n, "x", DAV_F32, BATCH, CHANNELS, SIDE, SIDE), t = dav_input(n, "t", DAV_F32, BATCH, 4 * CHANNELS), part[3];
+    DavVal h = dav_conv(n, "conv1", dav_silu(dav_group_norm(n, "norm1", x, 32)), CHANNELS, .kernel = {3, 3}, .pad = {1, 1});
+    h = dav_add(h, dav_reshape(dav_linear(n, "time", dav_silu(t), CHANNELS), BATCH, CHANNELS, 1, 1));
+    h = dav_conv(n, "conv2", dav_silu(dav_group_norm(n, "norm2", h, 32)), CHANNELS, .kernel = {3, 3}, .pad = {1, 1});
+    x = dav_add(x, h);
+    DavVal y = dav_layer_norm(n, "norm3", dav_transpose(dav_reshape(x, BATCH, CHANNELS, SIDE * SIDE), 0, 2, 1));
+    for (int i = 0; i < 3; i++)
+        part[i] = dav_transpose(dav_reshape(dav_linear(n, i == 0 ? "q" : i == 1 ? "k" : "v", y, CHANNELS), BATCH, SIDE * SIDE, HEADS,
+                                            CHANNELS / HEADS), 0, 2, 1, 3);
+    y = dav_transpose(dav_attention(part[0], part[1], part[2]), 0, 2, 1, 3);
+    y = dav_linear(n, "out", dav_reshape(y, BATCH, SIDE * SIDE, CHANNELS), CHANNELS);
+    return dav_add(x, dav_reshape(dav_transpose(y, 0, 2, 1), BATCH, CHANNELS, SIDE, SIDE));
+}
+
+static void told(const char *name, const ProgramForecast *f, int64_t launches, double bytes, double time)
+{
+    print_message("%-28s %4lld launches %9.1f MB (%.2f of the minimum) %9.1f us (%.2f)\n", name, (long long)f->launches, f->bytes * 1e-6,
+                  f->bytes / f->least_bytes, 1e6 * f->seconds, f->seconds / f->least_seconds);
+    if (getenv("DAV_TELL")) return;
+    if (f->launches != launches)
+        fail_msg("%s: %lld launches, expected %lld", name, (long long)f->launches, (long long)launches);
+    if (f->bytes / f->least_bytes > bytes || f->seconds / f->least_seconds > time)
+        fail_msg("%s: %.2f times the bytes and %.2f times the time of the fused minimum, expected at most %.2f and %.2f", name,
+                 f->bytes / f->least_bytes, f->seconds / f->least_seconds, bytes, time);
+}
+
+static void block(const char *name, DavVal (*make)(DavNet *n), bool backward, int64_t launches, double bytes, double time)
+{
+    Arena *arena = arena_new();
+    Err err = {0};
+    DavNet *n = net_new(arena, &err, "block");
+    DavVal y = make(n), xs[64], grads[64];
+    dav_output(n, "y", y);
+    if (backward) {
+        int count = net_param_count(n);
+        for (int i = 0; i < count; i++)
+            xs[i] = net_val(n, net_param(n, i)->val);
+        xs[count] = net_val(n, graph_find_input(n->g, "x"));
+        DavVal square = dav_square(y);
+        dav_grads(dav_rank(y) == 3 ? dav_mean(square, 0, 1, 2) : dav_mean(square, 0, 1, 2, 3), xs, count + 1, grads);
+        for (int i = 0; i <= count; i++)
+            dav_output(n, arena_printf(arena, "g%d", i), grads[i]);
+    }
+    Program *p = program_compile(&err, n->g, &(ProgramOptions){.device = "paper:h100", .compile.precision = DAV_BF16});
+    ProgramForecast f;
+    if (!p)
+        fail_msg("%s", err.text);
+    program_forecast(p, &f, NULL);
+    told(name, &f, launches, bytes, time);
+    program_free(p);
+    net_free(n);
+    arena_free(arena);
+}
+
+static void blocks_need_few_launches(void **state)
+{
+    (void)state;
+    block("transformer block", transformer_block, false, 0, 100, 100);
+    block("transformer block, backward", transformer_block, true, 0, 100, 100);
+    block("unet block", unet_block, false, 0, 100, 100);
+    block("unet block, backward", unet_block, true, 0, 100, 100);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(occupancy_is_the_calculators), cmocka_unit_test(logs_are_read),
+        cmocka_unit_test(a_copy_takes_its_bytes),       cmocka_unit_test(unknown_devices_are_named),
+        cmocka_unit_test(blocks_need_few_launches),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
