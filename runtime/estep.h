@@ -14,6 +14,9 @@ typedef struct SearchSettings {
     uint32_t seed;
     const char *stream;   /* which random stream: training, evaluation, ... never share one */
     uint32_t round;
+    /* NULL, or as many trajectories of as many steps: each step starts from their state instead of the one chosen here, so that two
+     * devices or precisions can be compared choice by choice. */
+    const struct Trajectories *teacher;
 } SearchSettings;
 
 /* Trajectories: states before every step and after the last, as letters; [n, T + 1, L]. */

@@ -1,6 +1,7 @@
 /* Forecasts for a device that is not there. */
 #include "runtime/cuda/paper.h"
 #include <inttypes.h>
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -12,6 +13,17 @@ const char *paper_target_name(const char *device)
 static int64_t bytes_of(const Type *t)
 {
     return type_count(t) * (int64_t)dav_dtype_size(t->dtype);
+}
+
+static const char *kind_of(const Graph *k)
+{
+    bool sum = false;
+    for (Val v = 1; v < k->n; v++) {
+        if (node_of(k, v)->op == OP_TILE_CONTRACT)
+            return "product";
+        sum |= node_of(k, v)->op == OP_ACC_UPDATE;
+    }
+    return sum ? "reduction" : "pointwise";
 }
 
 /* ---- one run: kernels times the trips of the loops around them ---- */
@@ -30,7 +42,10 @@ static void add_steps(Program *p, const Plan *plan, double times)
             paper->launches += (int64_t)times;
             paper->bytes += times * c.bytes;
             paper->seconds += times * paper->kernel[s->kernel].forecast.seconds;
-            paper->least_s += times * c.flops / cuda_peak_of(paper->target, k);
+            if (strcmp(kind_of(k), "product") == 0) {
+                paper->least_bytes += times * c.bytes;
+                paper->least_s += times * fmax(c.flops / cuda_peak_of(paper->target, k), c.bytes / paper->target->bytes_s);
+            }
         } else if (s->kind == STEP_COPY) {
             double bytes = 2 * (double)plan->buf[s->buf[0]].bytes;
             paper->launches += (int64_t)times;
@@ -44,11 +59,13 @@ static void add_up(Program *p)
 {
     Paper *paper = p->paper;
     add_steps(p, p->plan, 1);
+    double ends = 0;
     for (int i = 0; i < p->nin; i++)
-        paper->least_bytes += (double)bytes_of(&p->in[i].type);
+        ends += (double)bytes_of(&p->in[i].type);
     for (int o = 0; o < p->nout; o++)
-        paper->least_bytes += (double)bytes_of(&p->out[o].type);
-    paper->least_s = cuda_floor(paper->target, paper->least_bytes, paper->least_s);
+        ends += (double)bytes_of(&p->out[o].type);
+    paper->least_bytes = fmax(paper->least_bytes, ends);
+    paper->least_s = cuda_floor(paper->target, ends, paper->least_s);
 }
 
 /* ---- kernels ---- */
@@ -125,17 +142,6 @@ static int slower_first(const void *a, const void *b)
 {
     const Row *x = a, *y = b;
     return x->seconds < y->seconds ? 1 : x->seconds > y->seconds ? -1 : x->kernel - y->kernel;
-}
-
-static const char *kind_of(const Graph *k)
-{
-    bool sum = false;
-    for (Val v = 1; v < k->n; v++) {
-        if (node_of(k, v)->op == OP_TILE_CONTRACT)
-            return "product";
-        sum |= node_of(k, v)->op == OP_ACC_UPDATE;
-    }
-    return sum ? "reduction" : "pointwise";
 }
 
 void paper_report(const Program *p, Buf *out)

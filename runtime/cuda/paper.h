@@ -17,7 +17,9 @@ typedef struct Paper {
     /* Of one run without its `once` part: */
     int64_t launches;
     double bytes, seconds;        /* moved and taken by the kernels */
-    double least_bytes, least_s;  /* every input and output once, all products at their peak, one launch */
+    /* The fused minimum: every product (contraction, attention) reads its operands and writes its result once, at the bandwidth
+     * or at its peak, whichever takes longer; all else rides along; one launch. */
+    double least_bytes, least_s;
 } Paper;
 
 /* The target's name of "paper:NAME"; NULL: no such device name. */

@@ -1,6 +1,7 @@
 #!/bin/bash
 # Plants the bugs of mutants.txt one by one in a clone of this commit and runs the tests: each must be caught.
-# usage: tests/slow/mutants.sh FOLDER [NAME...]     FOLDER: where the clone lives; kept, so that a second run builds little
+# usage: [MUTANTS=cuda_mutants.txt] tests/slow/mutants.sh FOLDER [NAME...]
+#        FOLDER: where the clone lives; kept, so that a second run builds little
 set -u
 here=$(cd "$(dirname "$0")" && pwd)
 root=$(cd "$here/../.." && pwd)
@@ -53,6 +54,6 @@ while IFS=$'\t' read -r name file edit tests; do
         echo "MISSED  $name ($file)"
         missed=$((missed + 1))
     fi
-done <"$here/mutants.txt"
+done <"$here/${MUTANTS:-mutants.txt}"
 echo "$planted planted, $((planted - missed)) caught, $missed missed"
 [ "$missed" = 0 ]

@@ -37,7 +37,7 @@ static void write_model(World *w, const char *name, Network net, ParamSet *p, do
     params_free(p);
 }
 
-Aligner *world_aligner(World *w, const char *const *set)
+DavConfig *world_config(World *w, const char *const *set)
 {
     const ExactEm *e = &w->em;
     Settings *s = settings_new(w->arena);
@@ -57,7 +57,12 @@ Aligner *world_aligner(World *w, const char *const *set)
         world_check(w, settings_set(s, &w->err, *set));
     DavConfig *c = options_read(&w->err, w->arena, OPTIONS_ALIGN, NULL, 0, s);
     world_check(w, c);
-    Aligner *a = aligner_open(&w->err, w->registry, c);
+    return c;
+}
+
+Aligner *world_aligner(World *w, const char *const *set)
+{
+    Aligner *a = aligner_open(&w->err, w->registry, world_config(w, set));
     world_check(w, a);
     return a;
 }

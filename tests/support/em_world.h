@@ -20,6 +20,7 @@ World *world_new(ExactEm em, double reward_gain);
 void world_free(World *w);
 void world_check(const World *w, bool ok); /* fails the test with the error */
 
+DavConfig *world_config(World *w, const char *const *set);
 /* An aligner of em's settings and the given ones ("key=value", NULL at the end); aligner_close. */
 Aligner *world_aligner(World *w, const char *const *set);
 /* Starts again from the pretrained model; the rounds go on being counted, so that other random numbers follow. */
