@@ -147,7 +147,8 @@ static bool run_task(Compile *c, const MaskedSpec *spec, const char *name)
                                      : "forward, step, choose, learn, pretrain, value, guide");
     if ((strcmp(name, "value") == 0 || strcmp(name, "guide") == 0) && !spec->reward.model)
         return err_user(c->err, "--task %s: which reward? --reward MODEL|DIR|PLUGIN.so", name);
-    BuildOptions o = {.compile = {.precision = strcmp(c->dtype, "bf16") == 0 ? DAV_BF16 : DAV_F32, .memory_budget = c->budget_bytes},
+    BuildOptions o = {.compile = {.precision = strcmp(c->dtype, "bf16") == 0 ? DAV_BF16 : DAV_F32, .memory_budget = c->budget_bytes,
+                                  .tf32 = strcmp(c->dtype, "tf32") == 0},
                       .device = c->target ? arena_printf(c->arena, "paper:%s", c->target) : "cpu", .rows = c->rows};
     if (c->emit) {
         Buf text = {0};
@@ -201,7 +202,7 @@ static bool compile_command(void *arg)
         {"task", CLI_LIST, &c->tasks, "NAME", "forward (default), learn, step, choose, pretrain, value, guide; may be given again"},
         {"dump", CLI_TEXT, &c->dump, "DIR", "folder for the dump of one task"},
         {"emit", CLI_TEXT, &c->emit, "ir", "print the graph before any pass instead"},
-        {"dtype", CLI_TEXT, &c->dtype, "TYPE", "f32 (default) or bf16"},
+        {"dtype", CLI_TEXT, &c->dtype, "TYPE", "f32 (default), bf16, or tf32 (of CUDA devices)"},
         {"target", CLI_TEXT, &c->target, "DEVICE", "what it would cost on a CUDA device, which need not be there: t4, a100, a10, rtx4090, h100, h200, b200, rtx5090"},
         {"rows", CLI_INT, &c->rows, "N", "rows of the program, default 32"},
         {"memory-budget", CLI_TEXT, &c->budget, "BYTES", "for the program's values, such as 2GiB; default: no bound"},
@@ -220,8 +221,8 @@ static bool compile_command(void *arg)
         return err_user(c->err, "--memory-budget: expected bytes such as 800MB or 2GiB, found '%.40s'", c->budget);
     if (c->emit && strcmp(c->emit, "ir") != 0)
         return err_user(c->err, "--emit: expected ir, found '%.40s'", c->emit);
-    if (strcmp(c->dtype, "f32") != 0 && strcmp(c->dtype, "bf16") != 0)
-        return err_user(c->err, "--dtype: expected f32 or bf16, found '%.40s'", c->dtype);
+    if (strcmp(c->dtype, "f32") != 0 && strcmp(c->dtype, "bf16") != 0 && strcmp(c->dtype, "tf32") != 0)
+        return err_user(c->err, "--dtype: expected f32, bf16 or tf32, found '%.40s'", c->dtype);
     if (c->dump && vec_len(c->tasks) > 1)
         return err_user(c->err, "--dump takes one --task, found %zu", vec_len(c->tasks));
     MaskedSpec spec;

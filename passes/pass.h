@@ -20,6 +20,7 @@ typedef struct CompileOptions {
     const char *cpu;       /* forced level (DAV_CPU); NULL: this machine's */
     int threads;           /* 0: all */
     int tile_rows, tile_columns; /* best register tile of the target in f32; 0: 6 x 16 */
+    bool tf32;                   /* products of f32 may round their operands to tf32, where the target has units for that */
     bool sums_of_any_stride;     /* the target's tiles gather pairs of bf16 themselves: no copies with neighbours along the sum */
 } CompileOptions;
 

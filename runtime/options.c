@@ -11,7 +11,7 @@
 
 #define COMMON_KEYS                                                                                                    \
     INT("seed", "0", 0, 4294967295.0, "of all random numbers"),                                                        \
-    TEXT("precision", "f32", "f32|bf16", "of the networks' products and activations; masters are f32"),                \
+    TEXT("precision", "f32", "f32|bf16|tf32", "of the networks' products and activations; masters are f32; tf32: f32 whose products round their operands on CUDA devices"),                \
     TEXT("device", "cpu", "cpu|cuda|interp", "where programs run"),                                                         \
     INT("threads", "0", 0, 4096, "0: all processors; results do not depend on it"),                                    \
     TEXT("memory_budget", "0", NULL, "bytes for one program's values, such as 2GiB; 0: no bound"),                     \
@@ -116,6 +116,7 @@ static bool check_budget(Err *err, const DavConfig *c)
 BuildOptions options_build(const DavConfig *c, const char *rows_key)
 {
     BuildOptions o = {.compile = {.precision = strcmp(dav_config_string(c, "precision"), "bf16") == 0 ? DAV_BF16 : DAV_F32,
+                                  .tf32 = strcmp(dav_config_string(c, "precision"), "tf32") == 0,
                                   .threads = (int)dav_config_int(c, "threads")},
                       .device = dav_config_string(c, "device"),
                       .rows = dav_config_int(c, rows_key)};

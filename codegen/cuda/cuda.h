@@ -11,6 +11,7 @@ typedef struct CudaTarget {
     int shared_bytes, regs, sms; /* shared memory one block may have; registers of a multiprocessor; multiprocessors */
     int64_t l2_bytes;
     double bytes_s, f32_s, bf16_s, tf32_s;
+    bool tf32; /* asked for: products of f32 by tensor cores, operands rounded */
 } CudaTarget;
 
 /* By name (t4 a100 a10 rtx4090 h100 h200 b200 rtx5090); an unknown one is a user's error. */

@@ -23,6 +23,59 @@ DAV_FN float dav_float(unsigned x) { return __uint_as_float(x); }
 DAV_FN unsigned long long dav_bits(double x) { return (unsigned long long)__double_as_longlong(x); }
 DAV_FN double dav_double(unsigned long long x) { return __longlong_as_double((long long)x); }
 
+#if __CUDA_ARCH__ >= 800
+/* 16 bytes to shared memory, of which `bytes` are read and the others 0; complete after a commit and a wait. */
+DAV_FN void dav_copy_async(void *to, const void *from, int bytes)
+{
+    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"((unsigned)__cvta_generic_to_shared(to)), "l"(from), "r"(bytes)
+                 : "memory");
+}
+DAV_FN void dav_copy_commit() { asm volatile("cp.async.commit_group;" ::: "memory"); }
+/* Until all but the N groups committed last are there, of this thread's. */
+template <int N> DAV_FN void dav_copy_wait() { asm volatile("cp.async.wait_group %0;" ::"n"(N) : "memory"); }
+
+/* Four 8x8 of 16 bits: lane l names row l % 8 of matrix l / 8 and gets of matrix i row l / 4, columns l % 4 * 2 and the next; across:
+ * of column l / 4, rows l % 4 * 2 and the next. */
+DAV_FN void dav_load_matrices(unsigned (&r)[4], const void *row)
+{
+    asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0,%1,%2,%3}, [%4];"
+                 : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
+                 : "r"((unsigned)__cvta_generic_to_shared(row))
+                 : "memory");
+}
+DAV_FN void dav_load_matrices_across(unsigned (&r)[4], const void *row)
+{
+    asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0,%1,%2,%3}, [%4];"
+                 : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
+                 : "r"((unsigned)__cvta_generic_to_shared(row))
+                 : "memory");
+}
+
+/* To nearest, ties away from 0. */
+DAV_FN unsigned dav_to_tf32(float x)
+{
+    unsigned r;
+    asm("cvt.rna.tf32.f32 %0, %1;" : "=r"(r) : "f"(x));
+    return r;
+}
+/* d += a b for a 16x8 of A, 8x8 of B in tf32: PTX ISA, "Matrix fragments for mma.m16n8k8". */
+DAV_FN void dav_mma_tf32(float (&d)[4], const unsigned (&a)[4], const unsigned (&b)[2])
+{
+    asm volatile("mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
+                 : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
+                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+}
+#else /* named in the prelude, used by no kernel of these levels */
+DAV_FN void dav_copy_async(void *, const void *, int) {}
+DAV_FN void dav_copy_commit() {}
+template <int N> DAV_FN void dav_copy_wait() {}
+DAV_FN void dav_load_matrices(unsigned (&)[4], const void *) {}
+DAV_FN void dav_load_matrices_across(unsigned (&)[4], const void *) {}
+DAV_FN unsigned dav_to_tf32(float) { return 0; }
+DAV_FN void dav_mma_tf32(float (&)[4], const unsigned (&)[4], const unsigned (&)[2]) {}
+DAV_FN void dav_mma_bf16(float (&)[4], const unsigned (&)[4], const unsigned (&)[2]) {}
+#endif
+
 /* d += a b for a 16x16 of A, 16x8 of B in bf16 pairs: PTX ISA, "Matrix fragments for mma.m16n8k16". */
 #if __CUDA_ARCH__ >= 800
 DAV_FN void dav_mma_bf16(float (&d)[4], const unsigned (&a)[4], const unsigned (&b)[2])

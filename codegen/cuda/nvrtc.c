@@ -1,6 +1,7 @@
 /* NVRTC by dlopen, with declarations of our own. */
 #include "codegen/cache.h"
 #include "codegen/cuda/cuda.h"
+#include "codegen/cuda/nvrtc_api.h"
 #include <dlfcn.h>
 #include <inttypes.h>
 #include <pthread.h>
@@ -8,21 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-typedef void *NvrtcProgram;
-enum { NVRTC_COMPILATION = 6 };
-#define CUDA_OPTIONS "--std=c++17", "--fmad=false", "--ptxas-options=-v"
-
-#define NVRTC(F)                                                                                                       \
-    F(int, nvrtcVersion, (int *major, int *minor))                                                                     \
-    F(int, nvrtcCreateProgram, (NvrtcProgram * p, const char *text, const char *name, int headers,                     \
-                                const char *const *header, const char *const *include_name))                           \
-    F(int, nvrtcDestroyProgram, (NvrtcProgram * p))                                                                    \
-    F(int, nvrtcCompileProgram, (NvrtcProgram p, int options, const char *const *option))                              \
-    F(int, nvrtcGetCUBINSize, (NvrtcProgram p, size_t * bytes))                                                        \
-    F(int, nvrtcGetCUBIN, (NvrtcProgram p, char *to))                                                                  \
-    F(int, nvrtcGetProgramLogSize, (NvrtcProgram p, size_t * bytes))                                                   \
-    F(int, nvrtcGetProgramLog, (NvrtcProgram p, char *to))                                                             \
-    F(const char *, nvrtcGetErrorString, (int status))
+#define CUDA_OPTIONS "--std=c++17", "--disable-warnings", "--fmad=false", "--ptxas-options=-v"
 
 struct Nvrtc {
     void *library;
@@ -109,7 +96,7 @@ static void read_log(const Nvrtc *n, NvrtcProgram p, Buf *log)
     mem_free(text);
 }
 
-static bool compile(const Nvrtc *n, Err *err, NvrtcProgram p, int sm, Buf *cubin, Buf *log)
+static bool compile(const Nvrtc *n, Err *err, NvrtcProgram p, int sm, const char *text, Buf *cubin, Buf *log)
 {
     char arch[32];
     snprintf(arch, sizeof arch, "--gpu-architecture=sm_%d", sm);
@@ -117,7 +104,10 @@ static bool compile(const Nvrtc *n, Err *err, NvrtcProgram p, int sm, Buf *cubin
     int status = n->nvrtcCompileProgram(p, (int)(sizeof option / sizeof *option), option);
     read_log(n, p, log);
     if (status == NVRTC_COMPILATION)
-        die("NVRTC refuses a kernel:\n%s", log->len ? log->at : "");
+        die("NVRTC refuses a kernel for sm_%d:\n%s\nThe kernel, which compiles alone:\n%s", sm, log->len ? log->at : "", text);
+    if (status == NVRTC_BUILTIN_OPERATION)
+        return err_env(err, "CUDA: NVRTC does not find its builtins, the library libnvrtc-builtins that belongs beside %s: %.300s", library,
+                       log->len ? log->at : n->nvrtcGetErrorString(status));
     size_t bytes = 0;
     if (!succeeded(n, err, status, "nvrtcCompileProgram") ||
         !succeeded(n, err, n->nvrtcGetCUBINSize(p, &bytes), "nvrtcGetCUBINSize"))
@@ -135,7 +125,7 @@ bool cuda_compile(const Nvrtc *n, Err *err, const CudaTarget *t, const char *tex
     NvrtcProgram p = NULL;
     if (!succeeded(n, err, n->nvrtcCreateProgram(&p, text, "kernel.cu", 0, NULL, NULL), "nvrtcCreateProgram"))
         return false;
-    bool ok = compile(n, err, p, t->sm, cubin, log);
+    bool ok = compile(n, err, p, t->sm, text, cubin, log);
     n->nvrtcDestroyProgram(&p);
     return ok;
 }

@@ -8,7 +8,7 @@
 static const double launch_seconds = 1.5e-6;  /* from one kernel of a graph to the next */
 static const double memory_reached = 0.85;    /* of the data sheet's bandwidth, by kernels with enough threads */
 static const double l2_faster = 2;            /* what fits into half of the L2 is found there, at this many times the bandwidth */
-static const double tensor_reached = 0.30;    /* mma.sync, operands through shared memory without overlap */
+static const double tensor_reached = 0.30;    /* mma.sync.m16n8k16 in tiles of 64x64, copies under way meanwhile */
 static const double fma_reached = 0.45;       /* 64x64 tiles of f32 */
 static const double scalar_reached = 0.25;    /* elementwise code, index arithmetic beside it */
 enum { THREADS_FOR_MEMORY = 512 /* of a multiprocessor, to keep its share of the bandwidth busy */, ASSUMED_REGS = 128 };
@@ -75,13 +75,15 @@ static DavDtype product_dtype(const Graph *k) /* bool: no product */
 
 double cuda_peak_of(const CudaTarget *t, const Graph *kernel)
 {
-    return product_dtype(kernel) == DAV_BF16 && t->bf16_s > 0 ? t->bf16_s : t->f32_s;
+    DavDtype p = product_dtype(kernel);
+    return p == DAV_BF16 && t->bf16_s > 0 ? t->bf16_s : p == DAV_F32 && t->tf32 && t->tf32_s > 0 ? t->tf32_s : t->f32_s;
 }
 
 static double reached(const CudaTarget *t, const Graph *kernel)
 {
     DavDtype p = product_dtype(kernel);
-    return p == DAV_BOOL ? scalar_reached : p == DAV_BF16 && t->bf16_s > 0 ? tensor_reached : fma_reached;
+    bool tensor = (p == DAV_BF16 && t->bf16_s > 0) || (p == DAV_F32 && t->tf32 && t->tf32_s > 0);
+    return p == DAV_BOOL ? scalar_reached : tensor ? tensor_reached : fma_reached;
 }
 
 CudaForecast cuda_forecast(const CudaTarget *t, const CudaLaunch *l, const CudaUse *use, const Graph *kernel)

@@ -198,9 +198,25 @@ template <> struct dav_panel<unsigned> {
 template <class S, int ROW_STEP, int DIV, i64 EXT, i64 ROW_STRIDE, i64 K_STRIDE, i64 B_STRIDE, bool PACKED> struct dav_panels {
     typedef typename dav_panel<S>::Element E;
     static const bool ROWS_NEAR = K_STRIDE != 1 && (ROW_STEP * ROW_STRIDE == 1 || ROW_STEP * ROW_STRIDE == -1);
+    /* Eight bf16 next to each other in memory, at places that are multiples of 16 bytes when the operand's is: */
+    static const int LINE = 16 / (int)sizeof(S);
+    static const bool A_WIDE = sizeof(E) == 2 && DIV == 1 && K_STRIDE == 1 && ROW_STRIDE % LINE == 0;
+    static const bool B_WIDE = sizeof(S) == 2 && !PACKED && B_STRIDE % LINE == 0;
     const S *a, *b;
     i64 row0;
     int rows, cols, k;
+
+    DAV_MEMBER bool a_aligned() const { return ((u64)a & 15) == 0; }
+    DAV_MEMBER bool b_aligned() const { return ((u64)b & 15) == 0; }
+    DAV_MEMBER static int bytes_of(int left) { return left <= 0 ? 0 : left < 8 ? 2 * left : 16; }
+    DAV_MEMBER int bytes_a(int r, int at) const
+    {
+        i64 i = row0 + r * ROW_STEP;
+        return r < rows && (EXT == 0 || (i >= 0 && i < EXT)) ? bytes_of(k - at) : 0;
+    }
+    DAV_MEMBER int bytes_b(int at, int j) const { return at < k ? bytes_of(cols - j) : 0; }
+    DAV_MEMBER const void *place_a(int r, int at) const { return (const u16 *)(a + (row0 + r * ROW_STEP) * ROW_STRIDE) + at; }
+    DAV_MEMBER const void *place_b(int at, int j) const { return b + at * B_STRIDE + j; }
 
     DAV_MEMBER E at_a(int r, int at) const
     {
@@ -271,12 +287,111 @@ template <int MR, int NR, int T> struct dav_fma_tile {
     }
 };
 
-/* bf16 pairs by tensor cores; the fragments' layout is that of mma.m16n8k16. Warps WY x WX, each FM x FN fragments of 16x8. */
+/* bf16 by tensor cores; the fragments' layout is that of mma.m16n8k16. Warps WY x WX, each FM x FN fragments of 16x8.  Panels of KC
+ * pass through STAGES places in shared memory, so that copies are under way while products are made: A as [row][k], B as
+ * [k][column], 16 bytes at once where the operand's strides and place allow. */
 template <int MR, int NR, int T> struct dav_mma_tile {
-    static const int WX = NR > 16 ? 2 : 1, WY = T / 32 / WX, PAIRS = 16; /* of k, a step */
+    static const int WX = NR > 16 ? 2 : 1, WY = T / 32 / WX, KC = 32;
     static const int FM = ((MR + 15) / 16 + WY - 1) / WY, FN = ((NR + 7) / 8 + WX - 1) / WX, COUNT = FM * FN * 4;
-    static const int ROWS = WY * FM * 16, COLS = WX * FN * 8, A_ROW = PAIRS + 4, B_ROW = (COLS + 31) / 32 * 32 + 8;
-    static const int ROOM = dav_most<(ROWS * A_ROW + PAIRS * B_ROW) * 4, MR * NR * 4>::value;
+    static const int ROWS = WY * FM * 16, COLS = WX * FN * 8, A_ROW = KC + 8, B_ROW = COLS + 8; /* no two rows of 8 in one bank */
+    static const int STAGE = (ROWS * A_ROW + KC * B_ROW) * 2, STAGES = 3 * STAGE <= 40 * 1024 ? 3 : 2;
+    static const int ROOM = dav_most<STAGES * STAGE, MR * NR * 4>::value;
+    float v[FM][FN][4];
+
+    DAV_MEMBER void zero()
+    {
+#pragma unroll
+        for (int e = 0; e < COUNT; e++)
+            v[e / 4 / FN][e / 4 % FN][e % 4] = 0;
+    }
+    DAV_MEMBER static int warp_row() { return (int)dav_thread() / 32 / WX * FM * 16; }
+    DAV_MEMBER static int warp_col() { return (int)dav_thread() / 32 % WX * FN * 8; }
+    DAV_MEMBER static int row(int e) { return warp_row() + e / 4 / FN * 16 + e % 4 / 2 * 8 + (int)dav_thread() % 32 / 4; }
+    DAV_MEMBER static int col(int e) { return warp_col() + e / 4 % FN * 8 + e % 2 + (int)dav_thread() % 4 * 2; }
+    DAV_MEMBER float get(int e) const { return v[e / 4 / FN][e / 4 % FN][e % 4]; }
+
+    template <class P> DAV_MEMBER static void fill_a(const P &p, int k0, u16 *as)
+    {
+        if (P::A_WIDE && p.a_aligned()) {
+            for (int e = (int)dav_thread(); e < ROWS * (KC / 8); e += T) {
+                int r = e / (KC / 8), k = k0 + e % (KC / 8) * 8, bytes = p.bytes_a(r, k);
+                dav_copy_async(as + r * A_ROW + k - k0, bytes ? p.place_a(r, k) : (const void *)p.a, bytes);
+            }
+            return;
+        }
+        for (int e = (int)dav_thread(); e < ROWS * KC; e += T) {
+            int r = P::ROWS_NEAR ? e % ROWS : e / KC, k = P::ROWS_NEAR ? e / ROWS : e % KC;
+            as[r * A_ROW + k] = p.at_a(r, k0 + k);
+        }
+    }
+    template <class P> DAV_MEMBER static void fill_b(const P &p, int k0, u16 *bs)
+    {
+        if (P::B_WIDE && p.b_aligned()) {
+            for (int e = (int)dav_thread(); e < KC * (COLS / 8); e += T) {
+                int k = k0 + e / (COLS / 8), j = e % (COLS / 8) * 8, bytes = p.bytes_b(k, j);
+                dav_copy_async(bs + (k - k0) * B_ROW + j, bytes ? p.place_b(k, j) : (const void *)p.b, bytes);
+            }
+            return;
+        }
+        for (int e = (int)dav_thread(); e < KC * COLS; e += T)
+            bs[e / COLS * B_ROW + e % COLS] = e % COLS < NR ? p.at_b(k0 + e / COLS, e % COLS, NR) : (u16)0;
+    }
+
+    DAV_MEMBER void multiply(const u16 *as, const u16 *bs)
+    {
+        const int lane = (int)dav_thread() % 32, in = lane % 8, which = lane / 8; /* this lane's row of which 8x8 */
+#pragma unroll
+        for (int step = 0; step < KC; step += 16) {
+            unsigned a[FM][4], b[FN + 1][2];
+#pragma unroll
+            for (int i = 0; i < FM; i++)
+                dav_load_matrices(a[i], as + (warp_row() + i * 16 + which % 2 * 8 + in) * A_ROW + step + which / 2 * 8);
+#pragma unroll
+            for (int j = 0; j < FN; j += 2) {
+                unsigned both[4];
+                dav_load_matrices_across(both, bs + (step + which % 2 * 8 + in) * B_ROW + warp_col() + j * 8 + which / 2 * 8);
+#pragma unroll
+                for (int i = 0; i < 4; i++)
+                    b[j + i / 2][i % 2] = both[i];
+            }
+#pragma unroll
+            for (int f = 0; f < FM * FN; f++)
+                dav_mma_bf16(v[f / FN][f % FN], a[f / FN], b[f % FN]);
+        }
+    }
+
+    template <class P> DAV_MEMBER void contract(const P &p, unsigned char *room)
+    {
+        dav_sync_block();
+#pragma unroll
+        for (int s = 0; s < STAGES - 1; s++) {
+            if (s * KC < p.k) {
+                fill_a(p, s * KC, (u16 *)(room + s * STAGE));
+                fill_b(p, s * KC, (u16 *)(room + s * STAGE) + ROWS * A_ROW);
+            }
+            dav_copy_commit();
+        }
+        for (int k0 = 0, s = 0; k0 < p.k; k0 += KC, s = s + 1 == STAGES ? 0 : s + 1) {
+            dav_copy_wait<STAGES - 2>();
+            dav_sync_block(); /* the stage is whole, and everybody is done with the one before */
+            const int next = k0 + (STAGES - 1) * KC, free = s == 0 ? STAGES - 1 : s - 1;
+            if (next < p.k) {
+                fill_a(p, next, (u16 *)(room + free * STAGE));
+                fill_b(p, next, (u16 *)(room + free * STAGE) + ROWS * A_ROW);
+            }
+            dav_copy_commit();
+            multiply((const u16 *)(room + s * STAGE), (const u16 *)(room + s * STAGE) + ROWS * A_ROW);
+        }
+        dav_copy_wait<0>();
+    }
+};
+
+/* f32 by tensor cores, operands rounded to tf32 (10 bits of mantissa): mma.m16n8k8. */
+template <int MR, int NR, int T> struct dav_tf32_tile {
+    static const int WX = NR > 16 ? 2 : 1, WY = T / 32 / WX, KC = 16;
+    static const int FM = ((MR + 15) / 16 + WY - 1) / WY, FN = ((NR + 7) / 8 + WX - 1) / WX, COUNT = FM * FN * 4;
+    static const int ROWS = WY * FM * 16, COLS = WX * FN * 8, A_ROW = KC + 4, B_ROW = (COLS + 31) / 32 * 32 + 8;
+    static const int ROOM = dav_most<(ROWS * A_ROW + KC * B_ROW) * 4, MR * NR * 4>::value;
     float v[FM][FN][4];
 
     DAV_MEMBER void zero()
@@ -295,19 +410,17 @@ template <int MR, int NR, int T> struct dav_mma_tile {
     {
         unsigned *as = (unsigned *)room, *bs = as + ROWS * A_ROW;
         int lane = (int)dav_thread(), g = lane % 32 / 4, t = lane % 4;
-        for (int k0 = 0; k0 < p.k; k0 += 2 * PAIRS) {
+        for (int k0 = 0; k0 < p.k; k0 += KC) {
             dav_sync_block();
-            for (int e = lane; e < ROWS * PAIRS; e += T) {
-                int r = P::ROWS_NEAR ? e % ROWS : e / PAIRS, pair = P::ROWS_NEAR ? e / ROWS : e % PAIRS, k = k0 + 2 * pair;
-                as[r * A_ROW + pair] = p.at_a(r, k) | (unsigned)p.at_a(r, k + 1) << 16;
+            for (int e = lane; e < ROWS * KC; e += T) {
+                int r = P::ROWS_NEAR ? e % ROWS : e / KC, k = P::ROWS_NEAR ? e / ROWS : e % KC;
+                as[r * A_ROW + k] = dav_to_tf32(p.at_a(r, k0 + k));
             }
-            for (int e = lane; e < PAIRS * COLS; e += T) {
-                int pair = e / COLS, j = e % COLS, k = k0 + 2 * pair;
-                bs[pair * B_ROW + j] = j < NR ? p.at_b(k, j, NR) | (unsigned)p.at_b(k + 1, j, NR) << 16 : 0;
-            }
+            for (int e = lane; e < KC * COLS; e += T)
+                bs[e / COLS * B_ROW + e % COLS] = e % COLS < NR ? dav_to_tf32(p.at_b(k0 + e / COLS, e % COLS, NR)) : 0;
             dav_sync_block();
 #pragma unroll
-            for (int step = 0; step < PAIRS; step += 8) {
+            for (int step = 0; step < KC; step += 8) {
                 unsigned a[FM][4], b[FN][2];
 #pragma unroll
                 for (int i = 0; i < FM * 4; i++)
@@ -317,7 +430,7 @@ template <int MR, int NR, int T> struct dav_mma_tile {
                     b[j / 2][j % 2] = bs[(step + j % 2 * 4 + t) * B_ROW + warp_col() + j / 2 * 8 + g];
 #pragma unroll
                 for (int f = 0; f < FM * FN; f++)
-                    dav_mma_bf16(v[f / FN][f % FN], a[f / FN], b[f % FN]);
+                    dav_mma_tf32(v[f / FN][f % FN], a[f / FN], b[f % FN]);
             }
         }
     }

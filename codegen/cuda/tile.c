@@ -17,8 +17,9 @@ static const char *tile_type(const Emit *e, Val tile, char out[80])
 {
     const Node *n = node_of(e->k, tile);
     Val c = contract_of(e->k, tile);
-    bool half = c && operand_dtype(e, k_tile_contract_of(e->k, c).a) != DAV_F32;
-    snprintf(out, 80, "%s<%d, %d, %d>", half && e->target->sm >= 80 ? "dav_mma_tile" : "dav_fma_tile", (int)attr_i(n, A_MR),
+    bool half = c && operand_dtype(e, k_tile_contract_of(e->k, c).a) != DAV_F32, tensor = e->target->sm >= 80;
+    const char *kind = half && tensor ? "dav_mma_tile" : !half && tensor && e->target->tf32 ? "dav_tf32_tile" : "dav_fma_tile";
+    snprintf(out, 80, "%s<%d, %d, %d>", kind, (int)attr_i(n, A_MR),
              (int)attr_i(n, A_NR), e->threads);
     return out;
 }

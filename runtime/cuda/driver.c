@@ -29,7 +29,9 @@ bool cuda_ok(const CudaDriver *d, Err *err, CuStatus status, const char *what)
         return true;
     if (!d->cuGetErrorName || d->cuGetErrorName(status, &name) != 0 || !name)
         name = "an unknown status";
-    return err_env(err, "CUDA: %s: %s (%d)", what, name, status);
+    bool lost = status == CU_LOST_ECC || status == CU_LOST_ADDRESS || status == CU_LOST_TIMEOUT || status == CU_LOST_LAUNCH;
+    return err_env(err, "CUDA: %s: %s (%d)%s", what, name, status,
+                   lost ? "; the device is lost to this process, what the last checkpoint holds is not: --resume goes on from there" : "");
 }
 
 static bool find_symbols(CudaDriver *d, Err *err, void *so)

@@ -109,9 +109,14 @@ static bool make_kernels(Program *p, Err *err)
 bool paper_prepare(Program *p, Err *err, const char *name)
 {
     Paper *paper = p->paper = arena_alloc(p->arena, sizeof *paper);
-    paper->target = cuda_target(err, name);
+    const CudaTarget *known = cuda_target(err, name);
+    if (!known)
+        return false;
+    CudaTarget *mine = arena_copy(p->arena, known, sizeof *known);
+    mine->tf32 = p->options.tf32;
+    paper->target = mine;
     paper->kernel = arena_array(p->arena, PaperKernel, p->plan->nkernel + 1);
-    if (!paper->target || !make_kernels(p, err))
+    if (!make_kernels(p, err))
         return false;
     add_up(p);
     p->stats.launches = paper->launches;

@@ -24,6 +24,7 @@ typedef struct CudaProgram {
     LoadedKernel *kernel;
     void **in_ptr, **out_ptr;
     bool captures;           /* its runs can be replayed: no host function, not too long */
+    int64_t most_arena;      /* that the device's memory leaves room for */
     CuGraphExec graph;       /* a run from its inputs to its outputs; NULL: not captured yet */
 } CudaProgram;
 
@@ -104,15 +105,51 @@ static bool load_kernels(Program *p, Err *err, const CudaTarget *target)
 }
 
 /* ---- memory ---- */
+/* The largest buffers of the arena, as text. */
+static void largest_buffers(const Program *p, Buf *out)
+{
+    enum { SHOWN = 3 };
+    const Plan *plan = p->plan;
+    int64_t below = INT64_MAX;
+    for (int n = 0; n < SHOWN; n++) {
+        int best = -1;
+        for (int b = 0; b < plan->nbuf; b++) {
+            const PlanBuf *x = &plan->buf[b];
+            if (x->place == AT_ARENA && x->shares < 0 && x->bytes < below && (best < 0 || x->bytes > plan->buf[best].bytes))
+                best = b;
+        }
+        if (best < 0)
+            return;
+        const Node *made = plan->buf[best].val ? node_of(plan->g, plan->buf[best].val) : NULL;
+        buf_printf(out, "%s%.1f MB (%s:%d)", n ? ", " : "", (double)plan->buf[best].bytes * 1e-6, made && made->file ? made->file : "?",
+                   made ? made->line : 0);
+        below = plan->buf[best].bytes;
+    }
+}
+
+/* What is left for the arena beside everything else that the program takes. */
+static int64_t room_for_arena(const Program *p, int64_t scratch, int64_t literals)
+{
+    const CudaProgram *c = p->cuda;
+    int64_t left = (int64_t)c->device.memory - p->plan->kept_bytes - scratch - literals - c->params_bytes - c->in_bytes - c->out_bytes;
+    return left > 0 ? left : 0;
+}
+
 static bool take(const Program *p, Err *err, CuPtr *at, int64_t bytes, const char *what)
 {
-    const CudaDriver *d = p->cuda->device.driver;
+    const CudaProgram *c = p->cuda;
+    const CudaDriver *d = c->device.driver;
     CuStatus status = bytes ? d->cuMemAlloc_v2(at, (size_t)bytes) : 0;
-    if (status == CU_OUT_OF_MEMORY)
-        return err_env(err, "CUDA: %s (%zu MB) has no room for the %s of '%s', %lld MB; its arena takes %lld MB: a "
-                            "smaller batch or memory_budget helps",
-                       p->cuda->device.name, p->cuda->device.memory >> 20, what, p->stats.name, (long long)bytes >> 20,
-                       (long long)p->plan->arena_bytes >> 20);
+    if (status == CU_OUT_OF_MEMORY) {
+        Buf largest = {0};
+        largest_buffers(p, &largest);
+        err_env(err, "CUDA: %s (%zu MB) has no room for the %s of '%s', %.1f MB; its arena takes %.1f MB, the largest of it %s; "
+                     "a smaller batch helps, or a memory_budget of %lld MB",
+                c->device.name, c->device.memory >> 20, what, p->stats.name, (double)bytes * 1e-6, (double)p->plan->arena_bytes * 1e-6,
+                largest.len ? largest.at : "nothing", (long long)c->most_arena >> 20);
+        buf_free(&largest);
+        return false;
+    }
     return cuda_ok(d, err, status, what);
 }
 
@@ -146,6 +183,7 @@ static bool take_memory(Program *p, Err *err)
     }
     for (int i = 0; i < p->plan->nliteral; i++)
         literals += padded(node_attr(p->plan->literal[i], A_DATA)->n * 8);
+    c->most_arena = room_for_arena(p, scratch, literals);
     if (!take(p, err, &c->arena, p->plan->arena_bytes, "arena") || !take(p, err, &c->kept, p->plan->kept_bytes, "packed weights") ||
         !take(p, err, &c->scratch, scratch, "scratch") || !take(p, err, &c->literals, literals, "constants") ||
         !take(p, err, &c->params, c->params_bytes, "parameters") || !take(p, err, &c->inputs, c->in_bytes, "inputs") ||
@@ -206,12 +244,14 @@ bool cuda_prepare(Program *p, Err *err, int index)
     if (!target)
         return err_env(err, "CUDA: %s is of level sm_%d; sm_75 is the least", c->device.name, c->device.sm);
     const CudaDriver *d = c->device.driver;
+    CudaTarget mine = *target;
+    mine.tf32 = p->options.tf32;
     int64_t nodes = count_nodes(p->plan);
     c->captures = nodes > 0 && nodes <= MOST_NODES;
     p->stats.launches = nodes;
     lay_out(p);
     return cuda_ok(d, err, d->cuStreamCreate(&c->stream, CU_STREAM_NON_BLOCKING), "cuStreamCreate") &&
-           load_kernels(p, err, target) && take_memory(p, err) && send_literals(p, err);
+           load_kernels(p, err, &mine) && take_memory(p, err) && send_literals(p, err);
 }
 
 void cuda_release(Program *p)
@@ -401,8 +441,8 @@ static bool capture(Program *p, Err *err)
     CuStatus ended = d->cuStreamEndCapture(c->stream, &graph); /* also after a failure: the stream must work again */
     ok = ok && cuda_ok(d, err, ended, "cuStreamEndCapture") &&
          cuda_ok(d, err, d->cuGraphInstantiateWithFlags(&c->graph, graph, 0), "cuGraphInstantiate");
-    if (graph)
-        d->cuGraphDestroy(graph);
+    if (graph) /* destroyed in any case */
+        ok = cuda_ok(d, ok ? err : &(Err){0}, d->cuGraphDestroy(graph), "cuGraphDestroy") && ok;
     p->stats.captures += ok;
     return ok;
 }

@@ -3,7 +3,8 @@
  * What is asynchronous happens late: copies and launches wait in their stream until somebody synchronises.  Device memory
  * is readable only while the device works, and holds poison until written; so does shared memory at a block's start.
  * Settings of the environment:
- *   DAV_STANDIN_FAIL=n          the n-th call fails with CUDA_ERROR_UNKNOWN
+ *   DAV_STANDIN_FAIL=n          the n-th call fails, with CUDA_ERROR_UNKNOWN or DAV_STANDIN_STATUS
+ *   DAV_STANDIN_INIT=status     of cuInit; DAV_STANDIN_VERSION=n of the driver
  *   DAV_STANDIN_MEMORY=bytes    of the device
  *   DAV_STANDIN_SHUFFLE=seed    blocks run in an order drawn from it
  * dav_standin_live counts what was made and not yet destroyed. */
@@ -44,6 +45,12 @@ struct Function { void (*entry)(void **); DavMachine **machine; int nparam; size
 struct Module { void *so; std::vector<Function *> functions; };
 enum { TO_DEVICE, TO_HOST, WITHIN, LAUNCH, FILL };
 
+static int setting(const char *name, int otherwise)
+{
+    const char *text = getenv(name);
+    return text ? atoi(text) : otherwise;
+}
+
 static long long fail_at;
 static bool fails()
 {
@@ -55,7 +62,7 @@ static bool fails()
     if (lost)                              \
         return lost;                       \
     if (fails())                           \
-        return UNKNOWN
+        return setting("DAV_STANDIN_STATUS", UNKNOWN)
 
 /* Calls that free things do so even when they are to fail. */
 #define LEAVE()                            \
@@ -222,8 +229,8 @@ API long long dav_standin_live() { return live; }
 API long long dav_standin_calls() { return ncalls; }
 /* The n-th call from now on fails; 0: none. */
 API int dav_standin_fail_in(long long n) { fail_at = n ? ncalls + n : 0; return OK; }
-API int cuInit(unsigned) { ENTER(); return OK; }
-API int cuDriverGetVersion(int *v) { ENTER(); *v = 13000; return OK; }
+API int cuInit(unsigned) { ENTER(); return setting("DAV_STANDIN_INIT", OK); }
+API int cuDriverGetVersion(int *v) { ENTER(); *v = setting("DAV_STANDIN_VERSION", 13000); return OK; }
 API int cuDeviceGetCount(int *n) { ENTER(); *n = 1; return OK; }
 API int cuDeviceGet(int *d, int i) { ENTER(); *d = i; return i == 0 ? OK : 101; }
 API int cuDeviceGetName(char *to, int n, int) { ENTER(); snprintf(to, (size_t)n, "stand-in"); return OK; }
@@ -426,7 +433,7 @@ API int cuGetErrorName(int e, const char **to)
 {
     *to = e == OK ? "CUDA_SUCCESS" : e == NO_MEMORY ? "CUDA_ERROR_OUT_OF_MEMORY" : e == INVALID ? "CUDA_ERROR_INVALID_VALUE"
         : e == LAUNCH_FAILED ? "CUDA_ERROR_LAUNCH_FAILED" : e == INVALID_IMAGE ? "CUDA_ERROR_INVALID_IMAGE"
-        : e == NOT_FOUND ? "CUDA_ERROR_NOT_FOUND" : e == ILLEGAL ? "CUDA_ERROR_ILLEGAL_ADDRESS" : "CUDA_ERROR_UNKNOWN";
+        : e == NOT_FOUND ? "CUDA_ERROR_NOT_FOUND" : e == 100 ? "CUDA_ERROR_NO_DEVICE" : e == ILLEGAL ? "CUDA_ERROR_ILLEGAL_ADDRESS" : "CUDA_ERROR_UNKNOWN";
     return OK;
 }
 API int cuGetErrorString(int e, const char **to) { return cuGetErrorName(e, to); }

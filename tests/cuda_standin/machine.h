@@ -10,6 +10,7 @@ struct DavMachine {
     unsigned thread, block, blocks;
     unsigned char *shared;
     unsigned slot[DAV_MAX_THREADS];    /* what each lane shows the others in a shuffle */
+    const void *row[DAV_MAX_THREADS];  /* and where its row of a matrix lies */
     unsigned a[DAV_MAX_THREADS][4], b[DAV_MAX_THREADS][2]; /* and in an mma */
     void (*sync_block)(void);
     void (*sync_lanes)(unsigned mask);
@@ -79,6 +80,90 @@ DAV_FN void dav_mma_bf16(float (&d)[4], const unsigned (&a)[4], const unsigned (
             unsigned of_a = m->a[warp + row % 8 * 4 + t][upper * 2 + row / 8], of_b = m->b[warp + col * 4 + t][upper];
             sum += dav_half_of(of_a, (int)k % 2) * dav_half_of(of_b, (int)k % 2);
         }
+        d[e] = (float)sum;
+    }
+    m->sync_lanes(0xffffffffu);
+}
+
+/* ---- copies that happen when they are waited for; until then their place holds poison ---- */
+enum { DAV_MAX_COPIES = 256 };
+struct DavCopies {
+    struct { unsigned char *to; const void *from; int bytes, group; } copy[DAV_MAX_COPIES];
+    int count, group;
+};
+static DavCopies dav_copies[DAV_MAX_THREADS];
+
+DAV_FN void dav_copy_async(void *to, const void *from, int bytes)
+{
+    DavCopies &c = dav_copies[dav_machine->thread];
+    if (c.count == DAV_MAX_COPIES || bytes < 0 || bytes > 16 || ((unsigned long long)to & 15) || (bytes && ((unsigned long long)from & 15)))
+        __builtin_trap(); /* misaligned, or never waited for */
+    memset(to, 0xdb, 16);
+    c.copy[c.count].to = (unsigned char *)to;
+    c.copy[c.count].from = from;
+    c.copy[c.count].bytes = bytes;
+    c.copy[c.count++].group = c.group;
+}
+DAV_FN void dav_copy_commit() { dav_copies[dav_machine->thread].group++; }
+template <int N> DAV_FN void dav_copy_wait()
+{
+    DavCopies &c = dav_copies[dav_machine->thread];
+    int left = 0;
+    for (int i = 0; i < c.count; i++)
+        if (c.copy[i].group >= c.group - N) {
+            c.copy[left++] = c.copy[i];
+        } else {
+            memset(c.copy[i].to, 0, 16);
+            memcpy(c.copy[i].to, c.copy[i].from, (size_t)c.copy[i].bytes);
+        }
+    c.count = left;
+}
+
+/* PTX ISA, "Warp-level matrix load instruction: ldmatrix". */
+DAV_FN unsigned short dav_matrix_element(unsigned warp, unsigned matrix, unsigned row, unsigned col)
+{
+    unsigned short x;
+    memcpy(&x, (const unsigned char *)dav_machine->row[warp + matrix * 8 + row] + 2 * col, sizeof x);
+    return x;
+}
+DAV_FN void dav_load_four(unsigned (&r)[4], const void *row, bool across)
+{
+    DavMachine *m = dav_machine;
+    unsigned me = m->thread, warp = me & ~31u, lane = me & 31u, far = lane / 4, near = lane % 4 * 2;
+    if ((unsigned long long)row & 15)
+        __builtin_trap();
+    m->row[me] = row;
+    m->sync_lanes(0xffffffffu);
+    for (unsigned i = 0; i < 4; i++) {
+        unsigned low = across ? dav_matrix_element(warp, i, near, far) : dav_matrix_element(warp, i, far, near);
+        unsigned high = across ? dav_matrix_element(warp, i, near + 1, far) : dav_matrix_element(warp, i, far, near + 1);
+        r[i] = low | high << 16;
+    }
+    m->sync_lanes(0xffffffffu);
+}
+DAV_FN void dav_load_matrices(unsigned (&r)[4], const void *row) { dav_load_four(r, row, false); }
+DAV_FN void dav_load_matrices_across(unsigned (&r)[4], const void *row) { dav_load_four(r, row, true); }
+
+/* cvt.rna.tf32.f32: 10 bits of mantissa, to nearest, ties away from 0. */
+DAV_FN unsigned dav_to_tf32(float x)
+{
+    unsigned b = dav_bits(x);
+    return (b & 0x7f800000u) == 0x7f800000u ? b : (b + 0x1000u) & ~0x1fffu;
+}
+/* PTX ISA, "Matrix fragments for mma.m16n8k8" (tf32): register i of A holds row g + 8 (i % 2), k = t + 4 (i / 2); register i of B
+ * k = t + 4 i of column g; D as above. */
+DAV_FN void dav_mma_tf32(float (&d)[4], const unsigned (&a)[4], const unsigned (&b)[2])
+{
+    DavMachine *m = dav_machine;
+    unsigned me = m->thread, warp = me & ~31u, lane = me & 31u;
+    memcpy(m->a[me], a, sizeof a);
+    memcpy(m->b[me], b, sizeof b);
+    m->sync_lanes(0xffffffffu);
+    for (unsigned e = 0; e < 4; e++) {
+        unsigned row = lane / 4 + e / 2 * 8, col = lane % 4 * 2 + e % 2;
+        double sum = (double)d[e];
+        for (unsigned k = 0; k < 8; k++)
+            sum += (double)dav_float(m->a[warp + row % 8 * 4 + k % 4][k / 4 * 2 + row / 8]) * (double)dav_float(m->b[warp + col * 4 + k % 4][k / 4]);
         d[e] = (float)sum;
     }
     m->sync_lanes(0xffffffffu);

@@ -78,6 +78,8 @@ API int nvrtcCompileProgram(Program *p, int, const char *const *)
 {
     if (fails())
         return OUT_OF_MEMORY;
+    if (const char *status = getenv("DAV_STANDIN_NVRTC")) /* of every compilation */
+        return p->log = "as DAV_STANDIN_NVRTC says", atoi(status);
     size_t from = p->text.find(prelude_mark);
     if (from == std::string::npos)
         return p->log = "no prelude in the text", INVALID_PROGRAM;
@@ -86,6 +88,8 @@ API int nvrtcCompileProgram(Program *p, int, const char *const *)
         return OUT_OF_MEMORY;
     std::string base = dir, src = base + "/k.cc", obj = base + "/k.so", log = base + "/log";
     std::string rest = p->text.substr(from);
+    if (const char *keep = getenv("DAV_STANDIN_KEEP"))
+        write_all(keep, rest);
     write_all(src, "#include \"" STANDIN_MACHINE "\"\n" + rest + entries(rest));
     std::string cmd = STANDIN_CXX " -std=c++17 -O1 -w -march=native -ffp-contract=off -fno-math-errno -shared -fPIC -o " + obj +
                       " " + src + " 2> " + log;

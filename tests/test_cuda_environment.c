@@ -1,0 +1,171 @@
+/* What surrounds the CUDA backend: the toolkit's headers, drivers and compilers that are missing, old or broken, a full or lost
+ * device; and that the stand-in runs the text that NVRTC compiles. */
+#include "codegen/cuda/cuda.h"
+#include "runtime/cuda/run.h"
+#include "runtime/program.h"
+#include "support/command.h"
+#include <dlfcn.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+int cuda_headers_compared(void) __attribute__((weak)); /* in the build only where the headers are */
+
+static void declarations_are_the_headers(void **state)
+{
+    (void)state;
+    if (!cuda_headers_compared) {
+        print_message("SKIPPED: no CUDA toolkit here, its headers were not compared\n");
+        skip();
+    }
+    print_message("compared with the headers of CUDA %d.%d\n", cuda_headers_compared() / 1000, cuda_headers_compared() % 1000 / 10);
+    assert_true(cuda_headers_compared() >= 12000);
+}
+
+/* ---- what does not start ---- */
+static void doctor_says(const char *name, const char *value, const char *words)
+{
+    setenv(name, value, 1);
+    assert_status(dav("doctor"), 0);
+    assert_printed(words);
+    if (strcmp(name, "DAV_CUDA_LIBRARY_PATH") == 0)
+        setenv(name, DAV_CUDA_STANDIN, 1);
+    else
+        unsetenv(name);
+}
+
+static void failures_to_start_are_told_apart(void **state)
+{
+    (void)state;
+    setenv("DAV_CUDA_LIBRARY_PATH", DAV_CUDA_STANDIN, 1);
+    doctor_says("DAV_STANDIN_INIT", "0", "stand-in, sm_90");
+    doctor_says("DAV_STANDIN_INIT", "100", "does not start (cuInit): CUDA_ERROR_NO_DEVICE (100)");
+    doctor_says("DAV_STANDIN_VERSION", "11040", "the driver is too old: it serves CUDA 11.4, 12.0 is needed");
+    doctor_says("DAV_CUDA_LIBRARY_PATH", DAV_CUDA_STANDIN "/bare", "the driver is too old: libcuda.so.1 has no cuDriverGetVersion");
+    doctor_says("DAV_CUDA_LIBRARY_PATH", DAV_CUDA_STANDIN "/nowhere", "libcuda.so.1, which comes with NVIDIA's driver, does not load");
+    setenv("DAV_STANDIN_NVRTC", "7", 1);
+    assert_mistake(dav("compile TinyDenoiser --target h100"), 1, "libnvrtc-builtins");
+    unsetenv("DAV_STANDIN_NVRTC");
+}
+
+/* ---- a program of one large value between two products ---- */
+static Graph *graph_of(Arena *a, Err *err, int64_t rows)
+{
+    Graph *g = graph_new(a, err, "large");
+    Val x = g_input(g, "x", ROLE_DATA, type_make(DAV_F32, 2, (int64_t[]){rows, 64}));
+    ContractSpec s = {.nloop = 3, .nout = 2, .extent = {rows, rows, 64}, .rank = {2, 2}};
+    const int loop[2][2] = {{0, 2}, {1, 2}};
+    for (int o = 0; o < 2; o++)
+        for (int d = 0; d < 2; d++)
+            s.dim[o][d] = (DimExpr){.nterm = 1, .loop = {loop[o][d]}, .coef = {1}, .div = 1};
+    graph_at(g, "model.c", 12);
+    graph_output(g, "y", g_reduce_mask(g, OP_SUM, g_un(g, OP_EXP, g_contract(g, x, x, &s, DAV_F32)), 2));
+    return g;
+}
+
+static void a_full_device_is_explained(void **state)
+{
+    (void)state;
+    Err err = {0};
+    Arena *a = arena_new();
+    setenv("DAV_STANDIN_MEMORY", "8000000", 1);
+    assert_null(program_compile(&err, graph_of(a, &err, 2048), &(ProgramOptions){.device = "cuda"}));
+    unsetenv("DAV_STANDIN_MEMORY");
+    assert_int_equal(err.kind, ERR_ENV);
+    for (const char *const *words = (const char *const[]){"stand-in (7 MB)", "arena of 'large'", "16.8 MB (model.c:12)", "memory_budget of 7 MB", NULL};
+         *words; words++)
+        if (!strstr(err.text, *words))
+            fail_msg("'%s' is missing in: %s", *words, err.text);
+    arena_free(a);
+}
+
+static void a_lost_device_says_what_is_left(void **state)
+{
+    (void)state;
+    Err err = {0};
+    Arena *a = arena_new();
+    Program *p = program_compile(&err, graph_of(a, &err, 16), &(ProgramOptions){.device = "cuda"});
+    float x[16 * 64] = {0}, y[16];
+    void *so = dlopen(DAV_CUDA_STANDIN "/libcuda.so.1", RTLD_NOW | RTLD_NOLOAD);
+    int (*fail_in)(long long) = so ? (int (*)(long long))dlsym(so, "dav_standin_fail_in") : NULL;
+    if (!p || !fail_in)
+        fail_msg("%s", err.text);
+    assert_true(program_run(p, &err, (void *[]){x}, (void *[]){y}, 1, 1));
+    setenv("DAV_STANDIN_STATUS", "719", 1);
+    fail_in(3); /* context, graph, wait */
+    assert_false(program_run(p, &err, (void *[]){x}, (void *[]){y}, 1, 1));
+    fail_in(0);
+    unsetenv("DAV_STANDIN_STATUS");
+    if (!strstr(err.text, "CUDA_ERROR_LAUNCH_FAILED") || !strstr(err.text, "--resume") || !strstr(err.text, "'large'"))
+        fail_msg("%s", err.text);
+    program_free(p);
+    arena_free(a);
+}
+
+/* ---- one text ---- */
+static char *file_text(const char *path)
+{
+    Err err = {0};
+    char *text;
+    size_t len;
+    if (!file_read(&err, path, 1 << 24, &text, &len))
+        fail_msg("%s", err.text);
+    return text;
+}
+
+/* The stand-in compiles the text that NVRTC gets, but for the machine's functions, which are a file of their own. */
+static void both_compile_one_text(void **state)
+{
+    (void)state;
+    Err err = {0};
+    Arena *a = arena_new();
+    CompileOptions o = {.precision = DAV_BF16, .tile_rows = CUDA_TILE_ROWS, .tile_columns = CUDA_TILE_COLUMNS, .sums_of_any_stride = true};
+    PassCx cx = {.arena = a, .err = &err, .options = &o};
+    const Graph *g = passes_run(&cx, graph_of(a, &err, 24), NULL);
+    int compared = 0;
+    char *machine = file_text(DAV_SOURCE_DIR "/codegen/cuda/machine.cu"), *kept_path = in_scratch("kept");
+    const Nvrtc *nvrtc = nvrtc_open(&err);
+    if (!nvrtc)
+        fail_msg("%s", err.text);
+    setenv("DAV_STANDIN_KEEP", kept_path, 1);
+    for (Val v = 1; v < g->n; v++) {
+        Buf text = {0}, cubin = {0}, log = {0};
+        CudaLaunch launch;
+        if (node_of(g, v)->op != OP_KERNEL)
+            continue;
+        const CudaTarget *t = cuda_target(&err, "h100");
+        assert_true(cuda_source(t, &err, attr_graph(node_of(g, v), A_GRAPH), "kernel", &text, &launch));
+        assert_true(cuda_compile(nvrtc, &err, t, text.at, &cubin, &log));
+        char *kept = file_text(kept_path);
+        assert_memory_equal(text.at, machine, strlen(machine));
+        assert_string_equal(text.at + strlen(machine), kept);
+        assert_null(strstr(kept, "#include"));
+        assert_null(strstr(kept, "asm"));
+        compared++;
+        mem_free(kept);
+        buf_free(&text);
+        buf_free(&cubin);
+        buf_free(&log);
+    }
+    unsetenv("DAV_STANDIN_KEEP");
+    assert_true(compared >= 2);
+    vec_free(cx.notes);
+    vec_free(cx.times);
+    mem_free(machine);
+    arena_free(a);
+}
+
+int main(void)
+{
+    setenv("DAV_CUDA_LIBRARY_PATH", DAV_CUDA_STANDIN, 1);
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(declarations_are_the_headers), cmocka_unit_test(failures_to_start_are_told_apart),
+        cmocka_unit_test(a_full_device_is_explained),   cmocka_unit_test(a_lost_device_says_what_is_left),
+        cmocka_unit_test(both_compile_one_text),
+    };
+    return cmocka_run_group_tests(tests, scratch_open, scratch_close);
+}
