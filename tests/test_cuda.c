@@ -153,7 +153,17 @@ static void failing_calls_leave_nothing(void **state)
 }
 
 /* ---- products of bf16: by the fragments of mma.m16n8k16, whose layout the stand-in has from its manual ---- */
-static void product_in_bf16(int64_t rows, int64_t inner, int64_t cols)
+/* To 10 bits of mantissa, ties away from 0 (cvt.rna.tf32.f32). */
+static double tf32(float x)
+{
+    uint32_t bits;
+    memcpy(&bits, &x, sizeof bits);
+    bits = (bits + 0x1000u) & ~0x1fffu;
+    memcpy(&x, &bits, sizeof x);
+    return x;
+}
+
+static void product_in(int64_t rows, int64_t inner, int64_t cols, bool in_tf32)
 {
     Err err = {0};
     Arena *a = arena_new();
@@ -166,14 +176,14 @@ static void product_in_bf16(int64_t rows, int64_t inner, int64_t cols)
         for (int d = 0; d < 2; d++)
             s.dim[o][d] = (DimExpr){.nterm = 1, .loop = {loop[o][d]}, .coef = {1}, .div = 1};
     graph_output(g, "y", g_contract(g, x, w, &s, DAV_F32));
-    Program *p = program_compile(&err, g, &(ProgramOptions){.device = "cuda", .compile = {.precision = DAV_BF16}});
+    Program *p = program_compile(&err, g, &(ProgramOptions){.device = "cuda", .compile = {.precision = in_tf32 ? DAV_F32 : DAV_BF16, .tf32 = in_tf32}});
     if (!p)
         fail_msg("%s", err.text);
     float *xs = mem_alloc((size_t)(rows * inner) * 4), *ws = mem_alloc((size_t)(inner * cols) * 4), *y = mem_alloc((size_t)(rows * cols) * 4);
-    for (int64_t i = 0; i < rows * inner; i++) /* numbers that bf16 has */
-        xs[i] = (float)(i * 7 % 31 - 15) / 8;
+    for (int64_t i = 0; i < rows * inner; i++) /* numbers that bf16 has; of tf32 such as it rounds */
+        xs[i] = (float)(i * 7 % 31 - 15) / (in_tf32 ? 7.f : 8.f);
     for (int64_t i = 0; i < inner * cols; i++)
-        ws[i] = (float)(i * 11 % 29 - 14) / 16;
+        ws[i] = (float)(i * 11 % 29 - 14) / (in_tf32 ? 13.f : 16.f);
     void *in[2];
     in[program_input(p, "x")] = xs;
     in[program_input(p, "w")] = ws;
@@ -182,7 +192,8 @@ static void product_in_bf16(int64_t rows, int64_t inner, int64_t cols)
     for (int64_t i = 0; i < rows * cols; i++) {
         double want = 0;
         for (int64_t k = 0; k < inner; k++)
-            want += (double)xs[i / cols * inner + k] * (double)ws[k * cols + i % cols];
+            want += in_tf32 ? tf32(xs[i / cols * inner + k]) * tf32(ws[k * cols + i % cols])
+                            : (double)xs[i / cols * inner + k] * (double)ws[k * cols + i % cols];
         if (fabs(y[i] - want) > 1e-5 * (1 + fabs(want)))
             fail_msg("[%lld,%lld,%lld] element %lld: %g, expected %g", (long long)rows, (long long)inner, (long long)cols, (long long)i,
                      (double)y[i], want);
@@ -197,10 +208,22 @@ static void product_in_bf16(int64_t rows, int64_t inner, int64_t cols)
 static void products_in_bf16(void **state)
 {
     (void)state;
-    product_in_bf16(64, 64, 64);
-    product_in_bf16(70, 130, 90);
-    product_in_bf16(5, 33, 19);
-    product_in_bf16(129, 17, 8);
+    product_in(64, 64, 64, false);
+    product_in(70, 130, 90, false);
+    product_in(5, 33, 19, false);
+    product_in(129, 17, 8, false);
+    product_in(70, 96, 72, false); /* rows of 16 bytes: copied asynchronously */
+    product_in(64, 200, 64, false);
+    product_in(9, 40, 136, false);
+    product_in(200, 24, 20, false);
+}
+
+static void products_in_tf32(void **state)
+{
+    (void)state;
+    product_in(70, 96, 72, true);
+    product_in(33, 17, 8, true);
+    product_in(129, 50, 40, true);
 }
 
 /* ---- the method: the same search and the same M-step on both ---- */
@@ -295,6 +318,7 @@ int main(void)
         cmocka_unit_test(rows_are_summed_apart), cmocka_unit_test(a_missing_device_is_named),
         cmocka_unit_test(failing_calls_leave_nothing),
         cmocka_unit_test(products_in_bf16),
+        cmocka_unit_test(products_in_tf32),
         cmocka_unit_test(searches_choose_alike),
         cmocka_unit_test(msteps_learn_alike),
         cmocka_unit_test(rows_do_not_depend_on_the_batch),

@@ -1,6 +1,7 @@
 /* What surrounds the CUDA backend: the toolkit's headers, drivers and compilers that are missing, old or broken, a full or lost
  * device; and that the stand-in runs the text that NVRTC compiles. */
 #include "codegen/cuda/cuda.h"
+#include "runtime/cuda/driver.h"
 #include "runtime/cuda/run.h"
 #include "runtime/program.h"
 #include "support/command.h"
@@ -10,6 +11,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 #include <cmocka.h>
 
@@ -159,13 +162,98 @@ static void both_compile_one_text(void **state)
     arena_free(a);
 }
 
+/* ---- races ---- */
+/* Runs a kernel of one input and one output by itself. */
+static bool launch_text(Err *err, const char *text, const CudaLaunch *l, const float *x, size_t nx, float *y, size_t ny)
+{
+    CudaDevice d = {0};
+    const CudaTarget *t = cuda_target(err, "h100");
+    const Nvrtc *nvrtc = nvrtc_open(err);
+    Buf cubin = {0}, log = {0};
+    CuStream stream = NULL;
+    CuModule module = NULL;
+    CuFunction f = NULL;
+    CuPtr in = 0, out = 0;
+    bool ok = nvrtc && cuda_compile(nvrtc, err, t, text, &cubin, &log) && cuda_device_open(&d, err, 0);
+    const CudaDriver *c = d.driver;
+    void *arg[] = {&in, &out};
+    ok = ok && cuda_ok(c, err, c->cuStreamCreate(&stream, 1), "stream") && cuda_ok(c, err, c->cuModuleLoadData(&module, cubin.at), "module") &&
+         cuda_ok(c, err, c->cuModuleGetFunction(&f, module, "kernel"), "function") && cuda_ok(c, err, c->cuMemAlloc_v2(&in, nx * 4), "memory") &&
+         cuda_ok(c, err, c->cuMemAlloc_v2(&out, ny * 4), "memory") && cuda_ok(c, err, c->cuMemcpyHtoDAsync_v2(in, x, nx * 4, stream), "copy") &&
+         cuda_ok(c, err, c->cuLaunchKernel(f, (unsigned)l->blocks, 1, 1, (unsigned)l->threads, 1, 1, 0, stream, arg, NULL), "launch") &&
+         cuda_ok(c, err, c->cuMemcpyDtoHAsync_v2(y, out, ny * 4, stream), "copy") && cuda_ok(c, err, c->cuStreamSynchronize(stream), "wait");
+    if (module)
+        c->cuModuleUnload(module);
+    buf_free(&cubin);
+    buf_free(&log);
+    return ok;
+}
+
+/* In a process of its own: after a failed launch the stand-in's device is lost. */
+static int race_in_child(bool planted)
+{
+    Err err = {0};
+    Arena *a = arena_new();
+    Graph *g = graph_new(a, &err, "rows");
+    static float x[3 * 600], y[3];
+    CudaLaunch l;
+    Buf text = {0};
+    Val in = g_input(g, "x", ROLE_DATA, type_make(DAV_F32, 2, (int64_t[]){3, 600}));
+    graph_output(g, "y", g_reduce_mask(g, OP_SUM, in, 2));
+    CompileOptions o = {.tile_rows = CUDA_TILE_ROWS, .tile_columns = CUDA_TILE_COLUMNS};
+    PassCx cx = {.arena = a, .err = &err, .options = &o};
+    const Graph *k = passes_run(&cx, g, NULL);
+    for (Val v = 1; v < k->n; v++)
+        if (node_of(k, v)->op == OP_KERNEL)
+            cuda_source(cuda_target(&err, "h100"), &err, attr_graph(node_of(k, v), A_GRAPH), "kernel", &text, &l);
+    char *barrier = strstr(strstr(text.at, "part[dav_thread() / 32] = v;"), "dav_sync_block();");
+    for (int i = 0; planted && i < (int)strlen("dav_sync_block()"); i++)
+        barrier[i] = ' ';
+    for (int i = 0; i < 3 * 600; i++)
+        x[i] = 1;
+    bool ok = launch_text(&err, text.at, &l, x, 3 * 600, y, 3);
+    return ok && y[2] == 600 ? 0 : strstr(err.text, "CUDA_ERROR_LAUNCH_FAILED") ? 3 : 4;
+}
+
+static int run_child(int (*f)(bool), bool with)
+{
+    int status = 0;
+    fflush(NULL);
+    pid_t child = fork();
+    if (child == 0)
+        _exit(f(with));
+    waitpid(child, &status, 0);
+    return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
+}
+
+/* All the products and joins that test_cuda and test_attention run, watched. */
+static int products_in_child(bool half)
+{
+    Err err = {0};
+    Arena *a = arena_new();
+    static float x[48 * 64], y[48];
+    Program *p = program_compile(&err, graph_of(a, &err, 48), &(ProgramOptions){.device = "cuda", .compile.precision = half ? DAV_BF16 : DAV_F32});
+    return p && program_run(p, &err, (void *[]){x}, (void *[]){y}, 1, 1) ? 0 : 5;
+}
+
+static void races_are_seen(void **state)
+{
+    (void)state;
+    setenv("DAV_STANDIN_RACE", "1", 1);
+    assert_int_equal(run_child(race_in_child, false), 0);
+    assert_int_equal(run_child(race_in_child, true), 3);
+    assert_int_equal(run_child(products_in_child, false), 0);
+    assert_int_equal(run_child(products_in_child, true), 0);
+    unsetenv("DAV_STANDIN_RACE");
+}
+
 int main(void)
 {
     setenv("DAV_CUDA_LIBRARY_PATH", DAV_CUDA_STANDIN, 1);
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(declarations_are_the_headers), cmocka_unit_test(failures_to_start_are_told_apart),
         cmocka_unit_test(a_full_device_is_explained),   cmocka_unit_test(a_lost_device_says_what_is_left),
-        cmocka_unit_test(both_compile_one_text),
+        cmocka_unit_test(both_compile_one_text),        cmocka_unit_test(races_are_seen),
     };
     return cmocka_run_group_tests(tests, scratch_open, scratch_close);
 }

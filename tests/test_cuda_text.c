@@ -1,6 +1,9 @@
-/* Every kernel of the op cases and of the networks' programs, compiled by the real NVRTC: nothing of a contraction spills, and
- * contractions of bf16 use tensor cores.  DAV_CUDA_TABLE=FILE writes what ptxas says of each kernel.  Without NVRTC: SKIPPED. */
-#include "codegen/cuda/cuda.h"
+/* Every kernel of the op cases, of the networks' programs and of attention, compiled by the real NVRTC for sm_80, 90 and 100, those
+ * with products for 75, 86, 89 and 120 as well: nothing of a product spills, products of bf16 and tf32 use tensor cores.
+ * DAV_CUDA_TABLE=FILE writes what ptxas says of each kernel, DAV_CUDA_CUBINS=FOLDER the cubins of products (tests/slow/sass.py).
+ * Without NVRTC: SKIPPED. */
+#include "codegen/cuda/predict.h"
+#include "frontend/net.h"
 #include "ir/parse.h"
 #include "passes/plan.h"
 #include "runtime/learn.h"
@@ -20,7 +23,9 @@
 static const Nvrtc *nvrtc;
 static Map seen; /* hashes of kernels compiled for the level at hand */
 static FILE *table;
-static int compiled, spilled, mma;
+static const char *cubins;
+static bool every_level; /* of the products: for 75, 86, 89 and 120, too */
+static int compiled, spilled, mma, crowded;
 
 typedef struct Usage { int registers, spill_bytes, shared_bytes, stack_bytes; } Usage;
 
@@ -58,27 +63,62 @@ static bool first_time(int sm, const Graph *k)
     return map_put(&seen, key, 1);
 }
 
+/* The tiles that the kernel itself names, behind the prelude. */
+static bool names(const char *text, const char *tile)
+{
+    const char *at = strstr(text, "DAV_KERNEL("), *kernel = at;
+    while ((at = strstr(at + 1, "DAV_KERNEL(")))
+        kernel = at;
+    return kernel && strstr(kernel, tile);
+}
+
+static void keep_cubin(const CudaTarget *t, const char *program, int i, const Buf *cubin)
+{
+    char path[4096], name[200];
+    Err err = {0};
+    snprintf(name, sizeof name, "%s-%d%s-sm_%d", program, i, t->tf32 ? "-tf32" : "", t->sm);
+    for (char *c = name; *c; c++)
+        if (*c == ' ' || *c == '/')
+            *c = '_';
+    snprintf(path, sizeof path, "%s/%s.cubin", cubins, name);
+    if (!file_write(&err, path, cubin->at, cubin->len))
+        fail_msg("%s", err.text);
+}
+
 static void compile_kernel(const CudaTarget *t, const char *program, int i, const Graph *k)
 {
     Err err = {0};
     Buf text = {0}, cubin = {0}, log = {0};
     CudaLaunch launch;
-    if (!first_time(t->sm, k))
+    bool tiles = has_op(k, OP_TILE_CONTRACT);
+    if (!first_time(t->sm + (t->tf32 ? 1000 : 0), k))
         return;
     if (!cuda_source(t, &err, k, "kernel", &text, &launch) || !cuda_compile(nvrtc, &err, t, text.at, &cubin, &log))
         fail_msg("%s kernel %d for sm_%d: %s", program, i, t->sm, err.text);
     assert_true(cubin.len > 100);
     Usage u = usage_of(log.at ? log.at : "");
-    bool tiles = has_op(k, OP_TILE_CONTRACT);
+    bool tensor = names(text.at, "dav_mma_tile<") || names(text.at, "dav_tf32_tile<");
     compiled++;
-    mma += tiles && strstr(text.at + strlen(text.at) / 2, "dav_mma_tile<") && strstr(strstr(text.at, "DAV_KERNEL("), "dav_mma_tile<");
+    mma += tensor;
     if (tiles && u.spill_bytes) {
         print_error("%s kernel %d for sm_%d spills %d bytes\n", program, i, t->sm, u.spill_bytes);
         spilled++;
     }
+    int active = cuda_blocks_per_sm(t, launch.threads, u.registers, u.shared_bytes) * launch.threads / 32;
+    if (tiles && active < 4) { /* one warp for each scheduler of a multiprocessor */
+        print_error("%s kernel %d for sm_%d: %d warps\n", program, i, t->sm, active);
+        crowded++;
+    }
+    bool bf16 = false;
+    for (Val v = 1; v < k->n; v++)
+        bf16 |= node_of(k, v)->op == OP_TILE_CONTRACT && node_of(k, k_tile_contract_of(k, v).a)->dtype == DAV_BF16;
+    if (t->sm >= 80 && tiles && (bf16 || t->tf32) && !tensor)
+        fail_msg("%s kernel %d for sm_%d: a product without tensor cores", program, i, t->sm);
     if (table)
-        fprintf(table, "%s\t%d\t%s\tsm_%d\t%d\t%d\t%d\t%d\t%lld\n", program, i, tiles ? "tile" : "loops", t->sm, u.registers, u.spill_bytes,
-                u.shared_bytes, launch.threads, (long long)launch.blocks);
+        fprintf(table, "%s\t%d\t%s\tsm_%d%s\t%d\t%d\t%d\t%d\t%lld\t%d\n", program, i, tensor ? "tensor" : tiles ? "tile" : "loops", t->sm,
+                t->tf32 ? " tf32" : "", u.registers, u.spill_bytes, u.shared_bytes, launch.threads, (long long)launch.blocks, active);
+    if (cubins && tiles && t->sm == 90)
+        keep_cubin(t, program, i, &cubin);
     buf_free(&text);
     buf_free(&cubin);
     buf_free(&log);
@@ -97,6 +137,16 @@ static void compile_graph(const char *program, const Graph *g, DavDtype precisio
     for (size_t d = 0; d < sizeof devices / sizeof *devices; d++)
         for (int i = 0; i < p->nkernel; i++)
             compile_kernel(cuda_target(&err, devices[d]), program, i, p->kernel[i]);
+    static const char *const others[] = {"t4", "a10", "rtx4090", "rtx5090"};
+    for (size_t d = 0; d < sizeof others / sizeof *others; d++)
+        for (int i = 0; i < p->nkernel && every_level; i++)
+            if (has_op(p->kernel[i], OP_TILE_CONTRACT))
+                compile_kernel(cuda_target(&err, others[d]), program, i, p->kernel[i]);
+    CudaTarget rounding = *cuda_target(&err, "h100");
+    rounding.tf32 = true;
+    for (int i = 0; i < p->nkernel && precision == DAV_F32; i++)
+        if (has_op(p->kernel[i], OP_TILE_CONTRACT))
+            compile_kernel(&rounding, program, i, p->kernel[i]);
     vec_free(cx.notes);
     vec_free(cx.times);
 }
@@ -121,17 +171,56 @@ static void op_cases_compile(void **state)
     char *text;
     size_t len;
     assert_true(file_read(&err, DAV_SOURCE_DIR "/tests/data/op_values.ir", 1 << 24, &text, &len));
-    compiled = spilled = 0;
+    compiled = spilled = crowded = 0;
+    every_level = true;
     for (char *at = text, *end; at && *at; at = end + strspn(end, "\n")) {
         end = strstr(at, "\n}\n");
         assert_non_null(end);
         end += 3;
         compile_text("-", at, (size_t)(end - at), DAV_F32);
     }
+    every_level = false;
     mem_free(text);
     print_message("%d kernels compiled\n", compiled);
     assert_true(compiled > 300);
-    assert_int_equal(spilled, 0);
+    assert_int_equal(spilled + crowded, 0);
+}
+
+/* Forward and backward, the widths and lengths of Stable Diffusion and some besides. */
+static void attention_compiles(void **state)
+{
+    static const struct { int64_t queries, keys, width; bool causal; } shape[] = {
+        {4096, 4096, 40, false}, {1024, 77, 80, false}, {256, 77, 160, false}, {1024, 1024, 64, true}, {200, 200, 128, false},
+    };
+    (void)state;
+    if (!nvrtc)
+        skip();
+    compiled = spilled = mma = crowded = 0;
+    for (size_t i = 0; i < sizeof shape / sizeof *shape; i++)
+        for (int half = 0; half < 2; half++) {
+            Arena *arena = arena_new();
+            Err err = {0};
+            char name[80];
+            DavNet *n = net_new(arena, &err, "attention");
+            int64_t l = shape[i].queries, s = shape[i].keys, d = shape[i].width;
+            DavVal q = dav_input(n, "q", DAV_F32, 1, 8, l, d), k = dav_input(n, "k", DAV_F32, 1, 8, s, d);
+            DavVal v = dav_input(n, "v", DAV_F32, 1, 8, s, d), x[] = {q, k, v}, grad[3];
+            DavVal out = dav_attention(q, k, v, .causal = shape[i].causal);
+            dav_grads(dav_sum(dav_square(out), 0, 1, 2, 3), x, 3, grad);
+            dav_output(n, "out", out);
+            for (int g = 0; g < 3; g++)
+                dav_output(n, g == 0 ? "dq" : g == 1 ? "dk" : "dv", grad[g]);
+            every_level = shape[i].width == 80;
+            snprintf(name, sizeof name, "%sattention %lldx%lld width %lld%s", half ? "bf16 " : "", (long long)l, (long long)s, (long long)d,
+                     shape[i].causal ? " causal" : "");
+            compile_graph(name, n->g, half ? DAV_BF16 : DAV_F32, arena);
+            net_free(n);
+            arena_free(arena);
+        }
+    every_level = false;
+    print_message("%d kernels compiled, %d with tensor cores\n", compiled, mma);
+    assert_true(mma >= 5 * 2 * 3);
+    assert_int_equal(spilled + crowded, 0);
 }
 
 /* The program as its command prints it. */
@@ -160,14 +249,14 @@ static void networks_compile(void **state)
     (void)state;
     if (!nvrtc)
         skip();
-    compiled = spilled = mma = 0;
+    compiled = spilled = mma = crowded = 0;
     for (size_t i = 0; i < sizeof programs / sizeof *programs; i++)
         for (int half = 0; half < 2; half++)
             compile_program(programs[i], half ? DAV_BF16 : DAV_F32);
     print_message("%d kernels compiled, %d with tensor cores\n", compiled, mma);
     assert_true(compiled > 300);
     assert_true(mma > 60);
-    assert_int_equal(spilled, 0);
+    assert_int_equal(spilled + crowded, 0);
 }
 
 int main(void)
@@ -179,11 +268,13 @@ int main(void)
     nvrtc = nvrtc_open(&err);
     if (!nvrtc)
         print_message("SKIPPED: %s\n", err.text);
+    cubins = getenv("DAV_CUDA_CUBINS");
     if (getenv("DAV_CUDA_TABLE"))
         table = fopen(getenv("DAV_CUDA_TABLE"), "w");
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(op_cases_compile),
         cmocka_unit_test(networks_compile),
+        cmocka_unit_test(attention_compiles),
     };
     int failed = cmocka_run_group_tests(tests, NULL, NULL);
     map_free(&seen);

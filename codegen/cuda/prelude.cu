@@ -310,9 +310,9 @@ template <int MR, int NR, int T> struct dav_mma_tile {
     DAV_MEMBER static int col(int e) { return warp_col() + e / 4 % FN * 8 + e % 2 + (int)dav_thread() % 4 * 2; }
     DAV_MEMBER float get(int e) const { return v[e / 4 / FN][e / 4 % FN][e % 4]; }
 
-    template <class P> DAV_MEMBER static void fill_a(const P &p, int k0, u16 *as)
+    template <bool WIDE, class P> DAV_MEMBER static void fill_a(const P &p, int k0, u16 *as)
     {
-        if (P::A_WIDE && p.a_aligned()) {
+        if (WIDE) {
             for (int e = (int)dav_thread(); e < ROWS * (KC / 8); e += T) {
                 int r = e / (KC / 8), k = k0 + e % (KC / 8) * 8, bytes = p.bytes_a(r, k);
                 dav_copy_async(as + r * A_ROW + k - k0, bytes ? p.place_a(r, k) : (const void *)p.a, bytes);
@@ -324,9 +324,9 @@ template <int MR, int NR, int T> struct dav_mma_tile {
             as[r * A_ROW + k] = p.at_a(r, k0 + k);
         }
     }
-    template <class P> DAV_MEMBER static void fill_b(const P &p, int k0, u16 *bs)
+    template <bool WIDE, class P> DAV_MEMBER static void fill_b(const P &p, int k0, u16 *bs)
     {
-        if (P::B_WIDE && p.b_aligned()) {
+        if (WIDE) {
             for (int e = (int)dav_thread(); e < KC * (COLS / 8); e += T) {
                 int k = k0 + e / (COLS / 8), j = e % (COLS / 8) * 8, bytes = p.bytes_b(k, j);
                 dav_copy_async(bs + (k - k0) * B_ROW + j, bytes ? p.place_b(k, j) : (const void *)p.b, bytes);
@@ -360,29 +360,40 @@ template <int MR, int NR, int T> struct dav_mma_tile {
         }
     }
 
-    template <class P> DAV_MEMBER void contract(const P &p, unsigned char *room)
+    template <bool A_WIDE, bool B_WIDE, class P> DAV_MEMBER static void fill(const P &p, int k0, unsigned char *stage)
+    {
+        if (k0 < p.k) {
+            fill_a<A_WIDE>(p, k0, (u16 *)stage);
+            fill_b<B_WIDE>(p, k0, (u16 *)stage + ROWS * A_ROW);
+        }
+        dav_copy_commit();
+    }
+    template <bool A_WIDE, bool B_WIDE, class P> DAV_MEMBER void pipeline(const P &p, unsigned char *room)
     {
         dav_sync_block();
 #pragma unroll
-        for (int s = 0; s < STAGES - 1; s++) {
-            if (s * KC < p.k) {
-                fill_a(p, s * KC, (u16 *)(room + s * STAGE));
-                fill_b(p, s * KC, (u16 *)(room + s * STAGE) + ROWS * A_ROW);
-            }
-            dav_copy_commit();
-        }
+        for (int s = 0; s < STAGES - 1; s++)
+            fill<A_WIDE, B_WIDE>(p, s * KC, room + s * STAGE);
         for (int k0 = 0, s = 0; k0 < p.k; k0 += KC, s = s + 1 == STAGES ? 0 : s + 1) {
+            const int free = s == 0 ? STAGES - 1 : s - 1;
             dav_copy_wait<STAGES - 2>();
             dav_sync_block(); /* the stage is whole, and everybody is done with the one before */
-            const int next = k0 + (STAGES - 1) * KC, free = s == 0 ? STAGES - 1 : s - 1;
-            if (next < p.k) {
-                fill_a(p, next, (u16 *)(room + free * STAGE));
-                fill_b(p, next, (u16 *)(room + free * STAGE) + ROWS * A_ROW);
-            }
-            dav_copy_commit();
+            fill<A_WIDE, B_WIDE>(p, k0 + (STAGES - 1) * KC, room + free * STAGE);
             multiply((const u16 *)(room + s * STAGE), (const u16 *)(room + s * STAGE) + ROWS * A_ROW);
         }
         dav_copy_wait<0>();
+    }
+    template <class P> DAV_MEMBER void contract(const P &p, unsigned char *room)
+    {
+        const bool a = P::A_WIDE && p.a_aligned(), b = P::B_WIDE && p.b_aligned();
+        if (P::A_WIDE && P::B_WIDE && a && b)
+            pipeline<P::A_WIDE, P::B_WIDE>(p, room);
+        else if (P::A_WIDE && a)
+            pipeline<P::A_WIDE, false>(p, room);
+        else if (P::B_WIDE && b)
+            pipeline<false, P::B_WIDE>(p, room);
+        else
+            pipeline<false, false>(p, room);
     }
 };
 

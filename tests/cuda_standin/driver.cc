@@ -6,6 +6,7 @@
  *   DAV_STANDIN_FAIL=n          the n-th call fails, with CUDA_ERROR_UNKNOWN or DAV_STANDIN_STATUS
  *   DAV_STANDIN_INIT=status     of cuInit; DAV_STANDIN_VERSION=n of the driver
  *   DAV_STANDIN_MEMORY=bytes    of the device
+ *   DAV_STANDIN_RACE=1          two threads of a block that touch one place between barriers, one of them writing, end the launch
  *   DAV_STANDIN_SHUFFLE=seed    blocks run in an order drawn from it
  * dav_standin_live counts what was made and not yet destroyed. */
 #define DAV_STANDIN_DRIVER
@@ -87,6 +88,64 @@ static unsigned current, nthreads;
 static DavMachine machine;
 static Function *running;
 static void **arguments;
+
+/* ---- races: who touched a place last, and after which barriers ---- */
+enum { PLACES = 1 << 20, GRANULE = 1 };
+struct Touch { unsigned thread, block_epoch, lane_epoch; bool any; };
+struct Place { size_t at; unsigned generation; Touch wrote, read[2]; };
+static std::vector<Place> places;
+static unsigned generation;
+static const void *raced;
+
+static Touch now()
+{
+    const Fiber &f = fiber[current];
+    unsigned lanes = 0;
+    for (unsigned p : f.passed)
+        lanes += p;
+    return Touch{current, f.passed_block, lanes, true};
+}
+
+/* Nothing stands between them: no barrier of the block, and of the warp's none that both have passed. */
+static bool unordered(const Touch &x, const Touch &y)
+{
+    bool warp = x.thread / 32 == y.thread / 32;
+    return x.any && x.thread != y.thread && x.block_epoch == y.block_epoch && !(warp && x.lane_epoch != y.lane_epoch);
+}
+
+static Place *place_of(size_t granule)
+{
+    for (size_t i = granule * 0x9e3779b97f4a7c15ull >> 44, n = 0; n < PLACES; i = (i + 1) % PLACES, n++) {
+        Place &p = places[i];
+        if (p.generation != generation)
+            p = Place{granule, generation, {}, {}};
+        if (p.at == granule)
+            return &p;
+    }
+    return NULL;
+}
+
+static void touch(const void *at, int bytes, bool write)
+{
+    if ((char *)at >= stacks && (char *)at < stacks + (size_t)STACK * DAV_MAX_THREADS)
+        return; /* a thread's own */
+    if ((char *)at >= (char *)&machine && (char *)at < (char *)(&machine + 1))
+        return; /* what stands for the hardware */
+    Touch t = now();
+    for (size_t g = (size_t)at / GRANULE; g <= ((size_t)at + (size_t)bytes - 1) / GRANULE; g++) {
+        Place *p = place_of(g);
+        if (!p)
+            return;
+        if (unordered(p->wrote, t) || (write && (unordered(p->read[0], t) || unordered(p->read[1], t))))
+            raced = at;
+        if (write)
+            p->wrote = t;
+        else if (!p->read[0].any || p->read[0].thread == t.thread)
+            p->read[0] = t;
+        else
+            p->read[1] = t;
+    }
+}
 
 static void pause_fiber()
 {
@@ -192,6 +251,9 @@ static bool run_grid(const Work &w)
     *w.f->machine = &machine;
     machine.shared = shared.data() + (64 - (size_t)shared.data() % 64) % 64;
     machine.blocks = w.blocks;
+    machine.access = touch;
+    if (getenv("DAV_STANDIN_RACE"))
+        places.resize(PLACES);
     machine.sync_block = sync_block;
     machine.sync_lanes = sync_lanes;
     nthreads = w.threads;
@@ -202,8 +264,14 @@ static bool run_grid(const Work &w)
     for (unsigned b : order) {
         machine.block = b;
         memset(machine.shared, 0xdb, w.shared);
+        generation++;
+        raced = NULL;
         if (!run_block())
             return false;
+        if (raced) {
+            fprintf(stderr, "cuda stand-in: threads of block %u race at %p\n", b, raced);
+            return false;
+        }
     }
     return true;
 }

@@ -12,6 +12,7 @@ struct DavMachine {
     unsigned slot[DAV_MAX_THREADS];    /* what each lane shows the others in a shuffle */
     const void *row[DAV_MAX_THREADS];  /* and where its row of a matrix lies */
     unsigned a[DAV_MAX_THREADS][4], b[DAV_MAX_THREADS][2]; /* and in an mma */
+    void (*access)(const void *at, int bytes, bool write); /* by the thread that runs, when races are watched */
     void (*sync_block)(void);
     void (*sync_lanes)(unsigned mask);
 };
@@ -20,6 +21,25 @@ struct DavMachine {
 extern "C" {
 __attribute__((visibility("default"))) DavMachine *dav_machine;
 }
+
+#ifdef DAV_WATCH_RACES /* the compiler's hooks of -fsanitize=thread, before each access to memory */
+#define DAV_HOOK extern "C" __attribute__((visibility("default"), no_sanitize("thread"))) void
+#define DAV_HOOKS(n)                                                                   \
+    DAV_HOOK __tsan_read##n(void *p) { dav_machine->access(p, n, false); }             \
+    DAV_HOOK __tsan_write##n(void *p) { dav_machine->access(p, n, true); }             \
+    DAV_HOOK __tsan_unaligned_read##n(void *p) { dav_machine->access(p, n, false); }   \
+    DAV_HOOK __tsan_unaligned_write##n(void *p) { dav_machine->access(p, n, true); }
+DAV_HOOKS(1)
+DAV_HOOKS(2)
+DAV_HOOKS(4)
+DAV_HOOKS(8)
+DAV_HOOKS(16)
+DAV_HOOK __tsan_init(void) {}
+DAV_HOOK __tsan_func_entry(void *) {}
+DAV_HOOK __tsan_func_exit(void) {}
+DAV_HOOK __tsan_read_range(void *p, unsigned long n) { dav_machine->access(p, (int)n, false); }
+DAV_HOOK __tsan_write_range(void *p, unsigned long n) { dav_machine->access(p, (int)n, true); }
+#endif
 
 #define DAV_FN static inline __attribute__((unused))
 #define DAV_MEMBER inline

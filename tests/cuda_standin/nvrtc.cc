@@ -57,7 +57,7 @@ static std::string entries(const std::string &text)
     return out;
 }
 
-API int nvrtcVersion(int *major, int *minor) { *major = 13; *minor = 99; return fails() ? OUT_OF_MEMORY : OK; }
+API int nvrtcVersion(int *major, int *minor) { *major = 13; *minor = STANDIN_STAMP + (getenv("DAV_STANDIN_RACE") != NULL); return fails() ? OUT_OF_MEMORY : OK; }
 
 API int nvrtcCreateProgram(Program **p, const char *text, const char *, int, const char *const *, const char *const *)
 {
@@ -91,11 +91,15 @@ API int nvrtcCompileProgram(Program *p, int, const char *const *)
     if (const char *keep = getenv("DAV_STANDIN_KEEP"))
         write_all(keep, rest);
     write_all(src, "#include \"" STANDIN_MACHINE "\"\n" + rest + entries(rest));
-    std::string cmd = STANDIN_CXX " -std=c++17 -O1 -w -march=native -ffp-contract=off -fno-math-errno -shared -fPIC -o " + obj +
-                      " " + src + " 2> " + log;
+    /* Compiled with the hooks that watch memory, linked without the library that they belong to. */
+    const char *watch = getenv("DAV_STANDIN_RACE") ? " -fsanitize=thread -DDAV_WATCH_RACES" : "";
+    std::string flags = " -std=c++17 -O1 -w -march=native -ffp-contract=off -fno-math-errno -fPIC", half = base + "/k.o";
+    std::string cmd = STANDIN_CXX + flags + watch + " -c -o " + half + " " + src + " 2> " + log + " && " STANDIN_CXX " -shared -o " + obj +
+                      " " + half + " 2>> " + log;
     int status = system(cmd.c_str());
     read_all(log, &p->log);
     bool ok = status == 0 && read_all(obj, &p->object);
+    unlink(half.c_str());
     unlink(src.c_str());
     unlink(obj.c_str());
     unlink(log.c_str());
