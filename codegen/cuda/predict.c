@@ -101,7 +101,7 @@ CudaForecast cuda_forecast(const CudaTarget *t, const CudaLaunch *l, const CudaU
     double busy = fmin(1, (double)l->blocks / t->sms);                              /* multiprocessors that have a block */
     double tail = f.waves > 1 ? f.waves / ceil(f.waves) : 1;
     double rate = t->bytes_s * (c.bytes <= (double)t->l2_bytes / 2 ? l2_faster : 1);
-    f.memory_s = c.bytes / (rate * memory_reached * fmin(1, active / THREADS_FOR_MEMORY));
+    f.memory_s = c.bytes / (rate * memory_reached * fmin(1, active / (double)THREADS_FOR_MEMORY));
     f.compute_s = c.flops / (cuda_peak_of(t, kernel) * reached(t, kernel) * busy * tail);
     f.launch_s = launch_seconds;
     double work = fmax(f.memory_s, f.compute_s);
