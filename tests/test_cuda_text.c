@@ -144,7 +144,7 @@ static void compile_graph(const char *program, const Graph *g, DavDtype precisio
                 compile_kernel(cuda_target(&err, others[d]), program, i, p->kernel[i]);
     CudaTarget rounding = *cuda_target(&err, "h100");
     rounding.tf32 = true;
-    for (int i = 0; i < p->nkernel && precision == DAV_F32; i++)
+    for (int i = 0; i < p->nkernel && precision == DAV_F32 && every_level; i++)
         if (has_op(p->kernel[i], OP_TILE_CONTRACT))
             compile_kernel(&rounding, program, i, p->kernel[i]);
     vec_free(cx.notes);

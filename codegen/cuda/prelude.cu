@@ -385,13 +385,8 @@ template <int MR, int NR, int T> struct dav_mma_tile {
     }
     template <class P> DAV_MEMBER void contract(const P &p, unsigned char *room)
     {
-        const bool a = P::A_WIDE && p.a_aligned(), b = P::B_WIDE && p.b_aligned();
-        if (P::A_WIDE && P::B_WIDE && a && b)
+        if ((!P::A_WIDE || p.a_aligned()) && (!P::B_WIDE || p.b_aligned()))
             pipeline<P::A_WIDE, P::B_WIDE>(p, room);
-        else if (P::A_WIDE && a)
-            pipeline<P::A_WIDE, false>(p, room);
-        else if (P::B_WIDE && b)
-            pipeline<false, P::B_WIDE>(p, room);
         else
             pipeline<false, false>(p, room);
     }
