@@ -28,11 +28,15 @@ const CudaTarget *cuda_target(Err *err, const char *name)
     return NULL;
 }
 
-const CudaTarget *cuda_target_of_sm(int sm)
+bool cuda_target_of_sm(int sm, CudaTarget *out)
 {
     const CudaTarget *best = NULL;
     for (int i = 0; i < TARGETS; i++)
         if (targets[i].sm <= sm && (!best || targets[i].sm > best->sm))
             best = &targets[i];
-    return best;
+    if (!best)
+        return false;
+    *out = *best;
+    out->ptx = sm / 10 != best->sm / 10;
+    return true;
 }

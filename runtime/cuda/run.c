@@ -57,6 +57,21 @@ static CuPtr address(const void *p)
 }
 
 /* ---- kernels ---- */
+/* A driver that serves an older CUDA than NVRTC's may refuse what that made. */
+static bool load_module(const CudaDriver *d, Err *err, CuModule *module, const Buf *code)
+{
+    CuStatus status = d->cuModuleLoadData(module, code->at);
+    char nvrtc[64] = "?";
+    int version = 0;
+    if (status != CU_INVALID_IMAGE && status != CU_NO_BINARY && status != CU_UNSUPPORTED_PTX)
+        return cuda_ok(d, err, status, "loading a kernel (cuModuleLoadData)");
+    nvrtc_version(&(Err){0}, nvrtc);
+    d->cuDriverGetVersion(&version);
+    return cuda_ok(d, err, status, "loading a kernel (cuModuleLoadData)") ||
+           err_prefix(err, "the driver serves CUDA %d.%d and refuses what NVRTC %s made; a driver of that version, or an older NVRTC, helps",
+                      version / 1000, version % 1000 / 10, nvrtc);
+}
+
 static bool load_kernel(Program *p, Err *err, const Nvrtc *nvrtc, const CudaTarget *target, int i)
 {
     CudaProgram *c = p->cuda;
@@ -66,7 +81,7 @@ static bool load_kernel(Program *p, Err *err, const Nvrtc *nvrtc, const CudaTarg
     const char *miss = NULL;
     bool ok = cuda_source(target, err, p->plan->kernel[i], "kernel", &text, &k->launch) &&
               cuda_compile_cached(nvrtc, err, p->cache_dir.at, target, text.at, &cubin, &miss) &&
-              cuda_ok(d, err, d->cuModuleLoadData(&k->module, cubin.at), "loading a kernel (cuModuleLoadData)") &&
+              load_module(d, err, &k->module, &cubin) &&
               cuda_ok(d, err, d->cuModuleGetFunction(&k->function, k->module, "kernel"), "cuModuleGetFunction");
     if (ok && k->launch.shared_bytes > 48 * 1024)
         ok = cuda_ok(d, err, d->cuFuncSetAttribute(k->function, CU_FUNC_MAX_DYNAMIC_SHARED, k->launch.shared_bytes),
@@ -240,18 +255,17 @@ bool cuda_prepare(Program *p, Err *err, int index)
     c->out_ptr = arena_array(p->arena, void *, p->nout + 1);
     if (!cuda_device_open(&c->device, err, index))
         return false;
-    const CudaTarget *target = cuda_target_of_sm(c->device.sm);
-    if (!target)
+    CudaTarget target;
+    if (!cuda_target_of_sm(c->device.sm, &target))
         return err_env(err, "CUDA: %s is of level sm_%d; sm_75 is the least", c->device.name, c->device.sm);
     const CudaDriver *d = c->device.driver;
-    CudaTarget mine = *target;
-    mine.tf32 = p->options.tf32;
+    target.tf32 = p->options.tf32;
     int64_t nodes = count_nodes(p->plan);
     c->captures = nodes > 0 && nodes <= MOST_NODES;
     p->stats.launches = nodes;
     lay_out(p);
     return cuda_ok(d, err, d->cuStreamCreate(&c->stream, CU_STREAM_NON_BLOCKING), "cuStreamCreate") &&
-           load_kernels(p, err, &mine) && take_memory(p, err) && send_literals(p, err);
+           load_kernels(p, err, &target) && take_memory(p, err) && send_literals(p, err);
 }
 
 void cuda_release(Program *p)

@@ -4,7 +4,8 @@
  * is readable only while the device works, and holds poison until written; so does shared memory at a block's start.
  * Settings of the environment:
  *   DAV_STANDIN_FAIL=n          the n-th call fails, with CUDA_ERROR_UNKNOWN or DAV_STANDIN_STATUS
- *   DAV_STANDIN_INIT=status     of cuInit; DAV_STANDIN_VERSION=n of the driver
+ *   DAV_STANDIN_INIT=status     of cuInit; DAV_STANDIN_VERSION=n of the driver; DAV_STANDIN_SM=n of the device, 90 by default
+ *   DAV_STANDIN_LOAD=status     of cuModuleLoadData
  *   DAV_STANDIN_MEMORY=bytes    of the device
  *   DAV_STANDIN_RACE=1          two threads of a block that touch one place between barriers, one of them writing, end the launch
  *   DAV_STANDIN_SHUFFLE=seed    blocks run in an order drawn from it
@@ -28,7 +29,7 @@
 
 #define API extern "C" __attribute__((visibility("default")))
 typedef unsigned long long Ptr;
-enum { OK = 0, INVALID = 1, NO_MEMORY = 2, INVALID_IMAGE = 200, NOT_FOUND = 500, ILLEGAL = 700, LAUNCH_FAILED = 719, CAPTURE_UNSUPPORTED = 900, CAPTURE_INVALIDATED = 901, UNKNOWN = 999 };
+enum { OK = 0, INVALID = 1, NO_MEMORY = 2, INVALID_IMAGE = 200, NO_BINARY = 209, NOT_FOUND = 500, ILLEGAL = 700, LAUNCH_FAILED = 719, CAPTURE_UNSUPPORTED = 900, CAPTURE_INVALIDATED = 901, UNKNOWN = 999 };
 
 /* ---- the device's state ---- */
 static const size_t shared_limit = 227 * 1024, region_bytes = (size_t)16 << 30;
@@ -311,7 +312,8 @@ API int cuDeviceTotalMem_v2(size_t *n, int) { ENTER(); *n = memory_limit(); retu
 API int cuDeviceGetAttribute(int *v, int which, int)
 {
     ENTER();
-    *v = which == 75 ? 9 : which == 76 ? 0 : which == 97 ? (int)shared_limit : which == 16 ? 4 : 0;
+    const int sm = setting("DAV_STANDIN_SM", 90);
+    *v = which == 75 ? sm / 10 : which == 76 ? sm % 10 : which == 97 ? (int)shared_limit : which == 16 ? 4 : 0;
     return OK;
 }
 API int cuDevicePrimaryCtxRetain(void **c, int) { ENTER(); *c = &live; live++; return OK; }
@@ -395,15 +397,23 @@ API int cuStreamSynchronize(Stream *s)
 API int cuModuleLoadData(Module **to, const void *image)
 {
     ENTER();
-    if (memcmp(image, "DAVSTAND", 8) != 0)
+    if (int refused = setting("DAV_STANDIN_LOAD", OK))
+        return refused;
+    /* Machine code runs on later devices of its generation, PTX on all later ones. */
+    unsigned long long level, sm = (unsigned long long)setting("DAV_STANDIN_SM", 90);
+    bool ptx = memcmp(image, "DAVPTX  ", 8) == 0;
+    if (!ptx && memcmp(image, "DAVCUBIN", 8) != 0)
         return INVALID_IMAGE;
+    memcpy(&level, (const char *)image + 8, sizeof level);
+    if (level > sm || (!ptx && level / 10 != sm / 10))
+        return NO_BINARY;
     size_t bytes;
-    memcpy(&bytes, (const char *)image + 8, sizeof bytes);
+    memcpy(&bytes, (const char *)image + 16, sizeof bytes);
     char path[] = "/tmp/dav-standin-XXXXXX";
     int fd = mkstemp(path);
     if (fd < 0)
         return UNKNOWN;
-    bool ok = write(fd, (const char *)image + 16, bytes) == (ssize_t)bytes;
+    bool ok = write(fd, (const char *)image + 24, bytes) == (ssize_t)bytes;
     close(fd);
     void *so = ok ? dlopen(path, RTLD_NOW | RTLD_LOCAL) : NULL;
     unlink(path);
@@ -501,7 +511,8 @@ API int cuGetErrorName(int e, const char **to)
 {
     *to = e == OK ? "CUDA_SUCCESS" : e == NO_MEMORY ? "CUDA_ERROR_OUT_OF_MEMORY" : e == INVALID ? "CUDA_ERROR_INVALID_VALUE"
         : e == LAUNCH_FAILED ? "CUDA_ERROR_LAUNCH_FAILED" : e == INVALID_IMAGE ? "CUDA_ERROR_INVALID_IMAGE"
-        : e == NOT_FOUND ? "CUDA_ERROR_NOT_FOUND" : e == 100 ? "CUDA_ERROR_NO_DEVICE" : e == ILLEGAL ? "CUDA_ERROR_ILLEGAL_ADDRESS" : "CUDA_ERROR_UNKNOWN";
+        : e == NOT_FOUND ? "CUDA_ERROR_NOT_FOUND" : e == NO_BINARY ? "CUDA_ERROR_NO_BINARY_FOR_GPU" : e == 222 ? "CUDA_ERROR_UNSUPPORTED_PTX_VERSION"
+        : e == 100 ? "CUDA_ERROR_NO_DEVICE" : e == ILLEGAL ? "CUDA_ERROR_ILLEGAL_ADDRESS" : "CUDA_ERROR_UNKNOWN";
     return OK;
 }
 API int cuGetErrorString(int e, const char **to) { return cuGetErrorName(e, to); }
