@@ -67,6 +67,19 @@ static void failures_to_start_are_told_apart(void **state)
     unsetenv("DAV_STANDIN_NVRTC");
 }
 
+static void benchmarks_stand_beside_forecasts(void **state)
+{
+    (void)state;
+    assert_status(dav("bench dna-fwd-b1-L8 --device cuda --dtype f32 --repeats 1"), 0);
+    assert_printed("beside forecasts for h100");
+    assert_printed("launches a micro-batch: measured");
+    setenv("DAV_CUDA_LIBRARY_PATH", DAV_CUDA_STANDIN "/nowhere", 1);
+    assert_status(dav("bench --device cuda"), 0);
+    assert_printed("SKIPPED: no CUDA device: CUDA: libcuda.so.1");
+    setenv("DAV_CUDA_LIBRARY_PATH", DAV_CUDA_STANDIN, 1);
+    assert_mistake(dav("bench --device cuda:7"), 2, "cuda:7");
+}
+
 /* ---- a program of one large value between two products ---- */
 static Graph *graph_of(Arena *a, Err *err, int64_t rows)
 {
@@ -334,6 +347,7 @@ int main(void)
     setenv("DAV_CUDA_LIBRARY_PATH", DAV_CUDA_STANDIN, 1);
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(declarations_are_the_headers), cmocka_unit_test(failures_to_start_are_told_apart),
+        cmocka_unit_test(benchmarks_stand_beside_forecasts),
         cmocka_unit_test(a_full_device_is_explained),   cmocka_unit_test(a_lost_device_says_what_is_left),
         cmocka_unit_test(later_devices_take_ptx),       cmocka_unit_test(refused_modules_are_explained),
         cmocka_unit_test(refused_kernels_are_left_behind),
