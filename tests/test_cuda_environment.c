@@ -221,7 +221,8 @@ static void both_compile_one_text(void **state)
     (void)state;
     Err err = {0};
     Arena *a = arena_new();
-    CompileOptions o = {.precision = DAV_BF16, .tile_rows = CUDA_TILE_ROWS, .tile_columns = CUDA_TILE_COLUMNS, .sums_of_any_stride = true};
+    CompileOptions o = {.precision = DAV_BF16, .tile_rows = CUDA_TILE_ROWS, .tile_columns = CUDA_TILE_COLUMNS, .sums_of_any_stride = true,
+                        .many_processors = true};
     PassCx cx = {.arena = a, .err = &err, .options = &o};
     const Graph *g = passes_run(&cx, graph_of(a, &err, 24), NULL);
     int compared = 0;

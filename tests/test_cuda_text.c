@@ -128,7 +128,8 @@ static void compile_graph(const char *program, const Graph *g, DavDtype precisio
 {
     static const char *const devices[] = {"a100", "h100", "b200"};
     Err err = {0};
-    CompileOptions o = {.precision = precision, .tile_rows = CUDA_TILE_ROWS, .tile_columns = CUDA_TILE_COLUMNS, .sums_of_any_stride = true};
+    CompileOptions o = {.precision = precision, .tile_rows = CUDA_TILE_ROWS, .tile_columns = CUDA_TILE_COLUMNS, .sums_of_any_stride = true,
+                        .many_processors = true};
     PassCx cx = {.arena = arena, .err = &err, .options = &o};
     const Graph *lowered = passes_run(&cx, g, NULL);
     if (!lowered)
