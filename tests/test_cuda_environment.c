@@ -131,6 +131,19 @@ static void a_lost_device_says_what_is_left(void **state)
     if (!strstr(err.text, "CUDA_ERROR_LAUNCH_FAILED") || !strstr(err.text, "--resume") || !strstr(err.text, "'large'"))
         fail_msg("%s", err.text);
     program_free(p);
+    /* step by step the kernel is named, with its lines */
+    setenv("DAV_CUDA_SYNC", "1", 1);
+    err_clear(&err);
+    p = program_compile(&err, graph_of(a, &err, 16), &(ProgramOptions){.device = "cuda"});
+    unsetenv("DAV_CUDA_SYNC");
+    setenv("DAV_STANDIN_STATUS", "719", 1);
+    fail_in(5); /* context, copies of inputs, launch, wait */
+    assert_false(program_run(p, &err, (void *[]){x}, (void *[]){y}, 1, 1));
+    fail_in(0);
+    unsetenv("DAV_STANDIN_STATUS");
+    if (!strstr(err.text, "kernel 0 (") || !strstr(err.text, "of 'large' from model.c:12, on stand-in: CUDA: running: CUDA_ERROR_LAUNCH_FAILED"))
+        fail_msg("%s", err.text);
+    program_free(p);
     arena_free(a);
 }
 

@@ -15,7 +15,7 @@ typedef struct CudaTarget {
     bool ptx;  /* the device is of a later generation than sm: it compiles PTX for sm itself when the kernel is loaded */
 } CudaTarget;
 
-/* By name (t4 a100 a10 rtx4090 h100 h200 b200 rtx5090); an unknown one is a user's error. */
+/* By name (t4 a100 a10 rtx4090 h100 h200 b200 rtx5090) or capability (sm_90, sm_90a); an unknown one is a user's error. */
 const CudaTarget *cuda_target(Err *err, const char *name);
 /* The description whose capability is the largest not above sm: machine code for it runs on the device when both are of one
  * generation (sm / 10), else *ptx is set.  False below 75. */

@@ -2,6 +2,7 @@
 #include "runtime/cuda/run.h"
 #include "codegen/cuda/cuda.h"
 #include "runtime/cuda/driver.h"
+#include "runtime/cuda/explain.h"
 #include <stdlib.h>
 #include <string.h>
 
@@ -25,6 +26,7 @@ typedef struct CudaProgram {
     void **in_ptr, **out_ptr;
     bool captures;           /* its runs can be replayed: no host function, not too long */
     int64_t most_arena;      /* that the device's memory leaves room for */
+    bool by_steps;           /* DAV_CUDA_SYNC=1: waits after each kernel, so that the one that fails is named */
     CuGraphExec graph;       /* a run from its inputs to its outputs; NULL: not captured yet */
 } CudaProgram;
 
@@ -92,7 +94,7 @@ static bool load_kernel(Program *p, Err *err, const Nvrtc *nvrtc, const CudaTarg
     p->stats.cached_kernels += p->code[i].from_cache;
     buf_free(&text);
     buf_free(&cubin);
-    return ok || err_prefix(err, "kernel %d (%s) on %s", i, p->plan->kernel[i]->name, c->device.name);
+    return ok || explain_kernel(p, err, i, c->device.name);
 }
 
 static bool load_kernels(Program *p, Err *err, const CudaTarget *target)
@@ -261,7 +263,8 @@ bool cuda_prepare(Program *p, Err *err, int index)
     const CudaDriver *d = c->device.driver;
     target.tf32 = p->options.tf32;
     int64_t nodes = count_nodes(p->plan);
-    c->captures = nodes > 0 && nodes <= MOST_NODES;
+    c->by_steps = getenv("DAV_CUDA_SYNC") != NULL;
+    c->captures = nodes > 0 && nodes <= MOST_NODES && !c->by_steps;
     p->stats.launches = nodes;
     lay_out(p);
     return cuda_ok(d, err, d->cuStreamCreate(&c->stream, CU_STREAM_NON_BLOCKING), "cuStreamCreate") &&
@@ -310,8 +313,9 @@ static bool launch(Program *p, Err *err, const Frame *f, const PlanStep *s)
         arg[i] = &value[i];
     CuStatus status = c->device.driver->cuLaunchKernel(k->function, (unsigned)k->launch.blocks, 1, 1, (unsigned)k->launch.threads, 1,
                                                        1, (unsigned)k->launch.shared_bytes, c->stream, arg, NULL);
-    return cuda_ok(c->device.driver, err, status, "cuLaunchKernel") ||
-           err_prefix(err, "kernel %d (%s) of '%s'", s->kernel, p->plan->kernel[s->kernel]->name, p->stats.name);
+    bool ok = cuda_ok(c->device.driver, err, status, "cuLaunchKernel") &&
+              (!c->by_steps || cuda_ok(c->device.driver, err, c->device.driver->cuStreamSynchronize(c->stream), "running"));
+    return ok || explain_kernel(p, err, s->kernel, c->device.name);
 }
 
 static bool copy(Program *p, Err *err, void *to, const void *from, int64_t bytes)
@@ -480,7 +484,7 @@ static bool take_outputs(Program *p, Err *err, void *const *in, void *const *out
     CudaProgram *c = p->cuda;
     const CudaDriver *d = c->device.driver;
     if (!cuda_ok(d, err, d->cuStreamSynchronize(c->stream), "running"))
-        return err_prefix(err, "'%s' on %s", p->stats.name, c->device.name);
+        return err_prefix(err, "'%s' on %s (DAV_CUDA_SYNC=1 names the kernel)", p->stats.name, c->device.name);
     for (int o = 0; o < p->nout; o++) {
         void *to = out[o] || p->inplace[o] < 0 ? out[o] : in[p->inplace[o]];
         if (to && bytes_of(&p->out[o].type))

@@ -35,3 +35,11 @@ void cuda_or_skip(void)
     if (!cuda_is_there())
         skip();
 }
+
+int cuda_device_count(void)
+{
+    Err err = {0};
+    int count = 0;
+    const CudaDriver *d = cuda_driver(&err);
+    return d && d->cuDeviceGetCount(&count) == 0 ? count : 0;
+}

@@ -9,3 +9,5 @@ void cuda_choose(void);
 bool cuda_is_there(void);
 /* Skips the test that runs where it is not there. */
 void cuda_or_skip(void);
+/* Devices of the libraries in use; 0 where there are none. */
+int cuda_device_count(void);
