@@ -174,6 +174,32 @@ static void choose_tile(ContractPlan *p, TileShape best)
     p->tile = (TileShape){(int)((rows + tiles - 1) / tiles), width};
 }
 
+/* Tiles of blocks of threads, at most 128 x 128: rounds of all processors times a block's work, its products and the panels that it
+ * reads for them.  An element's sum is the same in every tile. */
+static void choose_block_tile(ContractPlan *p, int processors, int most)
+{
+    enum { UNIT = 16, READ = 32 /* products in the time of one element of a panel */ };
+    const ContractSpec *s = &p->spec;
+    int64_t rows = p->row < 0 ? 1 : s->extent[p->row], columns = s->extent[p->col], others = 1, least = INT64_MAX;
+    bool rows_are_near = p->row >= 0 && p->inner >= 0 && stride_of(p, 0, p->row) < stride_of(p, 0, p->inner);
+    for (int i = 0; i < s->nout; i++)
+        others *= i == p->row || i == p->col ? 1 : s->extent[i];
+    for (int width = 128; width >= 8; width -= width > 64 ? 64 : width > 16 ? UNIT : 8)
+        for (int height = 128; height >= UNIT; height -= height > 64 ? 32 : UNIT) {
+            if ((width >= columns + UNIT && width > 8) || (height >= rows + UNIT && height > UNIT) || width * height > most)
+                continue;
+            int64_t down = (rows + height - 1) / height, across = (columns + width - 1) / width, mr = (rows + down - 1) / down;
+            if (rows_are_near && down > 1)
+                mr = (mr + 7) / 8 * 8;
+            int64_t padded = (mr + UNIT - 1) / UNIT * UNIT, rounds = (others * down * across + processors - 1) / processors;
+            int64_t work = rounds * (padded * width + READ * (padded + width));
+            if (work >= least)
+                continue;
+            least = work;
+            p->tile = (TileShape){(int)mr, width};
+        }
+}
+
 static bool tile_dtypes(const Graph *g, const Node *n)
 {
     int a = node_of(g, n->arg[0])->dtype, b = node_of(g, n->arg[1])->dtype;
@@ -219,6 +245,9 @@ bool contract_plan(const Graph *g, Val contract, const CompileOptions *options, 
     choose_rows(p);
     TileShape best = {options && options->tile_rows ? options->tile_rows : 6,
                       options && options->tile_columns ? options->tile_columns : 16};
-    choose_tile(p, best);
+    if (options && options->processors)
+        choose_block_tile(p, options->processors, node_of(g, n->arg[0])->dtype == DAV_F32 && !options->tf32 ? 128 * 64 : 128 * 128);
+    else
+        choose_tile(p, best);
     return true;
 }

@@ -16,7 +16,7 @@ Attention attention_of(Lower *l, const Node *n)
     const CompileOptions *o = l->cx->options;
     Attention a = {.l = l, .k = l->k, .batch = q->dim[0], .queries = q->dim[1], .width = q->dim[2], .keys = k->dim[1], .value = v->dim[2],
                    .causal = attr_i(n, A_CAUSAL) != 0, .scale = attr_f(n, A_SCALE), .half = q->dtype == DAV_BF16};
-    a.spread = o && o->many_processors;
+    a.spread = o && o->processors > 0;
     a.mr = a.spread ? SPREAD_TILE : o && o->tile_rows ? o->tile_rows : 6;
     a.nr = a.spread ? SPREAD_TILE : o && o->tile_columns ? o->tile_columns : 16;
     a.pairs = a.half && !a.spread;

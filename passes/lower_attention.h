@@ -17,7 +17,7 @@ typedef struct Attention {
     int64_t bias_step; /* from one batch entry's bias to the next, 0: all have the same */
     bool causal, half, pairs; /* half: operands are bf16; pairs: their panels are words of two */
     double scale;
-    bool spread;        /* over many processors (CompileOptions.many_processors): whole teams work at a panel */
+    bool spread;        /* over many processors (CompileOptions.processors): whole teams work at a panel */
     int mr, nr;         /* tile */
     int pitch;          /* from one row of a panel to the next, in its elements */
     Val q, key, v, bias; /* buffers; bias 0: none */

@@ -104,7 +104,7 @@ static void compile_kernel(const CudaTarget *t, const char *program, int i, cons
         print_error("%s kernel %d for sm_%d spills %d bytes\n", program, i, t->sm, u.spill_bytes);
         spilled++;
     }
-    int active = cuda_blocks_per_sm(t, launch.threads, u.registers, u.shared_bytes) * launch.threads / 32;
+    int active = cuda_blocks_per_sm(t, launch.threads, u.registers, u.shared_bytes + launch.shared_bytes) * launch.threads / 32;
     if (tiles && active < 4) { /* one warp for each scheduler of a multiprocessor */
         print_error("%s kernel %d for sm_%d: %d warps\n", program, i, t->sm, active);
         crowded++;
@@ -128,8 +128,8 @@ static void compile_graph(const char *program, const Graph *g, DavDtype precisio
 {
     static const char *const devices[] = {"a100", "h100", "b200"};
     Err err = {0};
-    CompileOptions o = {.precision = precision, .tile_rows = CUDA_TILE_ROWS, .tile_columns = CUDA_TILE_COLUMNS, .sums_of_any_stride = true,
-                        .many_processors = true};
+    CompileOptions o = {.precision = precision, .tile_rows = CUDA_TILE_ROWS, .tile_columns = CUDA_TILE_COLUMNS, .processors = CUDA_PROCESSORS,
+                        .sums_of_any_stride = true};
     PassCx cx = {.arena = arena, .err = &err, .options = &o};
     const Graph *lowered = passes_run(&cx, g, NULL);
     if (!lowered)

@@ -376,10 +376,10 @@ static bool *reread_buffers(const Graph *k)
     return both;
 }
 
-/* Parameters by index, then pointers into scratch. */
-static void signature(Emit *e, const char *symbol, const int64_t *offset)
+/* Parameters by index, then pointers into scratch; bytes of shared memory that the launch must give. */
+static int signature(Emit *e, const char *symbol, const int64_t *offset)
 {
-    int count = 0;
+    int count = 0, by_launch = 0;
     buf_printf(e->out, "DAV_KERNEL(%d) %s(", e->threads, symbol);
     for (bool found = true; found;) {
         found = false;
@@ -399,7 +399,7 @@ static void signature(Emit *e, const char *symbol, const int64_t *offset)
     buf_printf(e->out, "    const i64 task = (i64)dav_block() * %d + dav_thread() / %d;\n", teams, e->team);
     buf_printf(e->out, "    const int lane = (int)(dav_thread() %% %d);\n    (void)lane;\n", e->team);
     if (e->team > 32)
-        put_room(e);
+        by_launch = put_room(e, shared ? (int)e->scratch * teams : 0);
     else
         buf_str(e->out, "    u8 *const room = 0;\n    (void)room;\n");
     if (shared)
@@ -414,6 +414,7 @@ static void signature(Emit *e, const char *symbol, const int64_t *offset)
                        shared ? "scratch_of_block" : "scratch", shared ? team_number : "task",
                        (long long)e->scratch, (long long)offset[v]);
     }
+    return by_launch;
 }
 
 bool cuda_source(const CudaTarget *t, Err *err, const Graph *kernel, const char *symbol, Buf *text, CudaLaunch *launch)
@@ -426,8 +427,9 @@ bool cuda_source(const CudaTarget *t, Err *err, const Graph *kernel, const char 
               .scratch = kernel_scratch(kernel, offset)};
     buf_str(text, cuda_machine);
     buf_str(text, cuda_prelude);
+    buf_str(text, cuda_tiles);
     buf_str(text, "\n");
-    signature(&e, symbol, offset);
+    int by_launch = signature(&e, symbol, offset);
     mem_free(offset);
     for (Val v = 1; v < kernel->n; v++)
         emit(&e, v);
@@ -435,6 +437,6 @@ bool cuda_source(const CudaTarget *t, Err *err, const Graph *kernel, const char 
     mem_free(e.reread);
     int64_t teams = threads / team, blocks = (kernel_trip(kernel) + teams - 1) / teams;
     bool in_memory = e.scratch * teams > SHARED_SCRATCH;
-    *launch = (CudaLaunch){.threads = threads, .blocks = blocks, .scratch_bytes = in_memory ? e.scratch * blocks * teams : 0};
+    *launch = (CudaLaunch){.threads = threads, .blocks = blocks, .shared_bytes = by_launch, .scratch_bytes = in_memory ? e.scratch * blocks * teams : 0};
     return true;
 }

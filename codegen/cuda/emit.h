@@ -12,6 +12,7 @@ typedef struct Emit {
     bool *reread;   /* by value: a buffer that the kernel stores to and loads from */
     Val vector;          /* the vector loop that is open, 0: none */
     Val flat;            /* the row loop that was made one with its vector loop */
+    bool direct;         /* and runs over the elements that a thread owns */
 } Emit;
 
 void put_line(Emit *e, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
@@ -22,7 +23,8 @@ const char *cuda_narrow(DavDtype t);
 DavDtype operand_dtype(const Emit *e, Val v);
 
 /* tile.c */
-void put_room(Emit *e); /* shared memory of the block, for joins and tiles */
+/* Shared memory of the block, for joins and tiles, `beside` bytes of another kind; the bytes that the launch must give. */
+int put_room(Emit *e, int beside);
 void put_tile(Emit *e, Val v);
 void put_contract(Emit *e, Val v);
 void put_tile_get(Emit *e, Val v);

@@ -11,6 +11,8 @@ DAV_FN unsigned dav_blocks() { return gridDim.x; }
 
 /* Memory of a block, undefined when it starts. */
 #define DAV_SHARED(name, bytes) __shared__ __align__(16) unsigned char name[bytes]
+/* As many bytes of it as the launch says. */
+#define DAV_SHARED_BY_LAUNCH(name) extern __shared__ __align__(16) unsigned char name[]
 
 DAV_FN void dav_sync_block() { __syncthreads(); }
 DAV_FN void dav_sync_lanes(unsigned mask) { __syncwarp(mask); }
@@ -25,11 +27,13 @@ DAV_FN double dav_double(unsigned long long x) { return __longlong_as_double((lo
 
 #if __CUDA_ARCH__ >= 800
 /* 16 bytes to shared memory, of which `bytes` are read and the others 0; complete after a commit and a wait. */
-DAV_FN void dav_copy_async(void *to, const void *from, int bytes)
+DAV_FN void dav_copy_part(void *to, const void *from, int bytes)
 {
     asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"((unsigned)__cvta_generic_to_shared(to)), "l"(from), "r"(bytes)
                  : "memory");
 }
+/* All 16 or none: the compiler makes a predicate of that. */
+DAV_FN void dav_copy_line(void *to, const void *from, bool there) { dav_copy_part(to, from, there ? 16 : 0); }
 DAV_FN void dav_copy_commit() { asm volatile("cp.async.commit_group;" ::: "memory"); }
 /* Until all but the N groups committed last are there, of this thread's. */
 template <int N> DAV_FN void dav_copy_wait() { asm volatile("cp.async.wait_group %0;" ::"n"(N) : "memory"); }
@@ -66,7 +70,8 @@ DAV_FN void dav_mma_tf32(float (&d)[4], const unsigned (&a)[4], const unsigned (
                  : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
 }
 #else /* named in the prelude, used by no kernel of these levels */
-DAV_FN void dav_copy_async(void *, const void *, int) {}
+DAV_FN void dav_copy_part(void *, const void *, int) {}
+DAV_FN void dav_copy_line(void *, const void *, bool) {}
 DAV_FN void dav_copy_commit() {}
 template <int N> DAV_FN void dav_copy_wait() {}
 DAV_FN void dav_load_matrices(unsigned (&)[4], const void *) {}

@@ -54,6 +54,7 @@ DAV_FN unsigned dav_blocks() { return dav_machine->blocks; }
     static unsigned char name[bytes] __attribute__((aligned(16)));            \
     if (dav_machine->thread == 0)                                              \
     memset(name, 0xdb, sizeof name)
+#define DAV_SHARED_BY_LAUNCH(name) unsigned char *const name = dav_machine->shared
 DAV_FN void dav_sync_block() { dav_machine->sync_block(); }
 DAV_FN void dav_sync_lanes(unsigned mask) { dav_machine->sync_lanes(mask); }
 
@@ -113,7 +114,7 @@ struct DavCopies {
 };
 static DavCopies dav_copies[DAV_MAX_THREADS];
 
-DAV_FN void dav_copy_async(void *to, const void *from, int bytes)
+DAV_FN void dav_copy_part(void *to, const void *from, int bytes)
 {
     DavCopies &c = dav_copies[dav_machine->thread];
     if (c.count == DAV_MAX_COPIES || bytes < 0 || bytes > 16 || ((unsigned long long)to & 15) || (bytes && ((unsigned long long)from & 15)))
@@ -124,6 +125,7 @@ DAV_FN void dav_copy_async(void *to, const void *from, int bytes)
     c.copy[c.count].bytes = bytes;
     c.copy[c.count++].group = c.group;
 }
+DAV_FN void dav_copy_line(void *to, const void *from, bool there) { dav_copy_part(to, from, there ? 16 : 0); }
 DAV_FN void dav_copy_commit() { dav_copies[dav_machine->thread].group++; }
 template <int N> DAV_FN void dav_copy_wait()
 {

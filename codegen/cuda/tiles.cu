@@ -1,0 +1,390 @@
+
+/* ---- tile contraction (ir/kernel.h): T threads of a block at one tile; kinds and sizes are chosen in tile.c ---- */
+/* The larger of two sizes. */
+template <int A, int B> struct dav_most { static const int value = A > B ? A : B; };
+
+/* What a panel holds: f32, bf16, or words that are pairs of bf16 along k. */
+template <class S> struct dav_panel {
+    typedef S Element;
+    DAV_MEMBER static S at(const S *p, i64 off, int k, i64 k_stride) { return p[off + k * k_stride]; }
+};
+template <> struct dav_panel<unsigned> {
+    typedef u16 Element;
+    DAV_MEMBER static u16 at(const unsigned *p, i64 off, int k, i64 k_stride) { return (u16)(p[off + k / 2 * k_stride] >> 16 * (k & 1)); }
+};
+
+/* The two panels of a tile_contract.  A_LINES, B_LINES: they can be copied by lines of 16 bytes, whole or to the last one of their
+ * rows.  K_WHOLE, COLS_WHOLE: the sum's length, the number of valid columns (of A across the sum: rows) are multiples of it. */
+template <class S, int ROW_STEP_, int DIV_, i64 EXT, i64 ROW_STRIDE_, i64 K_STRIDE, i64 B_STRIDE_, bool PACKED, bool A_LINES_, bool B_LINES_,
+          int K_WHOLE_, int ROWS_WHOLE_, int COLS_WHOLE_>
+struct dav_panels {
+    typedef S Stored;
+    typedef typename dav_panel<S>::Element E;
+    static const int ROW_STEP = ROW_STEP_, DIV = DIV_, K_WHOLE = K_WHOLE_, ROWS_WHOLE = ROWS_WHOLE_, COLS_WHOLE = COLS_WHOLE_;
+    static const i64 ROW_STRIDE = ROW_STRIDE_, A_STRIDE = K_STRIDE, B_STRIDE = B_STRIDE_;
+    static const bool ROWS_NEAR = K_STRIDE != 1 && (ROW_STEP * ROW_STRIDE == 1 || ROW_STEP * ROW_STRIDE == -1);
+    static const bool A_LINES = A_LINES_, B_LINES = B_LINES_, A_ACROSS = A_LINES && K_STRIDE != 1; /* [k][row] in shared memory */
+    const S *a, *b;
+    i64 row0;
+    int rows, cols, k;
+
+    DAV_MEMBER bool has_row(int r) const
+    {
+        i64 number = row0 + r * ROW_STEP, i = number / DIV;
+        return r < rows && i * DIV == number && (EXT == 0 || (i >= 0 && i < EXT));
+    }
+    DAV_MEMBER E at_a(int r, int at) const
+    {
+        i64 i = (row0 + r * ROW_STEP) / DIV;
+        return has_row(r) && at < k ? dav_panel<S>::at(a, i * ROW_STRIDE, at, K_STRIDE) : (E)0;
+    }
+    DAV_MEMBER E at_b(int at, int j, int nr) const
+    {
+        if (at >= k || j >= cols)
+            return (E)0;
+        if (!PACKED)
+            return dav_panel<S>::at(b, j, at, B_STRIDE);
+        return (E)(sizeof(S) == 2 ? b[(i64)(at / 2 * nr + j) * 2 + at % 2] : b[(i64)at * nr + j]);
+    }
+};
+
+DAV_FN float dav_widen(float x) { return x; }
+DAV_FN float dav_widen(u16 x) { return dav_from_bf16(x); }
+DAV_FN void dav_put(float *to, float x) { *to = x; }
+DAV_FN void dav_put(float *to, u16 x) { *to = dav_from_bf16(x); }
+DAV_FN void dav_put(u16 *to, u16 x) { *to = x; }
+
+/* ---- a panel on its way to a stage in shared memory, KC of the sum at a time ---- */
+/* ROWS rows of LINES lines each: a thread has one place in a row, and every PER-th row. */
+template <int ROWS, int LINES, int T> struct dav_share {
+    static const int PER = T / LINES, COUNT = (ROWS + PER - 1) / PER;
+    DAV_MEMBER static int row() { return (int)dav_thread() / LINES; }
+    DAV_MEMBER static int line() { return (int)dav_thread() % LINES; }
+    DAV_MEMBER static bool has(int i)
+    {
+        return (T % LINES == 0 || row() < PER) && (ROWS % PER == 0 || i < COUNT - 1 || row() + i * PER < ROWS);
+    }
+};
+
+/* A whose lines run along the sum: [row][k].  All that depends on the row is found out once. */
+template <class P, class Tile> struct dav_a_along {
+    typedef typename P::E E;
+    static const int LINE = 16 / (int)sizeof(E), PITCH = Tile::A_PITCH * (int)sizeof(E);
+    typedef dav_share<Tile::ROWS, Tile::KC / LINE, Tile::THREADS> Share;
+    static const i64 STEP = (i64)Share::PER * P::ROW_STEP / P::DIV * P::ROW_STRIDE;
+    const E *from;
+    unsigned there; /* a bit for each row of this thread */
+    int left, at;
+
+    DAV_MEMBER explicit dav_a_along(const P &p) : there(0), left(p.k - Share::line() * LINE)
+    {
+        from = (const E *)p.a + (p.row0 + Share::row() * P::ROW_STEP) / P::DIV * P::ROW_STRIDE + Share::line() * LINE;
+        at = Share::row() * PITCH + Share::line() * 16;
+#pragma unroll
+        for (int i = 0; i < Share::COUNT; i++)
+            there |= (unsigned)p.has_row(Share::row() + i * Share::PER) << i;
+    }
+    DAV_MEMBER void fill(unsigned char *panel)
+    {
+#pragma unroll
+        for (int i = 0; i < Share::COUNT; i++)
+            if (Share::has(i))
+                dav_copy_line(panel + at + i * Share::PER * PITCH, from + i * STEP,
+                              (there >> i & 1) != 0 && (P::K_WHOLE % Tile::KC == 0 || left > 0));
+        from += Tile::KC;
+        left -= Tile::KC;
+    }
+};
+
+/* A panel whose lines run across the sum: [k][COLS]. */
+template <class E, int COLS, int PITCH_, i64 STRIDE, int K_WHOLE, int COLS_WHOLE, class Tile> struct dav_across {
+    static const int LINE = 16 / (int)sizeof(E), PITCH = PITCH_ * (int)sizeof(E);
+    typedef dav_share<Tile::KC, COLS / LINE, Tile::THREADS> Share;
+    const E *from;
+    int bytes, left, at;
+
+    DAV_MEMBER dav_across(const E *panel, int cols, int k) : from(panel + Share::row() * STRIDE + Share::line() * LINE), left(k - Share::row())
+    {
+        int have = (cols - Share::line() * LINE) * (int)sizeof(E);
+        bytes = have < 0 ? 0 : have > 16 ? 16 : have;
+        at = Share::row() * PITCH + Share::line() * 16;
+    }
+    DAV_MEMBER void fill(unsigned char *panel)
+    {
+#pragma unroll
+        for (int i = 0; i < Share::COUNT; i++) {
+            const bool in = K_WHOLE % Tile::KC == 0 || left > i * Share::PER;
+            unsigned char *to = panel + at + i * Share::PER * PITCH;
+            if (!Share::has(i))
+                continue;
+            if (COLS_WHOLE % LINE == 0)
+                dav_copy_line(to, from + i * Share::PER * STRIDE, in && bytes > 0);
+            else
+                dav_copy_part(to, from + i * Share::PER * STRIDE, in ? bytes : 0);
+        }
+        from += Tile::KC * STRIDE;
+        left -= Tile::KC;
+    }
+};
+template <class P, class Tile> struct dav_a_across
+    : dav_across<typename P::E, Tile::ROWS, Tile::A_PITCH_ACROSS, P::A_STRIDE, P::K_WHOLE, P::ROWS_WHOLE, Tile> {
+    DAV_MEMBER explicit dav_a_across(const P &p)
+        : dav_across<typename P::E, Tile::ROWS, Tile::A_PITCH_ACROSS, P::A_STRIDE, P::K_WHOLE, P::ROWS_WHOLE, Tile>(
+              (const typename P::E *)p.a + p.row0, p.rows, p.k) {}
+};
+template <class P, class Tile> struct dav_b_across
+    : dav_across<typename P::E, Tile::COLS, Tile::B_PITCH, P::B_STRIDE, P::K_WHOLE, P::COLS_WHOLE, Tile> {
+    DAV_MEMBER explicit dav_b_across(const P &p)
+        : dav_across<typename P::E, Tile::COLS, Tile::B_PITCH, P::B_STRIDE, P::K_WHOLE, P::COLS_WHOLE, Tile>(
+              (const typename P::E *)p.b, p.cols, p.k) {}
+};
+
+/* What has no lines: one element at a time. */
+template <class P, class Tile> struct dav_a_single {
+    const P &p;
+    int k0;
+    DAV_MEMBER explicit dav_a_single(const P &panels) : p(panels), k0(0) {}
+    DAV_MEMBER void fill(unsigned char *panel)
+    {
+        typename Tile::Element *to = (typename Tile::Element *)panel;
+        for (int e = (int)dav_thread(); e < Tile::ROWS * Tile::KC; e += Tile::THREADS) {
+            int r = P::ROWS_NEAR ? e % Tile::ROWS : e / Tile::KC, k = P::ROWS_NEAR ? e / Tile::ROWS : e % Tile::KC;
+            dav_put(to + r * Tile::A_PITCH + k, p.at_a(r, k0 + k));
+        }
+        k0 += Tile::KC;
+    }
+};
+template <class P, class Tile> struct dav_b_single {
+    const P &p;
+    int k0;
+    DAV_MEMBER explicit dav_b_single(const P &panels) : p(panels), k0(0) {}
+    DAV_MEMBER void fill(unsigned char *panel)
+    {
+        typename Tile::Element *to = (typename Tile::Element *)panel;
+        for (int e = (int)dav_thread(); e < Tile::KC * Tile::COLS; e += Tile::THREADS) {
+            int k = e / Tile::COLS, j = e % Tile::COLS;
+            dav_put(to + k * Tile::B_PITCH + j, j < Tile::COLUMNS ? p.at_b(k0 + k, j, Tile::COLUMNS) : (typename P::E)0);
+        }
+        k0 += Tile::KC;
+    }
+};
+
+template <bool FIRST, class A, class B> struct dav_either { typedef A Type; };
+template <class A, class B> struct dav_either<false, A, B> { typedef B Type; };
+
+/* Panels of KC pass through STAGES places in shared memory, so that copies are under way while products are made. */
+template <class Tile, class P> DAV_FN void dav_contract(Tile &tile, const P &p, unsigned char *room)
+{
+    typedef typename dav_either<P::A_ACROSS, dav_a_across<P, Tile>, dav_a_along<P, Tile>>::Type Lines;
+    typename dav_either<P::A_LINES, Lines, dav_a_single<P, Tile>>::Type a(p);
+    typename dav_either<P::B_LINES, dav_b_across<P, Tile>, dav_b_single<P, Tile>>::Type b(p);
+    dav_sync_block();
+#pragma unroll
+    for (int s = 0; s < Tile::STAGES - 1; s++) {
+        if (s * Tile::KC < p.k) {
+            a.fill(room + s * Tile::STAGE);
+            b.fill(room + s * Tile::STAGE + Tile::A_BYTES);
+        }
+        dav_copy_commit();
+    }
+    int at = 0, next = (Tile::STAGES - 1) * Tile::STAGE;
+#pragma unroll 1
+    for (int k0 = 0; k0 < p.k; k0 += Tile::KC) {
+        dav_copy_wait<Tile::STAGES - 2>();
+        dav_sync_block(); /* the stage is whole, and everybody is done with the one before */
+        if (k0 + (Tile::STAGES - 1) * Tile::KC < p.k) {
+            a.fill(room + next);
+            b.fill(room + next + Tile::A_BYTES);
+        }
+        dav_copy_commit();
+        tile.template multiply<P::A_ACROSS>(room + at, room + at + Tile::A_BYTES);
+        next = at;
+        at = at == (Tile::STAGES - 1) * Tile::STAGE ? 0 : at + Tile::STAGE;
+    }
+    dav_copy_wait<0>();
+}
+
+/* ---- tensor cores: WY x WX warps, each with FM x FN fragments of 16x8 ---- */
+template <class Element_, int MR, int NR, int WY, int WX, int KC_, int STAGES_> struct dav_fragments {
+    typedef Element_ Element;
+    static const int THREADS = WY * WX * 32, KC = KC_, STAGES = STAGES_, COLUMNS = NR;
+    static const int FM = (MR + 16 * WY - 1) / (16 * WY), FN = (NR + 8 * WX - 1) / (8 * WX), COUNT = FM * FN * 4;
+    static const int ROWS = WY * FM * 16, COLS = WX * FN * 8;
+    float v[FM][FN][4];
+
+    DAV_MEMBER void zero()
+    {
+#pragma unroll
+        for (int e = 0; e < COUNT; e++)
+            v[e / 4 / FN][e / 4 % FN][e % 4] = 0;
+    }
+    DAV_MEMBER static int warp_row() { return (int)dav_thread() / 32 / WX * FM * 16; }
+    DAV_MEMBER static int warp_col() { return (int)dav_thread() / 32 % WX * FN * 8; }
+    DAV_MEMBER static int row(int e) { return warp_row() + e / 4 / FN * 16 + e % 4 / 2 * 8 + (int)dav_thread() % 32 / 4; }
+    DAV_MEMBER float get(int e) const { return v[e / 4 / FN][e / 4 % FN][e % 4]; }
+};
+
+/* bf16 by mma.m16n8k16.  Rows of a panel in shared memory are 16 bytes longer than they need be: no two of 8 in one bank. */
+template <int MR, int NR, int WY, int WX, int KC, int STAGES> struct dav_mma_tile : dav_fragments<u16, MR, NR, WY, WX, KC, STAGES> {
+    typedef dav_fragments<u16, MR, NR, WY, WX, KC, STAGES> Base;
+    using Base::FM;
+    using Base::FN;
+    using Base::v;
+    using Base::warp_row;
+    using Base::warp_col;
+    static const int A_PITCH = KC + 8, A_PITCH_ACROSS = Base::ROWS + 8, B_PITCH = Base::COLS + 8;
+    static const int A_BYTES = dav_most<Base::ROWS * A_PITCH, KC * A_PITCH_ACROSS>::value * 2, STAGE = A_BYTES + KC * B_PITCH * 2;
+
+    DAV_MEMBER static int col(int e) { return warp_col() + e / 4 % FN * 8 + e % 2 + (int)dav_thread() % 4 * 2; }
+
+    template <bool ACROSS> DAV_MEMBER void multiply(const unsigned char *panel_a, const unsigned char *panel_b)
+    {
+        const int lane = (int)dav_thread() % 32, in = lane % 8, which = lane / 8; /* this lane's row of which 8x8 */
+        const u16 *as = (const u16 *)panel_a + (ACROSS ? (which / 2 * 8 + in) * A_PITCH_ACROSS + warp_row() + which % 2 * 8
+                                                       : (warp_row() + which % 2 * 8 + in) * A_PITCH + which / 2 * 8);
+        const u16 *bs = (const u16 *)panel_b + (which % 2 * 8 + in) * B_PITCH + warp_col() + which / 2 * 8;
+#pragma unroll
+        for (int step = 0; step < KC; step += 16) {
+            unsigned a[FM][4], b[FN + 1][2];
+#pragma unroll
+            for (int i = 0; i < FM; i++)
+                if (ACROSS)
+                    dav_load_matrices_across(a[i], as + step * A_PITCH_ACROSS + i * 16);
+                else
+                    dav_load_matrices(a[i], as + i * 16 * A_PITCH + step);
+#pragma unroll
+            for (int j = 0; j < FN; j += 2) {
+                unsigned both[4];
+                dav_load_matrices_across(both, bs + step * B_PITCH + j * 8);
+#pragma unroll
+                for (int i = 0; i < 4; i++)
+                    b[j + i / 2][i % 2] = both[i];
+            }
+#pragma unroll
+            for (int f = 0; f < FM * FN; f++)
+                dav_mma_bf16(v[f / FN][f % FN], a[f / FN], b[f % FN]);
+        }
+    }
+};
+
+/* f32 by mma.m16n8k8, operands rounded to tf32 (10 bits of mantissa) on their way from shared memory.  Column g of fragment j is
+ * not 8 j + g: a thread's columns of WIDE fragments stand next to each other and are loaded at once. */
+template <int N> struct alignas(4 * N) dav_words { unsigned at[N]; };
+template <int MR, int NR, int WY, int WX, int KC, int STAGES> struct dav_tf32_tile : dav_fragments<float, MR, NR, WY, WX, KC, STAGES> {
+    typedef dav_fragments<float, MR, NR, WY, WX, KC, STAGES> Base;
+    using Base::FM;
+    using Base::FN;
+    using Base::v;
+    using Base::warp_row;
+    using Base::warp_col;
+    static const int WIDE = FN % 4 == 0 ? 4 : FN % 2 == 0 ? 2 : 1;
+    static const int A_PITCH = KC + 4, A_PITCH_ACROSS = (Base::ROWS + 31) / 32 * 32 + 8, B_PITCH = (Base::COLS + 31) / 32 * 32 + 8;
+    static const int A_BYTES = dav_most<Base::ROWS * A_PITCH, KC * A_PITCH_ACROSS>::value * 4, STAGE = A_BYTES + KC * B_PITCH * 4;
+
+    DAV_MEMBER static int col(int e)
+    {
+        const int j = e / 4 % FN, g = (int)dav_thread() % 4 * 2 + e % 2;
+        return warp_col() + j / WIDE * WIDE * 8 + g * WIDE + j % WIDE;
+    }
+
+    template <bool ACROSS> DAV_MEMBER void multiply(const unsigned char *panel_a, const unsigned char *panel_b)
+    {
+        const int lane = (int)dav_thread() % 32, g = lane / 4, t = lane % 4;
+        const float *as = (const float *)panel_a + (ACROSS ? t * A_PITCH_ACROSS + warp_row() + g
+                                                           : (warp_row() + lane / 8 % 2 * 8 + lane % 8) * A_PITCH + lane / 16 * 4);
+        const float *bs = (const float *)panel_b + t * B_PITCH + warp_col() + g * WIDE;
+#pragma unroll
+        for (int step = 0; step < KC; step += 8) {
+            unsigned a[FM][4], b[FN][2];
+#pragma unroll
+            for (int i = 0; i < FM; i++) {
+                if (!ACROSS)
+                    dav_load_matrices(a[i], as + i * 16 * A_PITCH + step); /* 8 rows of 4 words */
+#pragma unroll
+                for (int r = 0; r < 4; r++)
+                    a[i][r] = dav_to_tf32(ACROSS ? as[(step + r / 2 * 4) * A_PITCH_ACROSS + i * 16 + r % 2 * 8] : dav_float(a[i][r]));
+            }
+#pragma unroll
+            for (int j = 0; j < FN * 2; j += WIDE) {
+                const int half = j / FN, first = j % FN;
+                dav_words<WIDE> w = *(const dav_words<WIDE> *)(bs + (step + half * 4) * B_PITCH + first * 8);
+#pragma unroll
+                for (int i = 0; i < WIDE; i++)
+                    b[first + i][half] = dav_to_tf32(dav_float(w.at[i]));
+            }
+#pragma unroll
+            for (int f = 0; f < FM * FN; f++)
+                dav_mma_tf32(v[f / FN][f % FN], a[f / FN], b[f % FN]);
+        }
+    }
+};
+
+/* By multiply-add, f32 in shared memory: a thread has M rows and N columns, in runs of RUN_M and RUN_N neighbours. */
+template <int MR, int NR, int TY, int TX, int KC_, int STAGES_> struct dav_fma_tile {
+    typedef float Element;
+    static const int THREADS = TY * TX, KC = KC_, STAGES = STAGES_, COLUMNS = NR;
+    static const int M = (MR + TY - 1) / TY, N = (NR + TX - 1) / TX, COUNT = M * N, ROWS = M * TY, COLS = N * TX;
+    static const int RUN_M = M % 4 == 0 ? 4 : 1, RUN_N = N % 4 == 0 ? 4 : 1;
+    static const int A_PITCH = KC + 4, A_PITCH_ACROSS = (ROWS + 3) / 4 * 4 + 4, B_PITCH = (COLS + 3) / 4 * 4 + 4;
+    static const int A_BYTES = dav_most<ROWS * A_PITCH, KC * A_PITCH_ACROSS>::value * 4, STAGE = A_BYTES + KC * B_PITCH * 4;
+    float v[M][N];
+
+    DAV_MEMBER void zero()
+    {
+#pragma unroll
+        for (int e = 0; e < COUNT; e++)
+            v[e / N][e % N] = 0;
+    }
+    DAV_MEMBER static int row(int e) { return e / N / RUN_M * RUN_M * TY + (int)dav_thread() / TX * RUN_M + e / N % RUN_M; }
+    DAV_MEMBER static int col(int e) { return e % N / RUN_N * RUN_N * TX + (int)dav_thread() % TX * RUN_N + e % N % RUN_N; }
+    DAV_MEMBER float get(int e) const { return v[e / N][e % N]; }
+
+    /* COUNT values, RUN neighbours at a time. */
+    template <int LENGTH, int RUN> DAV_MEMBER static void load(float (&to)[LENGTH], const float *from, int step)
+    {
+#pragma unroll
+        for (int i = 0; i < LENGTH; i += RUN) {
+            dav_words<RUN> w = *(const dav_words<RUN> *)(from + i / RUN * step);
+#pragma unroll
+            for (int r = 0; r < RUN; r++)
+                to[i + r] = dav_float(w.at[r]);
+        }
+    }
+    template <bool ACROSS> DAV_MEMBER void multiply(const unsigned char *panel_a, const unsigned char *panel_b)
+    {
+        const int y = (int)dav_thread() / TX * RUN_M, x = (int)dav_thread() % TX * RUN_N;
+        const float *as = (const float *)panel_a + (ACROSS ? y : y * A_PITCH), *bs = (const float *)panel_b + x;
+#pragma unroll 1
+        for (int k = 0; k < KC; k += 4) {
+            float along[M][4];
+#pragma unroll
+            for (int i = 0; i < M && !ACROSS; i++)
+                load<4, 4>(along[i], as + (i / RUN_M * RUN_M * TY + i % RUN_M) * A_PITCH, 0);
+#pragma unroll
+            for (int q = 0; q < 4; q++) {
+                float a[M], b[N];
+                if (ACROSS)
+                    load<M, RUN_M>(a, as + q * A_PITCH_ACROSS, RUN_M * TY);
+                load<N, RUN_N>(b, bs + q * B_PITCH, RUN_N * TX);
+#pragma unroll
+                for (int e = 0; e < COUNT; e++)
+                    v[e / N][e % N] = dav_fma(ACROSS ? a[e / N] : along[e / N][q], b[e % N], v[e / N][e % N]);
+            }
+            as += ACROSS ? 4 * A_PITCH_ACROSS : 4;
+            bs += 4 * B_PITCH;
+        }
+    }
+};
+
+/* A tile laid out in shared memory, for loops that walk it in another order than its owners. */
+template <int MR, int NR, class Tile> DAV_FN const float *dav_spread(const Tile &tile, unsigned char *room)
+{
+    float *all = (float *)room;
+    dav_sync_block();
+#pragma unroll
+    for (int e = 0; e < Tile::COUNT; e++)
+        if (Tile::row(e) < MR && Tile::col(e) < NR)
+            all[Tile::row(e) * NR + Tile::col(e)] = tile.get(e);
+    dav_sync_block();
+    return all;
+}
