@@ -20,7 +20,7 @@ Attention attention_of(Lower *l, const Node *n)
     a.mr = a.spread ? SPREAD_TILE : o && o->tile_rows ? o->tile_rows : 6;
     a.nr = a.spread ? SPREAD_TILE : o && o->tile_columns ? o->tile_columns : 16;
     a.pairs = a.half && !a.spread;
-    a.pitch = a.half && a.spread ? a.nr + SPREAD_GAP : a.nr;
+    a.pitch = a.spread ? a.nr + SPREAD_GAP : a.nr;
     a.q = l->buf[n->arg[0]];
     a.key = l->buf[n->arg[1]];
     a.v = l->buf[n->arg[2]];
@@ -152,7 +152,7 @@ static void score_tile(Attention *a, void *arg, Val first, int rows)
     }
     if (a->causal)
         x = k_op(k, OP_SELECT, k_op(k, OP_GE, query, key, 0), x, k_num(k, DAV_F32, ATTENTION_NEVER));
-    k_store(k, f->score, at2(k, j, a->nr, t.col), x, 0);
+    k_store(k, f->score, at2(k, j, a->pitch, t.col), x, 0);
     tile_loop_end(k, t);
 }
 
@@ -248,7 +248,7 @@ static void share_largest(Attention *a, Forward *f)
     Share s = open_shares(a, f);
     Val most = k_acc(k, DAV_F32, ACC_MAX, -3e38), exists;
     Val i = k_for(k, LOOP_SERIAL, 0, (f->block + PARTS - 1) / PARTS, 1), j = key_of(a, f, &s, i, &exists);
-    Val x = k_load(k, f->score, at2(k, j, a->nr, s.c), exists);
+    Val x = k_load(k, f->score, at2(k, j, a->pitch, s.c), exists);
     k_acc_update(k, most, exists ? k_op(k, OP_SELECT, exists, x, k_num(k, DAV_F32, -3e38)) : x);
     k_end(k, i);
     k_store(k, f->part, s.lane, k_acc_get(k, most), 0);
@@ -265,7 +265,7 @@ static void share_weights(Attention *a, Forward *f)
     Share s = open_shares(a, f);
     Val total = k_acc(k, DAV_F32, ACC_ADD, 0), most = k_load(k, f->most, s.c, 0), exists;
     Val i = k_for(k, LOOP_SERIAL, 0, (f->block + PARTS - 1) / PARTS, 1), j = key_of(a, f, &s, i, &exists);
-    Val x = k_load(k, f->score, at2(k, j, a->nr, s.c), exists), e = k_op(k, OP_EXP, k_op(k, OP_SUB, x, most, 0), 0, 0);
+    Val x = k_load(k, f->score, at2(k, j, a->pitch, s.c), exists), e = k_op(k, OP_EXP, k_op(k, OP_SUB, x, most, 0), 0, 0);
     k_acc_update(k, total, exists ? k_op(k, OP_SELECT, exists, e, k_num(k, DAV_F32, 0)) : e);
     k_store(k, f->weight, at2(k, j, a->pitch, s.c), a->half ? k_cast(k, e, DAV_BF16) : e, exists);
     k_end(k, i);
@@ -364,7 +364,7 @@ void lower_attention(Lower *l, const Node *n)
     if (f.only) /* score and weights for no more keys than there are */
         block = a.keys;
     f.panel = attention_scratch(&a, panel_size(&a, a.width), true);
-    f.score = attention_scratch(&a, block * a.nr, false);
+    f.score = attention_scratch(&a, block * a.pitch, false);
     f.weight = a.half ? attention_scratch(&a, panel_size(&a, block), true) : f.score;
     f.sum = attention_scratch(&a, a.value * a.nr, false);
     f.part = a.spread ? attention_scratch(&a, PARTS * a.nr, false) : 0;

@@ -359,6 +359,14 @@ static int team_of(const Graph *k)
     return team < 32 ? 32 : team > MOST_TEAM ? MOST_TEAM : team;
 }
 
+static bool has_tiles(const Graph *k)
+{
+    for (Val v = 1; v < k->n; v++)
+        if (node_of(k, v)->op == OP_TILE)
+            return true;
+    return false;
+}
+
 static bool *reread_buffers(const Graph *k)
 {
     bool *loaded = mem_alloc((size_t)k->n), *both = mem_alloc((size_t)k->n);
@@ -376,10 +384,33 @@ static bool *reread_buffers(const Graph *k)
     return both;
 }
 
+/* Shared memory of a block: room for joins and tiles, then scratch where it fits.  Bytes that the launch must give. */
+static int put_shared(Emit *e, int teams)
+{
+    enum { STATIC = 40 << 10, LINE = 128 };
+    int room = e->team > 32 ? (room_bytes(e) + LINE - 1) / LINE * LINE : 0, all = room + (e->near ? (int)e->scratch * teams : 0);
+    if (all > STATIC)
+        put_line(e, "DAV_SHARED_BY_LAUNCH(shared);");
+    else if (all)
+        put_line(e, "DAV_SHARED(shared, %d);", all);
+    put_line(e, "u8 *const room = %s;", room ? "shared" : "0");
+    put_line(e, "(void)room;");
+    if (e->near)
+        put_line(e, "u8 *const scratch = shared + %d;", room);
+    return all > STATIC ? all : 0;
+}
+
+/* Attention lives on scratch: a block with tiles may have all that the device allows. */
+static bool scratch_is_near(const Emit *e, bool tiles)
+{
+    int64_t teams = e->threads / e->team, bytes = e->scratch * teams;
+    return bytes > 0 && (bytes <= SHARED_SCRATCH || (tiles && bytes + room_bytes(e) + 128 <= e->target->shared_bytes));
+}
+
 /* Parameters by index, then pointers into scratch; bytes of shared memory that the launch must give. */
 static int signature(Emit *e, const char *symbol, const int64_t *offset)
 {
-    int count = 0, by_launch = 0;
+    int count = 0;
     buf_printf(e->out, "DAV_KERNEL(%d) %s(", e->threads, symbol);
     for (bool found = true; found;) {
         found = false;
@@ -394,24 +425,19 @@ static int signature(Emit *e, const char *symbol, const int64_t *offset)
         }
     }
     int teams = e->threads / e->team;
-    bool shared = e->scratch && e->scratch * teams <= SHARED_SCRATCH;
-    buf_printf(e->out, "%s)\n{\n", !e->scratch || shared ? "" : count ? ", u8 *scratch" : "u8 *scratch");
+    buf_printf(e->out, "%s)\n{\n", !e->scratch || e->near ? "" : count ? ", u8 *scratch" : "u8 *scratch");
     buf_printf(e->out, "    const i64 task = (i64)dav_block() * %d + dav_thread() / %d;\n", teams, e->team);
     buf_printf(e->out, "    const int lane = (int)(dav_thread() %% %d);\n    (void)lane;\n", e->team);
     if (e->team > 32)
-        by_launch = put_room(e, shared ? (int)e->scratch * teams : 0);
-    else
-        buf_str(e->out, "    u8 *const room = 0;\n    (void)room;\n");
-    if (shared)
-        buf_printf(e->out, "    DAV_SHARED(scratch_of_block, %lld);\n", (long long)(e->scratch * teams));
+        put_tile_types(e);
+    int by_launch = put_shared(e, teams);
     char team_number[40];
     snprintf(team_number, sizeof team_number, "(dav_thread() / %d)", e->team);
     for (Val v = 1; v < e->k->n; v++) {
         const Node *n = node_of(e->k, v);
         const char *type = cuda_memory_type((DavDtype)n->dtype);
         if (n->op == OP_BUF && attr_i(n, A_ROLE) == BUF_SCRATCH)
-            buf_printf(e->out, "    %s *p%d = (%s *)(%s + %s * %lldll + %lldll);\n", type, v, type,
-                       shared ? "scratch_of_block" : "scratch", shared ? team_number : "task",
+            buf_printf(e->out, "    %s *p%d = (%s *)(scratch + %s * %lldll + %lldll);\n", type, v, type, e->near ? team_number : "task",
                        (long long)e->scratch, (long long)offset[v]);
     }
     return by_launch;
@@ -425,6 +451,7 @@ bool cuda_source(const CudaTarget *t, Err *err, const Graph *kernel, const char 
     int64_t *offset = mem_alloc(mem_mul((size_t)kernel->n, sizeof *offset));
     Emit e = {.k = kernel, .out = text, .target = t, .depth = 1, .team = team, .threads = threads, .reread = reread_buffers(kernel),
               .scratch = kernel_scratch(kernel, offset)};
+    e.near = scratch_is_near(&e, has_tiles(kernel));
     buf_str(text, cuda_machine);
     buf_str(text, cuda_prelude);
     buf_str(text, cuda_tiles);
@@ -436,7 +463,7 @@ bool cuda_source(const CudaTarget *t, Err *err, const Graph *kernel, const char 
     buf_str(text, "}\n");
     mem_free(e.reread);
     int64_t teams = threads / team, blocks = (kernel_trip(kernel) + teams - 1) / teams;
-    bool in_memory = e.scratch * teams > SHARED_SCRATCH;
-    *launch = (CudaLaunch){.threads = threads, .blocks = blocks, .shared_bytes = by_launch, .scratch_bytes = in_memory ? e.scratch * blocks * teams : 0};
+    *launch = (CudaLaunch){.threads = threads, .blocks = blocks, .shared_bytes = by_launch,
+                           .scratch_bytes = e.near ? 0 : e.scratch * blocks * teams};
     return true;
 }

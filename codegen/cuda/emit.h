@@ -9,6 +9,7 @@ typedef struct Emit {
     int depth;
     int team, threads;   /* of an iteration of the parallel loop, of a block */
     int64_t scratch;     /* bytes of an iteration */
+    bool near;           /* they are in shared memory */
     bool *reread;   /* by value: a buffer that the kernel stores to and loads from */
     Val vector;          /* the vector loop that is open, 0: none */
     Val flat;            /* the row loop that was made one with its vector loop */
@@ -23,8 +24,8 @@ const char *cuda_narrow(DavDtype t);
 DavDtype operand_dtype(const Emit *e, Val v);
 
 /* tile.c */
-/* Shared memory of the block, for joins and tiles, `beside` bytes of another kind; the bytes that the launch must give. */
-int put_room(Emit *e, int beside);
+int room_bytes(const Emit *e); /* of shared memory, for joins and tiles */
+void put_tile_types(Emit *e);
 void put_tile(Emit *e, Val v);
 void put_contract(Emit *e, Val v);
 void put_tile_get(Emit *e, Val v);

@@ -4,7 +4,7 @@
 #include <stdio.h>
 #include <string.h>
 
-enum { STATIC_SHARED = 40 << 10, MOST_DIRECT = 4096, CALL_WEIGHT = 16 };
+enum { MOST_DIRECT = 4096, CALL_WEIGHT = 16 };
 
 /* The first contraction into a tile; tiles are made for one. */
 static Val contract_of(const Graph *k, Val tile)
@@ -46,10 +46,12 @@ static int64_t unit_of(const Emit *e, Val v, int depth)
     return n->op == OP_ADD || n->op == OP_SUB || n->op == OP_MIN || n->op == OP_MAX || n->op == OP_REM ? x < y ? x : y : 1;
 }
 
-/* Does the buffer start at a multiple of 16 bytes also where it is one of many that lie behind each other? */
+/* Is the buffer in the device's memory, and starts it at a multiple of 16 bytes also where it is one of many that lie behind each
+ * other? */
 static bool whole_lines(const Emit *e, Val buf)
 {
-    return node_count(e->k, buf) * (int64_t)dav_dtype_size(operand_dtype(e, buf)) % 16 == 0;
+    bool near = e->near && attr_i(node_of(e->k, buf), A_ROLE) == BUF_SCRATCH;
+    return !near && node_count(e->k, buf) * (int64_t)dav_dtype_size(operand_dtype(e, buf)) % 16 == 0;
 }
 
 static bool a_has_lines(const Emit *e, const TileContract *c, const TileForm *f)
@@ -141,24 +143,28 @@ static bool is_spread(const Emit *e, Val tile)
     return false;
 }
 
-int put_room(Emit *e, int beside)
+int room_bytes(const Emit *e)
 {
     int room = 64;
     for (Val v = 1; v < e->k->n; v++)
         if (node_of(e->k, v)->op == OP_TILE) {
             TileForm f = form_of(e, v);
             int mr = (int)attr_i(node_of(e->k, v), A_MR), nr = (int)attr_i(node_of(e->k, v), A_NR), all = is_spread(e, v) ? mr * nr * 4 : 0;
-            put_line(e, "typedef %s<%d, %d, %d, %d, %d, %d> tile%d;", f.kind, mr, nr, f.down, f.across, f.kc, f.stages, v);
-            put_line(e, "static_assert(tile%d::STAGES * tile%d::STAGE == %d, \"room\");", v, v, f.room);
             room = f.room > room ? f.room : room;
             room = all > room ? all : room;
         }
-    if (room + beside > STATIC_SHARED) {
-        put_line(e, "DAV_SHARED_BY_LAUNCH(room);");
-        return room;
-    }
-    put_line(e, "DAV_SHARED(room, %d);", room);
-    return 0;
+    return room;
+}
+
+void put_tile_types(Emit *e)
+{
+    for (Val v = 1; v < e->k->n; v++)
+        if (node_of(e->k, v)->op == OP_TILE) {
+            TileForm f = form_of(e, v);
+            put_line(e, "typedef %s<%d, %d, %d, %d, %d, %d> tile%d;", f.kind, (int)attr_i(node_of(e->k, v), A_MR),
+                     (int)attr_i(node_of(e->k, v), A_NR), f.down, f.across, f.kc, f.stages, v);
+            put_line(e, "static_assert(tile%d::STAGES * tile%d::STAGE == %d, \"room\");", v, v, f.room);
+        }
 }
 
 void put_tile(Emit *e, Val v)
