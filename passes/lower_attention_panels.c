@@ -7,7 +7,7 @@
  * result.  Scores are computed twice for that, and nothing waits for anybody. */
 #include "passes/lower_attention.h"
 
-enum { ALL_COLUMNS = 320, HALF_COLUMNS = 640 }; /* widths of both sums up to which so many columns of them fit into registers */
+enum { HALF_ROOM = 256, ROOM = 192 }; /* widths of both sums of which all columns of a panel fit into registers, bf16 and f32 */
 
 typedef struct Side {
     bool keys;              /* the panel's columns are keys */
@@ -189,7 +189,8 @@ void lower_attention_grad_panels(Attention *a, const Node *n)
 {
     int64_t widths = a->width + a->value;
     int gap = a->pitch - a->nr;
-    a->nr = widths <= ALL_COLUMNS ? a->nr : widths <= HALF_COLUMNS ? a->nr / 2 : a->nr / 4;
+    for (int64_t room = a->half ? HALF_ROOM : ROOM; room < widths && a->nr > 16; room *= 2)
+        a->nr /= 2;
     a->pitch = a->nr + gap;
     Lower *l = a->l;
     Graph *k = l->k;

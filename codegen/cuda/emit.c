@@ -19,7 +19,7 @@ const char *cuda_memory_type(DavDtype t)
     return t == DAV_BF16 || t == DAV_F16 ? "u16" : t == DAV_BOOL ? "u8" : cuda_value_type(t);
 }
 
-/* The function around a value that comes from memory, goes to it, or is rounded to its dtype. */
+/* The function around a value that comes from memory, goes to it, or is rounded to its dtype; a variable of bf16 always is. */
 const char *cuda_widen(DavDtype t)
 {
     return t == DAV_BF16 ? "dav_from_bf16" : t == DAV_F16 ? "dav_from_f16" : "";
@@ -27,7 +27,7 @@ const char *cuda_widen(DavDtype t)
 
 const char *cuda_narrow(DavDtype t)
 {
-    return t == DAV_BF16 ? "dav_to_bf16" : t == DAV_F16 ? "dav_to_f16" : "";
+    return t == DAV_BF16 ? "dav_upper_half" : t == DAV_F16 ? "dav_to_f16" : "";
 }
 
 static const char *rounded(DavDtype t)
@@ -201,11 +201,16 @@ static Val joined(const Emit *e, Val loop, int n)
     return 0;
 }
 
+void put_meeting(Emit *e, Val loop)
+{
+    if (stores_reread(e, loop))
+        put_line(e, "dav_sync<%d>();", e->team);
+}
+
 /* Sums start anew in each lane; extremes may start from what was there. */
 static void open_lanes(Emit *e, Val v)
 {
-    if (stores_reread(e, v))
-        put_line(e, "dav_sync<%d>();", e->team);
+    put_meeting(e, v);
     for (int i = 0; joined(e, v, i); i++) {
         Val acc = joined(e, v, i);
         const Node *n = node_of(e->k, acc);
@@ -232,8 +237,7 @@ static void close_lanes(Emit *e, Val loop)
         if (attr_i(n, A_KIND) == ACC_ADD)
             put_line(e, "v%d = %s(dav_add(before%d_%d, v%d));", acc, rounded((DavDtype)n->dtype), loop, acc, acc);
     }
-    if (stores_reread(e, loop))
-        put_line(e, "dav_sync<%d>();", e->team);
+    put_meeting(e, loop);
 }
 
 static void open_loop(Emit *e, Val v)
@@ -275,7 +279,7 @@ static void emit(Emit *e, Val v)
     case OP_BUF:
         break;
     case OP_FOR:
-        if (!put_tile_loop(e, v))
+        if (!put_tile_loop(e, v) && !put_nest(e, v))
             open_loop(e, v);
         break;
     case OP_IF:
@@ -283,7 +287,7 @@ static void emit(Emit *e, Val v)
         e->depth++;
         break;
     case OP_END:
-        if (!put_tile_end(e, n->arg[0]))
+        if (!put_tile_end(e, n->arg[0]) && !put_nest_end(e, n->arg[0]))
             close(e, n->arg[0]);
         break;
     case OP_CONST:

@@ -13,6 +13,7 @@ typedef struct Emit {
     bool *reread;   /* by value: a buffer that the kernel stores to and loads from */
     Val vector;          /* the vector loop that is open, 0: none */
     Val flat;            /* the row loop that was made one with its vector loop */
+    Val nest;            /* the serial loop that was made one with its vector loop */
     bool direct;         /* and runs over the elements that a thread owns */
 } Emit;
 
@@ -22,6 +23,12 @@ const char *cuda_memory_type(DavDtype t); /* of an element in memory */
 const char *cuda_widen(DavDtype t);       /* the function from memory to variable, "" for none; narrow: back */
 const char *cuda_narrow(DavDtype t);
 DavDtype operand_dtype(const Emit *e, Val v);
+
+void put_meeting(Emit *e, Val loop); /* the team's, where the loop stores what the kernel also reads */
+
+/* nest.c: true when `loop` (or what closes it) was one of two that are run as one and has been written. */
+bool put_nest(Emit *e, Val loop);
+bool put_nest_end(Emit *e, Val loop);
 
 /* tile.c */
 int room_bytes(const Emit *e); /* of shared memory, for joins and tiles */
