@@ -113,25 +113,27 @@ template <class E, int COLS, int PITCH_, i64 STRIDE, int K_WHOLE, int COLS_WHOLE
     const E *from;
     dav_place to;
     int bytes, left;
+    unsigned whole; /* no bits where the lines are beyond the columns */
 
     DAV_MEMBER dav_across(const E *panel, int cols, int k, dav_place place)
         : from(panel + Share::row() * STRIDE + Share::line() * LINE), left(k - Share::row())
     {
         const int have = (cols - Share::line() * LINE) * (int)sizeof(E);
         bytes = have < 0 ? 0 : have > 16 ? 16 : have;
+        whole = dav_kept(have > 0 ? ~0u : 0u);
         to = dav_kept(place + Share::row() * PITCH + Share::line() * 16);
     }
     DAV_MEMBER void fill(int stage, bool some)
     {
-        const int now = some ? bytes : 0;
+        const unsigned all = some ? (1u << Share::COUNT) - 1u : 0, first = left <= 0 ? 0 : all & ((1u << (left & 31)) - 1u);
+        const unsigned now = K_WHOLE % Tile::KC == 0 || left >= Share::COUNT ? all : first; /* a bit for each row */
         const dav_place panel = to + stage;
 #pragma unroll
         for (int i = 0; i < Share::COUNT; i++) {
-            const int in = K_WHOLE % Tile::KC == 0 || left > i ? now : 0;
             if (Share::has(i) && COLS_WHOLE % LINE == 0)
-                dav_copy_line(panel + i * PITCH, from + i * STRIDE, (unsigned)in);
+                dav_copy_line(panel + i * PITCH, from + i * STRIDE, now & whole & 1u << i);
             else if (Share::has(i))
-                dav_copy_part(panel + i * PITCH, from + i * STRIDE, in);
+                dav_copy_part(panel + i * PITCH, from + i * STRIDE, now >> i & 1 ? bytes : 0);
         }
         from += Tile::KC * STRIDE;
         left -= Tile::KC;
