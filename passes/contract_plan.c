@@ -178,7 +178,7 @@ static void choose_tile(ContractPlan *p, TileShape best)
  * reads for them.  An element's sum is the same in every tile. */
 static void choose_block_tile(ContractPlan *p, int processors, int most)
 {
-    enum { UNIT = 16, READ = 32 /* products in the time of one element of a panel */ };
+    enum { UNIT = 16, READ = 48 /* products in the time of one element of a panel */ };
     const ContractSpec *s = &p->spec;
     int64_t rows = p->row < 0 ? 1 : s->extent[p->row], columns = s->extent[p->col], others = 1, least = INT64_MAX;
     bool rows_are_near = p->row >= 0 && p->inner >= 0 && stride_of(p, 0, p->row) < stride_of(p, 0, p->inner);

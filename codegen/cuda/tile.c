@@ -110,24 +110,30 @@ static Val only_vector_loop(const Emit *e, Val row, Val end)
     return vector && !node_of(e->k, row)->narg && attr_ints(node_of(e->k, row), A_NUMS, NULL)[0] == 0 ? vector : 0;
 }
 
-/* Instructions of a loop's body, roughly. */
-static int weight_of(const Emit *e, Val from, Val end)
+/* Instructions of the loops' body, roughly; what depends on the row or the column alone is shared by several elements. */
+static int weight_of(const Emit *e, Val row, Val vector, Val end)
 {
+    enum { ROW = 1, COLUMN = 2, BOTH = 3, SHARED_BY = 8 };
+    char *needs = mem_alloc((size_t)e->k->n);
     int weight = 0;
-    for (Val v = from; v < end; v++) {
+    needs[row] = ROW;
+    needs[vector] = COLUMN;
+    for (Val v = row + 1; v < end; v++) {
         const Node *n = node_of(e->k, v);
         bool call = n->op == OP_EXP || n->op == OP_EXPM1 || n->op == OP_LOG || n->op == OP_LOG1P || n->op == OP_TANH || n->op == OP_ERF ||
                     n->op == OP_SIN || n->op == OP_COS || n->op == OP_ATAN || n->op == OP_DIV || n->op == OP_REM || n->op == OP_PHILOX;
-        weight += n->op == OP_CONST ? 0 : call ? CALL_WEIGHT : 1;
+        for (int i = 0; i < n->narg && v != vector; i++)
+            needs[v] |= needs[n->arg[i]];
+        weight += n->op == OP_CONST ? 0 : (call ? CALL_WEIGHT * SHARED_BY : SHARED_BY) / (needs[v] == BOTH ? 1 : SHARED_BY);
     }
-    return weight;
+    mem_free(needs);
+    return weight / SHARED_BY;
 }
 
 /* May each thread run the loops for the elements that it owns, straight from its registers? */
-static bool is_direct(const Emit *e, Val loop, Val vector, Val end)
+static bool is_direct(const Emit *e, Val tile, Val loop, Val vector, Val end)
 {
-    TileForm f = form_of(e, tile_read_in(e, loop, &end));
-    return vector && f.count * weight_of(e, loop, end) <= MOST_DIRECT;
+    return vector && form_of(e, tile).count * weight_of(e, loop, vector, end) <= MOST_DIRECT;
 }
 
 /* Does some loop read the tile from shared memory? */
@@ -137,7 +143,7 @@ static bool is_spread(const Emit *e, Val tile)
         const Node *n = node_of(e->k, v);
         Val end;
         if (n->op == OP_FOR && attr_i(n, A_KIND) == LOOP_ROW && tile_read_in(e, v, &end) == tile &&
-            !is_direct(e, v, only_vector_loop(e, v, end), end))
+            !is_direct(e, tile, v, only_vector_loop(e, v, end), end))
             return true;
     }
     return false;
@@ -235,7 +241,7 @@ bool put_tile_loop(Emit *e, Val loop)
         return false;
     int mr = (int)attr_i(node_of(e->k, tile), A_MR), nr = (int)attr_i(node_of(e->k, tile), A_NR);
     Val vector = only_vector_loop(e, loop, end);
-    e->direct = is_direct(e, loop, vector, end);
+    e->direct = is_direct(e, tile, loop, vector, end);
     e->vector = vector;
     e->flat = vector ? loop : 0;
     if (e->direct) {

@@ -55,72 +55,85 @@ DAV_FN void dav_put(float *to, u16 x) { *to = dav_from_bf16(x); }
 DAV_FN void dav_put(u16 *to, u16 x) { *to = x; }
 
 /* ---- a panel on its way to a stage in shared memory, KC of the sum at a time ---- */
-/* ROWS rows of LINES lines each: a thread has one place in a row, and every PER-th row. */
-template <int ROWS, int LINES, int T> struct dav_share {
-    static const int PER = T / LINES, COUNT = (ROWS + PER - 1) / PER;
-    DAV_MEMBER static int row() { return (int)dav_thread() / LINES; }
+/* ROWS rows of LINES lines each: a thread has one place in a row, and COUNT rows, next to each other (so that their offsets fit into
+ * instructions) or APART. */
+template <int ROWS, int LINES, int T, bool APART> struct dav_share {
+    static const int PER = T / LINES, COUNT = (ROWS + PER - 1) / PER, STEP = APART ? PER : 1;
+    DAV_MEMBER static int row() { return (int)dav_thread() / LINES * (APART ? 1 : COUNT); }
     DAV_MEMBER static int line() { return (int)dav_thread() % LINES; }
     DAV_MEMBER static bool has(int i)
     {
-        return (T % LINES == 0 || row() < PER) && (ROWS % PER == 0 || i < COUNT - 1 || row() + i * PER < ROWS);
+        return (T % LINES == 0 || (int)dav_thread() < PER * LINES) && (ROWS == PER * COUNT || row() + i * STEP < ROWS);
     }
+};
+
+/* A block's shared memory, for stores and as the place that copies and loads start from. */
+struct dav_room {
+    unsigned char *bytes;
+    dav_place place;
 };
 
 /* A whose lines run along the sum: [row][k].  All that depends on the row is found out once. */
 template <class P, class Tile> struct dav_a_along {
     typedef typename P::E E;
     static const int LINE = 16 / (int)sizeof(E), PITCH = Tile::A_PITCH * (int)sizeof(E);
-    typedef dav_share<Tile::ROWS, Tile::KC / LINE, Tile::THREADS> Share;
-    static const i64 STEP = (i64)Share::PER * P::ROW_STEP / P::DIV * P::ROW_STRIDE;
+    typedef dav_share<Tile::ROWS, Tile::KC / LINE, Tile::THREADS, P::DIV != 1> Share;
+    static const i64 STEP = (i64)Share::STEP * P::ROW_STEP / P::DIV * P::ROW_STRIDE;
     const E *from;
     unsigned there; /* a bit for each row of this thread */
-    int left, at;
+    dav_place to;
+    int left;
 
-    DAV_MEMBER explicit dav_a_along(const P &p) : there(0), left(p.k - Share::line() * LINE)
+    DAV_MEMBER dav_a_along(const P &p, const dav_room &room) : there(0), left(p.k - Share::line() * LINE)
     {
         from = (const E *)p.a + (p.row0 + Share::row() * P::ROW_STEP) / P::DIV * P::ROW_STRIDE + Share::line() * LINE;
-        at = Share::row() * PITCH + Share::line() * 16;
+        to = dav_kept(room.place + Share::row() * PITCH + Share::line() * 16);
 #pragma unroll
         for (int i = 0; i < Share::COUNT; i++)
-            there |= (unsigned)p.has_row(Share::row() + i * Share::PER) << i;
+            there |= (unsigned)p.has_row(Share::row() + i * Share::STEP) << i;
+        there = dav_kept(there);
     }
-    DAV_MEMBER void fill(unsigned char *panel)
+    DAV_MEMBER void fill(int stage, bool some)
     {
+        const unsigned now = some && (P::K_WHOLE % Tile::KC == 0 || left > 0) ? there : 0;
+        const dav_place panel = to + stage;
 #pragma unroll
         for (int i = 0; i < Share::COUNT; i++)
             if (Share::has(i))
-                dav_copy_line(panel + at + i * Share::PER * PITCH, from + i * STEP,
-                              (there >> i & 1) != 0 && (P::K_WHOLE % Tile::KC == 0 || left > 0));
+                dav_copy_line(panel + i * Share::STEP * PITCH, from + i * STEP, now & 1u << i);
         from += Tile::KC;
         left -= Tile::KC;
     }
 };
 
-/* A panel whose lines run across the sum: [k][COLS]. */
+/* A panel whose lines run across the sum: [k][COLS], PITCH apart in shared memory. */
 template <class E, int COLS, int PITCH_, i64 STRIDE, int K_WHOLE, int COLS_WHOLE, class Tile> struct dav_across {
     static const int LINE = 16 / (int)sizeof(E), PITCH = PITCH_ * (int)sizeof(E);
-    typedef dav_share<Tile::KC, COLS / LINE, Tile::THREADS> Share;
+    typedef dav_share<Tile::KC, COLS / LINE, Tile::THREADS, false> Share;
     const E *from;
-    int bytes, left, at;
+    dav_place to;
+    int bytes, left;
+    unsigned whole; /* no bits where the lines are beyond the columns */
 
-    DAV_MEMBER dav_across(const E *panel, int cols, int k) : from(panel + Share::row() * STRIDE + Share::line() * LINE), left(k - Share::row())
+    DAV_MEMBER dav_across(const E *panel, int cols, int k, dav_place place)
+        : from(panel + Share::row() * STRIDE + Share::line() * LINE), left(k - Share::row())
     {
-        int have = (cols - Share::line() * LINE) * (int)sizeof(E);
+        const int have = (cols - Share::line() * LINE) * (int)sizeof(E);
         bytes = have < 0 ? 0 : have > 16 ? 16 : have;
-        at = Share::row() * PITCH + Share::line() * 16;
+        whole = dav_kept(have > 0 ? ~0u : 0u);
+        to = dav_kept(place + Share::row() * PITCH + Share::line() * 16);
     }
-    DAV_MEMBER void fill(unsigned char *panel)
+    DAV_MEMBER void fill(int stage, bool some)
     {
+        const unsigned all = some ? (1u << Share::COUNT) - 1u : 0, first = left <= 0 ? 0 : all & ((1u << (left & 31)) - 1u);
+        const unsigned now = K_WHOLE % Tile::KC == 0 || left >= Share::COUNT ? all : first; /* a bit for each row */
+        const dav_place panel = to + stage;
 #pragma unroll
         for (int i = 0; i < Share::COUNT; i++) {
-            const bool in = K_WHOLE % Tile::KC == 0 || left > i * Share::PER;
-            unsigned char *to = panel + at + i * Share::PER * PITCH;
-            if (!Share::has(i))
-                continue;
-            if (COLS_WHOLE % LINE == 0)
-                dav_copy_line(to, from + i * Share::PER * STRIDE, in && bytes > 0);
-            else
-                dav_copy_part(to, from + i * Share::PER * STRIDE, in ? bytes : 0);
+            if (Share::has(i) && COLS_WHOLE % LINE == 0)
+                dav_copy_line(panel + i * PITCH, from + i * STRIDE, now & whole & 1u << i);
+            else if (Share::has(i))
+                dav_copy_part(panel + i * PITCH, from + i * STRIDE, now >> i & 1 ? bytes : 0);
         }
         from += Tile::KC * STRIDE;
         left -= Tile::KC;
@@ -128,42 +141,44 @@ template <class E, int COLS, int PITCH_, i64 STRIDE, int K_WHOLE, int COLS_WHOLE
 };
 template <class P, class Tile> struct dav_a_across
     : dav_across<typename P::E, Tile::ROWS, Tile::A_PITCH_ACROSS, P::A_STRIDE, P::K_WHOLE, P::ROWS_WHOLE, Tile> {
-    DAV_MEMBER explicit dav_a_across(const P &p)
+    DAV_MEMBER dav_a_across(const P &p, const dav_room &room)
         : dav_across<typename P::E, Tile::ROWS, Tile::A_PITCH_ACROSS, P::A_STRIDE, P::K_WHOLE, P::ROWS_WHOLE, Tile>(
-              (const typename P::E *)p.a + p.row0, p.rows, p.k) {}
+              (const typename P::E *)p.a + p.row0, p.rows, p.k, room.place) {}
 };
 template <class P, class Tile> struct dav_b_across
     : dav_across<typename P::E, Tile::COLS, Tile::B_PITCH, P::B_STRIDE, P::K_WHOLE, P::COLS_WHOLE, Tile> {
-    DAV_MEMBER explicit dav_b_across(const P &p)
+    DAV_MEMBER dav_b_across(const P &p, const dav_room &room)
         : dav_across<typename P::E, Tile::COLS, Tile::B_PITCH, P::B_STRIDE, P::K_WHOLE, P::COLS_WHOLE, Tile>(
-              (const typename P::E *)p.b, p.cols, p.k) {}
+              (const typename P::E *)p.b, p.cols, p.k, room.place + Tile::A_BYTES) {}
 };
 
 /* What has no lines: one element at a time. */
 template <class P, class Tile> struct dav_a_single {
+    typedef typename Tile::Element Element;
     const P &p;
+    unsigned char *to;
     int k0;
-    DAV_MEMBER explicit dav_a_single(const P &panels) : p(panels), k0(0) {}
-    DAV_MEMBER void fill(unsigned char *panel)
+    DAV_MEMBER dav_a_single(const P &panels, const dav_room &room) : p(panels), to(room.bytes), k0(0) {}
+    DAV_MEMBER void fill(int stage, bool some)
     {
-        typename Tile::Element *to = (typename Tile::Element *)panel;
-        for (int e = (int)dav_thread(); e < Tile::ROWS * Tile::KC; e += Tile::THREADS) {
+        for (int e = (int)dav_thread(); some && e < Tile::ROWS * Tile::KC; e += Tile::THREADS) {
             int r = P::ROWS_NEAR ? e % Tile::ROWS : e / Tile::KC, k = P::ROWS_NEAR ? e / Tile::ROWS : e % Tile::KC;
-            dav_put(to + r * Tile::A_PITCH + k, p.at_a(r, k0 + k));
+            dav_put((Element *)(to + stage) + r * Tile::A_PITCH + k, p.at_a(r, k0 + k));
         }
         k0 += Tile::KC;
     }
 };
 template <class P, class Tile> struct dav_b_single {
+    typedef typename Tile::Element Element;
     const P &p;
+    unsigned char *to;
     int k0;
-    DAV_MEMBER explicit dav_b_single(const P &panels) : p(panels), k0(0) {}
-    DAV_MEMBER void fill(unsigned char *panel)
+    DAV_MEMBER dav_b_single(const P &panels, const dav_room &room) : p(panels), to(room.bytes + Tile::A_BYTES), k0(0) {}
+    DAV_MEMBER void fill(int stage, bool some)
     {
-        typename Tile::Element *to = (typename Tile::Element *)panel;
-        for (int e = (int)dav_thread(); e < Tile::KC * Tile::COLS; e += Tile::THREADS) {
+        for (int e = (int)dav_thread(); some && e < Tile::KC * Tile::COLS; e += Tile::THREADS) {
             int k = e / Tile::COLS, j = e % Tile::COLS;
-            dav_put(to + k * Tile::B_PITCH + j, j < Tile::COLUMNS ? p.at_b(k0 + k, j, Tile::COLUMNS) : (typename P::E)0);
+            dav_put((Element *)(to + stage) + k * Tile::B_PITCH + j, j < Tile::COLUMNS ? p.at_b(k0 + k, j, Tile::COLUMNS) : (typename P::E)0);
         }
         k0 += Tile::KC;
     }
@@ -173,33 +188,32 @@ template <bool FIRST, class A, class B> struct dav_either { typedef A Type; };
 template <class A, class B> struct dav_either<false, A, B> { typedef B Type; };
 
 /* Panels of KC pass through STAGES places in shared memory, so that copies are under way while products are made. */
-template <class Tile, class P> DAV_FN void dav_contract(Tile &tile, const P &p, unsigned char *room)
+template <class Tile, class P> DAV_FN void dav_contract(Tile &tile, const P &p, unsigned char *bytes)
 {
     typedef typename dav_either<P::A_ACROSS, dav_a_across<P, Tile>, dav_a_along<P, Tile>>::Type Lines;
-    typename dav_either<P::A_LINES, Lines, dav_a_single<P, Tile>>::Type a(p);
-    typename dav_either<P::B_LINES, dav_b_across<P, Tile>, dav_b_single<P, Tile>>::Type b(p);
+    const dav_room room = {bytes, dav_place_of(bytes)};
+    typename dav_either<P::A_LINES, Lines, dav_a_single<P, Tile>>::Type a(p, room);
+    typename dav_either<P::B_LINES, dav_b_across<P, Tile>, dav_b_single<P, Tile>>::Type b(p, room);
+    const dav_place as = Tile::template place_of_a<P::A_ACROSS>(room.place), bs = Tile::place_of_b(room.place + Tile::A_BYTES);
+    const int AHEAD = Tile::STAGES - 1;
     dav_sync_block();
 #pragma unroll
-    for (int s = 0; s < Tile::STAGES - 1; s++) {
-        if (s * Tile::KC < p.k) {
-            a.fill(room + s * Tile::STAGE);
-            b.fill(room + s * Tile::STAGE + Tile::A_BYTES);
-        }
+    for (int s = 0; s < AHEAD; s++) {
+        a.fill(s * Tile::STAGE, s * Tile::KC < p.k);
+        b.fill(s * Tile::STAGE, s * Tile::KC < p.k);
         dav_copy_commit();
     }
-    int at = 0, next = (Tile::STAGES - 1) * Tile::STAGE;
+    int at = 0, next = AHEAD * Tile::STAGE;
 #pragma unroll 1
-    for (int k0 = 0; k0 < p.k; k0 += Tile::KC) {
-        dav_copy_wait<Tile::STAGES - 2>();
+    for (int left = p.k; left > 0; left -= Tile::KC) {
+        dav_copy_wait<AHEAD - 1>();
         dav_sync_block(); /* the stage is whole, and everybody is done with the one before */
-        if (k0 + (Tile::STAGES - 1) * Tile::KC < p.k) {
-            a.fill(room + next);
-            b.fill(room + next + Tile::A_BYTES);
-        }
+        a.fill(next, left > AHEAD * Tile::KC);
+        b.fill(next, left > AHEAD * Tile::KC);
         dav_copy_commit();
-        tile.template multiply<P::A_ACROSS>(room + at, room + at + Tile::A_BYTES);
+        tile.template multiply<P::A_ACROSS>(as + at, bs + at);
         next = at;
-        at = at == (Tile::STAGES - 1) * Tile::STAGE ? 0 : at + Tile::STAGE;
+        at = at == AHEAD * Tile::STAGE ? 0 : at + Tile::STAGE;
     }
     dav_copy_wait<0>();
 }
@@ -237,25 +251,33 @@ template <int MR, int NR, int WY, int WX, int KC, int STAGES> struct dav_mma_til
 
     DAV_MEMBER static int col(int e) { return warp_col() + e / 4 % FN * 8 + e % 2 + (int)dav_thread() % 4 * 2; }
 
-    template <bool ACROSS> DAV_MEMBER void multiply(const unsigned char *panel_a, const unsigned char *panel_b)
+    /* Of lane l: row l % 8 of the 8x8 number l / 8. */
+    template <bool ACROSS> DAV_MEMBER static dav_place place_of_a(dav_place panel)
     {
-        const int lane = (int)dav_thread() % 32, in = lane % 8, which = lane / 8; /* this lane's row of which 8x8 */
-        const u16 *as = (const u16 *)panel_a + (ACROSS ? (which / 2 * 8 + in) * A_PITCH_ACROSS + warp_row() + which % 2 * 8
-                                                       : (warp_row() + which % 2 * 8 + in) * A_PITCH + which / 2 * 8);
-        const u16 *bs = (const u16 *)panel_b + (which % 2 * 8 + in) * B_PITCH + warp_col() + which / 2 * 8;
+        const int lane = (int)dav_thread() % 32, in = lane % 8, which = lane / 8;
+        return dav_kept(panel + 2 * (ACROSS ? (which / 2 * 8 + in) * A_PITCH_ACROSS + warp_row() + which % 2 * 8
+                                            : (warp_row() + which % 2 * 8 + in) * A_PITCH + which / 2 * 8));
+    }
+    DAV_MEMBER static dav_place place_of_b(dav_place panel)
+    {
+        const int lane = (int)dav_thread() % 32, in = lane % 8, which = lane / 8;
+        return dav_kept(panel + 2 * ((which % 2 * 8 + in) * B_PITCH + warp_col() + which / 2 * 8));
+    }
+    template <bool ACROSS> DAV_MEMBER void multiply(dav_place as, dav_place bs)
+    {
 #pragma unroll
         for (int step = 0; step < KC; step += 16) {
             unsigned a[FM][4], b[FN + 1][2];
 #pragma unroll
             for (int i = 0; i < FM; i++)
                 if (ACROSS)
-                    dav_load_matrices_across(a[i], as + step * A_PITCH_ACROSS + i * 16);
+                    dav_load_matrices_across(a[i], as + 2 * (step * A_PITCH_ACROSS + i * 16));
                 else
-                    dav_load_matrices(a[i], as + i * 16 * A_PITCH + step);
+                    dav_load_matrices(a[i], as + 2 * (i * 16 * A_PITCH + step));
 #pragma unroll
             for (int j = 0; j < FN; j += 2) {
                 unsigned both[4];
-                dav_load_matrices_across(both, bs + step * B_PITCH + j * 8);
+                dav_load_matrices_across(both, bs + 2 * (step * B_PITCH + j * 8));
 #pragma unroll
                 for (int i = 0; i < 4; i++)
                     b[j + i / 2][i % 2] = both[i];
@@ -269,7 +291,6 @@ template <int MR, int NR, int WY, int WX, int KC, int STAGES> struct dav_mma_til
 
 /* f32 by mma.m16n8k8, operands rounded to tf32 (10 bits of mantissa) on their way from shared memory.  Column g of fragment j is
  * not 8 j + g: a thread's columns of WIDE fragments stand next to each other and are loaded at once. */
-template <int N> struct alignas(4 * N) dav_words { unsigned at[N]; };
 template <int MR, int NR, int WY, int WX, int KC, int STAGES> struct dav_tf32_tile : dav_fragments<float, MR, NR, WY, WX, KC, STAGES> {
     typedef dav_fragments<float, MR, NR, WY, WX, KC, STAGES> Base;
     using Base::FM;
@@ -287,27 +308,37 @@ template <int MR, int NR, int WY, int WX, int KC, int STAGES> struct dav_tf32_ti
         return warp_col() + j / WIDE * WIDE * 8 + g * WIDE + j % WIDE;
     }
 
-    template <bool ACROSS> DAV_MEMBER void multiply(const unsigned char *panel_a, const unsigned char *panel_b)
+    template <bool ACROSS> DAV_MEMBER static dav_place place_of_a(dav_place panel)
     {
-        const int lane = (int)dav_thread() % 32, g = lane / 4, t = lane % 4;
-        const float *as = (const float *)panel_a + (ACROSS ? t * A_PITCH_ACROSS + warp_row() + g
-                                                           : (warp_row() + lane / 8 % 2 * 8 + lane % 8) * A_PITCH + lane / 16 * 4);
-        const float *bs = (const float *)panel_b + t * B_PITCH + warp_col() + g * WIDE;
+        const int lane = (int)dav_thread() % 32;
+        return dav_kept(panel + 4 * (ACROSS ? lane % 4 * A_PITCH_ACROSS + warp_row() + lane / 4
+                                            : (warp_row() + lane / 8 % 2 * 8 + lane % 8) * A_PITCH + lane / 16 * 4));
+    }
+    DAV_MEMBER static dav_place place_of_b(dav_place panel)
+    {
+        const int lane = (int)dav_thread() % 32;
+        return dav_kept(panel + 4 * (lane % 4 * B_PITCH + warp_col() + lane / 4 * WIDE));
+    }
+    template <bool ACROSS> DAV_MEMBER void multiply(dav_place as, dav_place bs)
+    {
 #pragma unroll
         for (int step = 0; step < KC; step += 8) {
             unsigned a[FM][4], b[FN][2];
 #pragma unroll
             for (int i = 0; i < FM; i++) {
                 if (!ACROSS)
-                    dav_load_matrices(a[i], as + i * 16 * A_PITCH + step); /* 8 rows of 4 words */
+                    dav_load_matrices(a[i], as + 4 * (i * 16 * A_PITCH + step)); /* 8 rows of 4 words */
 #pragma unroll
-                for (int r = 0; r < 4; r++)
-                    a[i][r] = dav_to_tf32(ACROSS ? as[(step + r / 2 * 4) * A_PITCH_ACROSS + i * 16 + r % 2 * 8] : dav_float(a[i][r]));
+                for (int r = 0; r < 4; r++) {
+                    if (ACROSS)
+                        a[i][r] = dav_load_words(as + 4 * ((step + r / 2 * 4) * A_PITCH_ACROSS + i * 16 + r % 2 * 8), dav_words<1>()).at[0];
+                    a[i][r] = dav_to_tf32(dav_float(a[i][r]));
+                }
             }
 #pragma unroll
             for (int j = 0; j < FN * 2; j += WIDE) {
                 const int half = j / FN, first = j % FN;
-                dav_words<WIDE> w = *(const dav_words<WIDE> *)(bs + (step + half * 4) * B_PITCH + first * 8);
+                const dav_words<WIDE> w = dav_load_words(bs + 4 * ((step + half * 4) * B_PITCH + first * 8), dav_words<WIDE>());
 #pragma unroll
                 for (int i = 0; i < WIDE; i++)
                     b[first + i][half] = dav_to_tf32(dav_float(w.at[i]));
@@ -339,39 +370,42 @@ template <int MR, int NR, int TY, int TX, int KC_, int STAGES_> struct dav_fma_t
     DAV_MEMBER static int col(int e) { return e % N / RUN_N * RUN_N * TX + (int)dav_thread() % TX * RUN_N + e % N % RUN_N; }
     DAV_MEMBER float get(int e) const { return v[e / N][e % N]; }
 
-    /* COUNT values, RUN neighbours at a time. */
-    template <int LENGTH, int RUN> DAV_MEMBER static void load(float (&to)[LENGTH], const float *from, int step)
+    /* LENGTH values, RUN neighbours at a time. */
+    template <int LENGTH, int RUN> DAV_MEMBER static void load(float (&to)[LENGTH], dav_place from, int step)
     {
 #pragma unroll
         for (int i = 0; i < LENGTH; i += RUN) {
-            dav_words<RUN> w = *(const dav_words<RUN> *)(from + i / RUN * step);
+            const dav_words<RUN> w = dav_load_words(from + 4 * (i / RUN * step), dav_words<RUN>());
 #pragma unroll
             for (int r = 0; r < RUN; r++)
                 to[i + r] = dav_float(w.at[r]);
         }
     }
-    template <bool ACROSS> DAV_MEMBER void multiply(const unsigned char *panel_a, const unsigned char *panel_b)
+    template <bool ACROSS> DAV_MEMBER static dav_place place_of_a(dav_place panel)
     {
-        const int y = (int)dav_thread() / TX * RUN_M, x = (int)dav_thread() % TX * RUN_N;
-        const float *as = (const float *)panel_a + (ACROSS ? y : y * A_PITCH), *bs = (const float *)panel_b + x;
+        return dav_kept(panel + 4 * ((int)dav_thread() / TX * RUN_M * (ACROSS ? 1 : A_PITCH)));
+    }
+    DAV_MEMBER static dav_place place_of_b(dav_place panel) { return dav_kept(panel + 4 * ((int)dav_thread() % TX * RUN_N)); }
+    template <bool ACROSS> DAV_MEMBER void multiply(dav_place as, dav_place bs)
+    {
 #pragma unroll 1
         for (int k = 0; k < KC; k += 4) {
             float along[M][4];
 #pragma unroll
             for (int i = 0; i < M && !ACROSS; i++)
-                load<4, 4>(along[i], as + (i / RUN_M * RUN_M * TY + i % RUN_M) * A_PITCH, 0);
+                load<4, 4>(along[i], as + 4 * (i / RUN_M * RUN_M * TY + i % RUN_M) * A_PITCH, 0);
 #pragma unroll
             for (int q = 0; q < 4; q++) {
                 float a[M], b[N];
                 if (ACROSS)
-                    load<M, RUN_M>(a, as + q * A_PITCH_ACROSS, RUN_M * TY);
-                load<N, RUN_N>(b, bs + q * B_PITCH, RUN_N * TX);
+                    load<M, RUN_M>(a, as + 4 * q * A_PITCH_ACROSS, RUN_M * TY);
+                load<N, RUN_N>(b, bs + 4 * q * B_PITCH, RUN_N * TX);
 #pragma unroll
                 for (int e = 0; e < COUNT; e++)
                     v[e / N][e % N] = dav_fma(ACROSS ? a[e / N] : along[e / N][q], b[e % N], v[e / N][e % N]);
             }
-            as += ACROSS ? 4 * A_PITCH_ACROSS : 4;
-            bs += 4 * B_PITCH;
+            as += ACROSS ? 16 * A_PITCH_ACROSS : 16;
+            bs += 16 * B_PITCH;
         }
     }
 };

@@ -106,6 +106,20 @@ DAV_FN void dav_mma_bf16(float (&d)[4], const unsigned (&a)[4], const unsigned (
     m->sync_lanes(0xffffffffu);
 }
 
+typedef unsigned char *dav_place;
+DAV_FN dav_place dav_place_of(unsigned char *shared) { return shared; }
+DAV_FN unsigned dav_kept(unsigned x) { return x; }
+DAV_FN dav_place dav_kept(dav_place x) { return x; }
+template <int N> struct dav_words { unsigned at[N]; };
+template <int N> DAV_FN dav_words<N> dav_load_words(dav_place p, dav_words<N> w)
+{
+    if ((unsigned long long)p % (4 * N))
+        __builtin_trap();
+    for (int i = 0; i < N; i++)
+        w.at[i] = ((const unsigned *)p)[i];
+    return w;
+}
+
 /* ---- copies that happen when they are waited for; until then their place holds poison ---- */
 enum { DAV_MAX_COPIES = 256 };
 struct DavCopies {
@@ -114,7 +128,7 @@ struct DavCopies {
 };
 static DavCopies dav_copies[DAV_MAX_THREADS];
 
-DAV_FN void dav_copy_part(void *to, const void *from, int bytes)
+DAV_FN void dav_copy_part(dav_place to, const void *from, int bytes)
 {
     DavCopies &c = dav_copies[dav_machine->thread];
     if (c.count == DAV_MAX_COPIES || bytes < 0 || bytes > 16 || ((unsigned long long)to & 15) || (bytes && ((unsigned long long)from & 15)))
@@ -125,7 +139,7 @@ DAV_FN void dav_copy_part(void *to, const void *from, int bytes)
     c.copy[c.count].bytes = bytes;
     c.copy[c.count++].group = c.group;
 }
-DAV_FN void dav_copy_line(void *to, const void *from, bool there) { dav_copy_part(to, from, there ? 16 : 0); }
+DAV_FN void dav_copy_line(dav_place to, const void *from, unsigned there) { dav_copy_part(to, from, there ? 16 : 0); }
 DAV_FN void dav_copy_commit() { dav_copies[dav_machine->thread].group++; }
 template <int N> DAV_FN void dav_copy_wait()
 {
@@ -163,8 +177,8 @@ DAV_FN void dav_load_four(unsigned (&r)[4], const void *row, bool across)
     }
     m->sync_lanes(0xffffffffu);
 }
-DAV_FN void dav_load_matrices(unsigned (&r)[4], const void *row) { dav_load_four(r, row, false); }
-DAV_FN void dav_load_matrices_across(unsigned (&r)[4], const void *row) { dav_load_four(r, row, true); }
+DAV_FN void dav_load_matrices(unsigned (&r)[4], dav_place row) { dav_load_four(r, row, false); }
+DAV_FN void dav_load_matrices_across(unsigned (&r)[4], dav_place row) { dav_load_four(r, row, true); }
 
 /* cvt.rna.tf32.f32: 10 bits of mantissa, to nearest, ties away from 0. */
 DAV_FN unsigned dav_to_tf32(float x)
