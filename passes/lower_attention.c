@@ -32,9 +32,14 @@ Attention attention_of(Lower *l, const Node *n)
     return a;
 }
 
+int64_t panel_rows(const Attention *a, int64_t depth)
+{
+    return a->spread ? (depth + FRAGMENT - 1) / FRAGMENT * FRAGMENT : depth;
+}
+
 int64_t panel_size(const Attention *a, int64_t depth)
 {
-    return (a->pairs ? (depth + 1) / 2 : depth) * a->pitch;
+    return (a->pairs ? (depth + 1) / 2 : panel_rows(a, depth)) * a->pitch;
 }
 
 Val attention_scratch(Attention *a, int64_t elements, bool panel)
@@ -77,6 +82,12 @@ void attention_pack(Attention *a, Val src, Val base, int64_t depth, double scale
         if (!tail)
             k_end(k, r);
     }
+    if (panel_rows(a, depth) == depth)
+        return;
+    Val r = k_for(k, LOOP_SERIAL, depth, panel_rows(a, depth), 1), c = k_for(k, LOOP_VECTOR, 0, a->nr, 1);
+    k_store(k, panel, k_op(k, OP_ADD, k_addmul(k, k_int(k, at), r, a->pitch), c, 0), k_num(k, a->half ? DAV_BF16 : DAV_F32, 0), 0);
+    k_end(k, c);
+    k_end(k, r);
 }
 
 void attention_tiles(Attention *a, int64_t rows, int most, TileFn fn, void *arg)
@@ -84,7 +95,7 @@ void attention_tiles(Attention *a, int64_t rows, int most, TileFn fn, void *arg)
     Graph *k = a->k;
     int64_t tiles = (rows + most - 1) / most, height = (rows + tiles - 1) / tiles;
     if (a->spread) /* whole fragments of matrix units */
-        height = (height + FRAGMENT - 1) / FRAGMENT * FRAGMENT < rows ? (height + FRAGMENT - 1) / FRAGMENT * FRAGMENT : rows;
+        height = panel_rows(a, height) < rows ? panel_rows(a, height) : rows;
     int64_t full = rows / height;
     Val t = k_for(k, LOOP_SERIAL, 0, full, 1);
     fn(a, arg, k_op(k, OP_MUL, t, k_int(k, height), 0), (int)height);
@@ -216,13 +227,17 @@ static void softmax_block(Attention *a, Forward *f)
 /* ---- the same by a team: PARTS lanes a column, each with its share of the keys ---- */
 typedef struct Share { Val lane, c, from; } Share;
 
+static int64_t share_of(const Attention *a, const Forward *f)
+{
+    return panel_rows(a, f->block) / PARTS;
+}
+
 static Share open_shares(Attention *a, const Forward *f)
 {
     Graph *k = a->k;
-    int64_t each = (f->block + PARTS - 1) / PARTS;
     Share s = {.lane = k_for(k, LOOP_VECTOR, 0, PARTS * a->nr, 1)};
     s.c = k_op(k, OP_REM, s.lane, k_int(k, a->nr), 0);
-    s.from = k_op(k, OP_MUL, k_op(k, OP_DIV, s.lane, k_int(k, a->nr), 0), k_int(k, each), 0);
+    s.from = k_op(k, OP_MUL, k_op(k, OP_DIV, s.lane, k_int(k, a->nr), 0), k_int(k, share_of(a, f)), 0);
     return s;
 }
 
@@ -230,7 +245,7 @@ static Share open_shares(Attention *a, const Forward *f)
 static Val key_of(Attention *a, const Forward *f, const Share *s, Val i, Val *exists)
 {
     Val j = k_op(a->k, OP_ADD, s->from, i, 0);
-    *exists = f->block % PARTS ? k_op(a->k, OP_LT, j, k_int(a->k, f->block), 0) : 0;
+    *exists = panel_rows(a, f->block) != f->block ? k_op(a->k, OP_LT, j, k_int(a->k, f->block), 0) : 0;
     return j;
 }
 
@@ -247,7 +262,7 @@ static void share_largest(Attention *a, Forward *f)
     Graph *k = a->k;
     Share s = open_shares(a, f);
     Val most = k_acc(k, DAV_F32, ACC_MAX, -3e38), exists;
-    Val i = k_for(k, LOOP_SERIAL, 0, (f->block + PARTS - 1) / PARTS, 1), j = key_of(a, f, &s, i, &exists);
+    Val i = k_for(k, LOOP_SERIAL, 0, share_of(a, f), 1), j = key_of(a, f, &s, i, &exists);
     Val x = k_load(k, f->score, at2(k, j, a->pitch, s.c), exists);
     k_acc_update(k, most, exists ? k_op(k, OP_SELECT, exists, x, k_num(k, DAV_F32, -3e38)) : x);
     k_end(k, i);
@@ -264,10 +279,12 @@ static void share_weights(Attention *a, Forward *f)
     Graph *k = a->k;
     Share s = open_shares(a, f);
     Val total = k_acc(k, DAV_F32, ACC_ADD, 0), most = k_load(k, f->most, s.c, 0), exists;
-    Val i = k_for(k, LOOP_SERIAL, 0, (f->block + PARTS - 1) / PARTS, 1), j = key_of(a, f, &s, i, &exists);
+    Val i = k_for(k, LOOP_SERIAL, 0, share_of(a, f), 1), j = key_of(a, f, &s, i, &exists);
     Val x = k_load(k, f->score, at2(k, j, a->pitch, s.c), exists), e = k_op(k, OP_EXP, k_op(k, OP_SUB, x, most, 0), 0, 0);
-    k_acc_update(k, total, exists ? k_op(k, OP_SELECT, exists, e, k_num(k, DAV_F32, 0)) : e);
-    k_store(k, f->weight, at2(k, j, a->pitch, s.c), a->half ? k_cast(k, e, DAV_BF16) : e, exists);
+    if (exists)
+        e = k_op(k, OP_SELECT, exists, e, k_num(k, DAV_F32, 0));
+    k_acc_update(k, total, e);
+    k_store(k, f->weight, at2(k, j, a->pitch, s.c), a->half ? k_cast(k, e, DAV_BF16) : e, 0);
     k_end(k, i);
     k_store(k, f->part, s.lane, k_acc_get(k, total), 0);
     k_end(k, s.lane);
@@ -364,7 +381,7 @@ void lower_attention(Lower *l, const Node *n)
     if (f.only) /* score and weights for no more keys than there are */
         block = a.keys;
     f.panel = attention_scratch(&a, panel_size(&a, a.width), true);
-    f.score = attention_scratch(&a, block * a.pitch, false);
+    f.score = attention_scratch(&a, panel_rows(&a, block) * a.pitch, false);
     f.weight = a.half ? attention_scratch(&a, panel_size(&a, block), true) : f.score;
     f.sum = attention_scratch(&a, a.value * a.nr, false);
     f.part = a.spread ? attention_scratch(&a, PARTS * a.nr, false) : 0;

@@ -28,6 +28,8 @@ typedef struct Attention {
 #define ATTENTION_NEVER (-1e9)
 
 Attention attention_of(Lower *l, const Node *n);
+/* Rows that a panel of depth rows has: some more, of zeros, where matrix units read it in place. */
+int64_t panel_rows(const Attention *a, int64_t depth);
 /* Elements that a panel of `depth` rows takes. */
 int64_t panel_size(const Attention *a, int64_t depth);
 Val attention_scratch(Attention *a, int64_t elements, bool panel);

@@ -405,10 +405,12 @@ static int put_shared(Emit *e, int teams)
 }
 
 /* Attention lives on scratch: a block with tiles may have all that the device allows. */
-static bool scratch_is_near(const Emit *e, bool tiles)
+static void place_scratch(Emit *e)
 {
-    int64_t teams = e->threads / e->team, bytes = e->scratch * teams;
-    return bytes > 0 && (bytes <= SHARED_SCRATCH || (tiles && bytes + room_bytes(e) + 128 <= e->target->shared_bytes));
+    int64_t bytes = e->scratch * (e->threads / e->team);
+    e->near = bytes > 0 && bytes <= e->target->shared_bytes; /* what tiles want depends on it */
+    if (e->near && bytes > SHARED_SCRATCH)
+        e->near = has_tiles(e->k) && bytes + room_bytes(e) + 128 <= e->target->shared_bytes;
 }
 
 /* Parameters by index, then pointers into scratch; bytes of shared memory that the launch must give. */
@@ -455,7 +457,7 @@ bool cuda_source(const CudaTarget *t, Err *err, const Graph *kernel, const char 
     int64_t *offset = mem_alloc(mem_mul((size_t)kernel->n, sizeof *offset));
     Emit e = {.k = kernel, .out = text, .target = t, .depth = 1, .team = team, .threads = threads, .reread = reread_buffers(kernel),
               .scratch = kernel_scratch(kernel, offset)};
-    e.near = scratch_is_near(&e, has_tiles(kernel));
+    place_scratch(&e);
     buf_str(text, cuda_machine);
     buf_str(text, cuda_prelude);
     buf_str(text, cuda_tiles);

@@ -15,16 +15,6 @@ static Val contract_of(const Graph *k, Val tile)
     return v < k->n ? v : 0;
 }
 
-static TileForm form_of(const Emit *e, Val tile)
-{
-    const Node *n = node_of(e->k, tile);
-    Val v = contract_of(e->k, tile);
-    TileContract c = v ? k_tile_contract_of(e->k, v) : (TileContract){0};
-    const Node *depth = node_of(e->k, c.k);
-    return tile_form(e->target, v && operand_dtype(e, c.a) != DAV_F32, (int)attr_i(n, A_MR), (int)attr_i(n, A_NR),
-                     v && depth->op == OP_CONST ? (int64_t)attr_f(depth, A_VALUE) : INT64_MAX, e->threads);
-}
-
 /* ---- lines of 16 bytes ---- */
 /* A power of two, at most 64, that divides an i64 value whatever it is. */
 static int64_t unit_of(const Emit *e, Val v, int depth)
@@ -46,12 +36,58 @@ static int64_t unit_of(const Emit *e, Val v, int depth)
     return n->op == OP_ADD || n->op == OP_SUB || n->op == OP_MIN || n->op == OP_MAX || n->op == OP_REM ? x < y ? x : y : 1;
 }
 
+/* ---- the form of a tile ---- */
+/* The most that the sum is long. */
+static int64_t depth_of(const Emit *e, Val v)
+{
+    const Node *n = node_of(e->k, v);
+    for (int i = 0; i < 2 && n->op == OP_MIN; i++)
+        if (node_of(e->k, n->arg[i])->op == OP_CONST)
+            n = node_of(e->k, n->arg[i]);
+    return n->op == OP_CONST ? (int64_t)attr_f(n, A_VALUE) : INT64_MAX;
+}
+
+static bool is_near(const Emit *e, Val buf)
+{
+    return e->near && attr_i(node_of(e->k, buf), A_ROLE) == BUF_SCRATCH;
+}
+
+/* Elements from row to row of a B that tiles can take straight from scratch in shared memory; 0: they cannot. */
+static int near_pitch(const Emit *e, const TileContract *c)
+{
+    DavDtype t = operand_dtype(e, c->b);
+    int64_t line = 16 / (int64_t)dav_dtype_size(t);
+    bool fits = is_near(e, c->b) && !c->b_packed && !c->cols && (t == DAV_F32 || (t == DAV_BF16 && e->target->sm >= 80));
+    return fits && c->b_k_stride % line == 0 && unit_of(e, c->b_off, 0) % line == 0 ? (int)c->b_k_stride : 0;
+}
+
+static int near_of(const Emit *e, Val tile)
+{
+    int pitch = -1;
+    for (Val v = tile + 1; v < e->k->n; v++) {
+        if (node_of(e->k, v)->op != OP_TILE_CONTRACT || node_of(e->k, v)->arg[0] != tile)
+            continue;
+        TileContract c = k_tile_contract_of(e->k, v);
+        int p = near_pitch(e, &c);
+        pitch = pitch < 0 || pitch == p ? p : 0;
+    }
+    return pitch > 0 ? pitch : 0;
+}
+
+static TileForm form_of(const Emit *e, Val tile)
+{
+    const Node *n = node_of(e->k, tile);
+    Val v = contract_of(e->k, tile);
+    TileContract c = v ? k_tile_contract_of(e->k, v) : (TileContract){0};
+    return tile_form(e->target, v && operand_dtype(e, c.a) != DAV_F32, (int)attr_i(n, A_MR), (int)attr_i(n, A_NR),
+                     v ? depth_of(e, c.k) : INT64_MAX, e->threads, near_of(e, tile), e->near ? (int)e->scratch : 0);
+}
+
 /* Is the buffer in the device's memory, and starts it at a multiple of 16 bytes also where it is one of many that lie behind each
  * other? */
 static bool whole_lines(const Emit *e, Val buf)
 {
-    bool near = e->near && attr_i(node_of(e->k, buf), A_ROLE) == BUF_SCRATCH;
-    return !near && node_count(e->k, buf) * (int64_t)dav_dtype_size(operand_dtype(e, buf)) % 16 == 0;
+    return !is_near(e, buf) && node_count(e->k, buf) * (int64_t)dav_dtype_size(operand_dtype(e, buf)) % 16 == 0;
 }
 
 static bool a_has_lines(const Emit *e, const TileContract *c, const TileForm *f)
@@ -167,8 +203,8 @@ void put_tile_types(Emit *e)
     for (Val v = 1; v < e->k->n; v++)
         if (node_of(e->k, v)->op == OP_TILE) {
             TileForm f = form_of(e, v);
-            put_line(e, "typedef %s<%d, %d, %d, %d, %d, %d> tile%d;", f.kind, (int)attr_i(node_of(e->k, v), A_MR),
-                     (int)attr_i(node_of(e->k, v), A_NR), f.down, f.across, f.kc, f.stages, v);
+            put_line(e, "typedef %s<%d, %d, %d, %d, %d, %d, %d> tile%d;", f.kind, (int)attr_i(node_of(e->k, v), A_MR),
+                     (int)attr_i(node_of(e->k, v), A_NR), f.down, f.across, f.kc, f.stages, f.near, v);
             put_line(e, "static_assert(tile%d::STAGES * tile%d::STAGE == %d, \"room\");", v, v, f.room);
         }
 }
@@ -245,6 +281,7 @@ bool put_tile_loop(Emit *e, Val loop)
     e->vector = vector;
     e->flat = vector ? loop : 0;
     if (e->direct) {
+        put_meeting(e, loop);
         open_direct(e, loop, vector, tile);
         return true;
     }
@@ -267,10 +304,12 @@ bool put_tile_end(Emit *e, Val loop)
     }
     if (loop != e->flat)
         return false;
-    e->flat = 0;
-    e->direct = false;
     e->depth--;
     put_line(e, "}");
+    if (e->direct)
+        put_meeting(e, loop);
+    e->flat = 0;
+    e->direct = false;
     return true;
 }
 
