@@ -8,7 +8,8 @@
  * the keys alone. */
 #include "passes/lower_attention.h"
 
-enum { KEY_BLOCK = 512, SPREAD_TILE = 64, SPREAD_GAP = 8 /* columns between rows: not all in the same banks */, FRAGMENT = 16, PARTS = 2 };
+enum { KEY_BLOCK = 512, SPREAD_TILE = 64, SPREAD_GAP = 8 /* columns between rows: not all in the same banks */, FRAGMENT = 16, TEAM = 128,
+       WIDE = 96 /* values from which on half as many queries leave room for a second block beside a processor */ };
 
 Attention attention_of(Lower *l, const Node *n)
 {
@@ -30,6 +31,13 @@ Attention attention_of(Lower *l, const Node *n)
         a.bias_step = node_of(l->body, n->arg[at])->dim[0] == 1 ? 0 : a.queries * a.keys;
     }
     return a;
+}
+
+void attention_narrow(Attention *a)
+{
+    int gap = a->pitch - a->nr;
+    a->nr /= 2;
+    a->pitch = a->nr + gap;
 }
 
 int64_t panel_rows(const Attention *a, int64_t depth)
@@ -224,18 +232,23 @@ static void softmax_block(Attention *a, Forward *f)
     k_end(k, c);
 }
 
-/* ---- the same by a team: PARTS lanes a column, each with its share of the keys ---- */
+/* ---- the same by a team: several lanes a column, each with its share of the keys ---- */
 typedef struct Share { Val lane, c, from; } Share;
+
+static int parts_of(const Attention *a)
+{
+    return TEAM / a->nr;
+}
 
 static int64_t share_of(const Attention *a, const Forward *f)
 {
-    return panel_rows(a, f->block) / PARTS;
+    return panel_rows(a, f->block) / parts_of(a);
 }
 
 static Share open_shares(Attention *a, const Forward *f)
 {
     Graph *k = a->k;
-    Share s = {.lane = k_for(k, LOOP_VECTOR, 0, PARTS * a->nr, 1)};
+    Share s = {.lane = k_for(k, LOOP_VECTOR, 0, parts_of(a) * a->nr, 1)};
     s.c = k_op(k, OP_REM, s.lane, k_int(k, a->nr), 0);
     s.from = k_op(k, OP_MUL, k_op(k, OP_DIV, s.lane, k_int(k, a->nr), 0), k_int(k, share_of(a, f)), 0);
     return s;
@@ -252,7 +265,7 @@ static Val key_of(Attention *a, const Forward *f, const Share *s, Val i, Val *ex
 static Val joined(Attention *a, const Forward *f, Op op, Val c, Val x)
 {
     Graph *k = a->k;
-    for (int i = 0; i < PARTS; i++)
+    for (int i = 0; i < parts_of(a); i++)
         x = k_op(k, op, x, k_load(k, f->part, k_op(k, OP_ADD, c, k_int(k, i * a->nr), 0), 0), 0);
     return x;
 }
@@ -376,6 +389,8 @@ void lower_attention(Lower *l, const Node *n)
 {
     Attention a = attention_of(l, n);
     Graph *k = l->k;
+    if (a.spread && a.value > WIDE)
+        attention_narrow(&a);
     int64_t block = block_of(&a), panels = (a.queries + a.nr - 1) / a.nr, full = a.keys / block, rest = a.keys % block;
     Forward f = {.only = full + (rest > 0) == 1};
     if (f.only) /* score and weights for no more keys than there are */
@@ -384,7 +399,7 @@ void lower_attention(Lower *l, const Node *n)
     f.score = attention_scratch(&a, panel_rows(&a, block) * a.pitch, false);
     f.weight = a.half ? attention_scratch(&a, panel_size(&a, block), true) : f.score;
     f.sum = attention_scratch(&a, a.value * a.nr, false);
-    f.part = a.spread ? attention_scratch(&a, PARTS * a.nr, false) : 0;
+    f.part = a.spread ? attention_scratch(&a, parts_of(&a) * a.nr, false) : 0;
     f.most = attention_scratch(&a, a.nr, false);
     f.total = attention_scratch(&a, a.nr, false);
     f.keep = attention_scratch(&a, a.nr, false);

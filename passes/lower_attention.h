@@ -28,6 +28,7 @@ typedef struct Attention {
 #define ATTENTION_NEVER (-1e9)
 
 Attention attention_of(Lower *l, const Node *n);
+void attention_narrow(Attention *a); /* to half the columns */
 /* Rows that a panel of depth rows has: some more, of zeros, where matrix units read it in place. */
 int64_t panel_rows(const Attention *a, int64_t depth);
 /* Elements that a panel of `depth` rows takes. */

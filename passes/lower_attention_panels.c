@@ -187,11 +187,8 @@ static void panel(Panels *w, Val number)
 
 void lower_attention_grad_panels(Attention *a, const Node *n)
 {
-    int64_t widths = a->width + a->value;
-    int gap = a->pitch - a->nr;
-    for (int64_t room = a->half ? HALF_ROOM : ROOM; room < widths && a->nr > 16; room *= 2)
-        a->nr /= 2;
-    a->pitch = a->nr + gap;
+    for (int64_t room = a->half ? HALF_ROOM : ROOM; room < a->width + a->value && a->nr > 16; room *= 2)
+        attention_narrow(a);
     Lower *l = a->l;
     Graph *k = l->k;
     Val dout = l->buf[n->arg[5]];

@@ -33,7 +33,7 @@ typedef unsigned long long Ptr;
 enum { OK = 0, INVALID = 1, NO_MEMORY = 2, INVALID_IMAGE = 200, WRONG_CONTEXT = 201, NO_BINARY = 209, NOT_FOUND = 500, ILLEGAL = 700, LAUNCH_FAILED = 719, CAPTURE_UNSUPPORTED = 900, CAPTURE_INVALIDATED = 901, UNKNOWN = 999 };
 
 /* ---- the device's state ---- */
-static const size_t shared_limit = 227 * 1024, region_bytes = (size_t)16 << 30;
+static const size_t shared_limit = DAV_SHARED_LIMIT, region_bytes = (size_t)16 << 30;
 static std::mutex lock;
 static char *region;
 enum { MOST_DEVICES = 8 };
@@ -269,7 +269,7 @@ static bool run_grid(const Work &w)
         std::shuffle(order.begin(), order.end(), std::mt19937((unsigned)atoi(seed)));
     for (unsigned b : order) {
         machine.block = b;
-        memset(machine.shared, 0xdb, w.shared);
+        memset(machine.shared, 0xff, w.shared);
         generation++;
         raced = NULL;
         if (!run_block())

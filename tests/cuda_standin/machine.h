@@ -4,7 +4,7 @@
 #include <math.h>
 #include <string.h>
 
-enum { DAV_MAX_THREADS = 1024 };
+enum { DAV_MAX_THREADS = 1024, DAV_SHARED_LIMIT = 227 * 1024 };
 
 struct DavMachine {
     unsigned thread, block, blocks;
@@ -53,7 +53,7 @@ DAV_FN unsigned dav_blocks() { return dav_machine->blocks; }
 #define DAV_SHARED(name, bytes)                                                \
     static unsigned char name[bytes] __attribute__((aligned(16)));            \
     if (dav_machine->thread == 0)                                              \
-    memset(name, 0xdb, sizeof name)
+    memset(name, 0xff, sizeof name)
 #define DAV_SHARED_BY_LAUNCH(name) unsigned char *const name = dav_machine->shared
 DAV_FN void dav_sync_block() { dav_machine->sync_block(); }
 DAV_FN void dav_sync_lanes(unsigned mask) { dav_machine->sync_lanes(mask); }
@@ -133,7 +133,9 @@ DAV_FN void dav_copy_part(dav_place to, const void *from, int bytes)
     DavCopies &c = dav_copies[dav_machine->thread];
     if (c.count == DAV_MAX_COPIES || bytes < 0 || bytes > 16 || ((unsigned long long)to & 15) || (bytes && ((unsigned long long)from & 15)))
         __builtin_trap(); /* misaligned, or never waited for */
-    memset(to, 0xdb, 16);
+    if ((const unsigned char *)from >= dav_machine->shared && (const unsigned char *)from < dav_machine->shared + DAV_SHARED_LIMIT)
+        __builtin_trap(); /* not global memory */
+    memset(to, 0xff, 16);
     c.copy[c.count].to = (unsigned char *)to;
     c.copy[c.count].from = from;
     c.copy[c.count].bytes = bytes;
