@@ -96,8 +96,10 @@ bool put_nest(Emit *e, Val loop)
     put_meeting(e, loop);
     put_line(e, "for (int e%d = lane; e%d < %lld; e%d += %d) {", loop, loop, (long long)(s.rows * s.width), loop, e->team);
     e->depth++;
-    put_line(e, "const i64 v%d = %lldll + e%d / %lld, v%d = %lldll + e%d %% %lld;", loop, (long long)attr_ints(n, A_NUMS, NULL)[0], loop,
-             (long long)s.width, s.column, (long long)attr_ints(node_of(e->k, s.column), A_NUMS, NULL)[0], loop, (long long)s.width);
+    put_line(e, "const %s v%d = %lld + e%d / %lld;", type_of_value(e, loop), loop, (long long)attr_ints(n, A_NUMS, NULL)[0], loop,
+             (long long)s.width);
+    put_line(e, "const %s v%d = %lld + e%d %% %lld;", type_of_value(e, s.column), s.column,
+             (long long)attr_ints(node_of(e->k, s.column), A_NUMS, NULL)[0], loop, (long long)s.width);
     e->nest = loop;
     e->vector = s.column;
     return true;

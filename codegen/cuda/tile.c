@@ -255,7 +255,8 @@ static void open_direct(Emit *e, Val loop, Val vector, Val tile)
     buf_str(e->out, "#pragma unroll\n");
     put_line(e, "for (int e%d = 0; e%d < tile%d::COUNT; e%d++) {", loop, loop, tile, loop);
     e->depth++;
-    put_line(e, "const i64 v%d = tile%d::row(e%d), v%d = tile%d::col(e%d);", loop, tile, loop, vector, tile, loop);
+    put_line(e, "const %s v%d = tile%d::row(e%d);", type_of_value(e, loop), loop, tile, loop);
+    put_line(e, "const %s v%d = tile%d::col(e%d);", type_of_value(e, vector), vector, tile, loop);
     put_line(e, "if (tile%d::ROWS > %lld && v%d >= %lldll) continue;", tile, rows, loop, rows);
     if (n->narg)
         put_line(e, "if (v%d >= v%d) continue;", vector, n->arg[1]);
@@ -290,7 +291,8 @@ bool put_tile_loop(Emit *e, Val loop)
         return false;
     put_line(e, "for (int e%d = lane; e%d < %lld; e%d += %d) {", loop, loop, (long long)attr_ints(n, A_NUMS, NULL)[1] * nr, loop, e->threads);
     e->depth++;
-    put_line(e, "const i64 v%d = e%d / %d, v%d = e%d %% %d;", loop, loop, nr, vector, loop, nr);
+    put_line(e, "const %s v%d = e%d / %d;", type_of_value(e, loop), loop, loop, nr);
+    put_line(e, "const %s v%d = e%d %% %d;", type_of_value(e, vector), vector, loop, nr);
     return true;
 }
 
