@@ -46,27 +46,34 @@ static int64_t unit_of(const Emit *e, Val v, int depth)
     return n->op == OP_ADD || n->op == OP_SUB || n->op == OP_MIN || n->op == OP_MAX || n->op == OP_REM ? x < y ? x : y : 1;
 }
 
-/* Does the buffer start at a multiple of 16 bytes also where it is one of many that lie behind each other? */
-static bool whole_lines(const Emit *e, Val buf)
+/* Can lines of the buffer, at multiples of their length from `off`, be copied?  From device memory alone, and only where the buffer
+ * starts at a multiple of 16 bytes also when it is one of many that lie behind each other. */
+static bool has_lines(const Emit *e, Val buf, Val off, int64_t line)
 {
-    return node_count(e->k, buf) * (int64_t)dav_dtype_size(operand_dtype(e, buf)) % 16 == 0;
+    bool shared = attr_i(node_of(e->k, buf), A_ROLE) == BUF_SCRATCH && e->shared_scratch;
+    return !shared && node_count(e->k, buf) * (int64_t)dav_dtype_size(operand_dtype(e, buf)) % 16 == 0 && unit_of(e, off, 0) % line == 0;
+}
+
+/* Elements of an operand, or pairs of them, in 16 bytes. */
+static int64_t line_of(const Emit *e, const TileForm *f, Val buf)
+{
+    return operand_dtype(e, buf) == DAV_U32 ? 4 : 16 / f->element;
 }
 
 static bool a_has_lines(const Emit *e, const TileContract *c, const TileForm *f)
 {
-    int64_t line = 16 / f->element, per = e->threads / (f->kc / line), near = c->a_row_step * c->a_row_stride;
-    if (!f->lines || operand_dtype(e, c->a) == DAV_U32 || !whole_lines(e, c->a) || unit_of(e, c->a_off, 0) % line)
+    int64_t line = line_of(e, f, c->a), per = e->threads / (f->kc / line), near = c->a_row_step * c->a_row_stride;
+    if (!f->lines || !has_lines(e, c->a, c->a_off, line))
         return false;
-    if (c->a_k_stride == 1)
+    if (c->a_k_stride == 1 && operand_dtype(e, c->a) != DAV_U32)
         return c->a_row_stride % line == 0 && per * c->a_row_step % c->a_div == 0 && unit_of(e, c->k, 0) % line == 0;
     return near == 1 && c->a_div == 1 && c->a_ext == 0 && c->a_k_stride % line == 0 && unit_of(e, c->row0, 0) % line == 0;
 }
 
 static bool b_has_lines(const Emit *e, const TileContract *c, const TileForm *f)
 {
-    int64_t line = 16 / f->element;
-    return f->lines && !c->b_packed && operand_dtype(e, c->b) != DAV_U32 && whole_lines(e, c->b) && c->b_k_stride % line == 0 &&
-           unit_of(e, c->b_off, 0) % line == 0;
+    int64_t line = line_of(e, f, c->b), nr = attr_i(node_of(e->k, c->tile), A_NR);
+    return f->lines && has_lines(e, c->b, c->b_off, line) && (c->b_packed ? nr : c->b_k_stride) % line == 0;
 }
 
 /* ---- what reads a tile: loops over its rows, and in each one over its columns ---- */
@@ -183,6 +190,10 @@ void put_contract(Emit *e, Val v)
     int64_t rows_unit = unit_of(e, c.rows, 0), mr_unit = mr & -mr;
     char cols[40];
     snprintf(cols, sizeof cols, c.cols ? "(int)v%d" : "%d", c.cols ? c.cols : nr);
+    if (c.b_packed && f.element == 4 && operand_dtype(e, c.b) == DAV_F32) { /* no pairs: a panel like any other */
+        c.b_packed = false;
+        c.b_k_stride = nr;
+    }
     put_line(e, "{");
     put_line(e, "    typedef dav_panels<%s, %lld, %lld, %lldll, %lldll, %lldll, %lldll, %s, %s, %s, %lld, %lld, %lld> P;", type,
              (long long)c.a_row_step, (long long)c.a_div, (long long)c.a_ext, (long long)c.a_row_stride, (long long)c.a_k_stride,
@@ -213,7 +224,8 @@ static void open_direct(Emit *e, Val loop, Val vector, Val tile)
     buf_str(e->out, "#pragma unroll\n");
     put_line(e, "for (int e%d = 0; e%d < tile%d::COUNT; e%d++) {", loop, loop, tile, loop);
     e->depth++;
-    put_line(e, "const i64 v%d = tile%d::row(e%d), v%d = tile%d::col(e%d);", loop, tile, loop, vector, tile, loop);
+    put_line(e, "const %s v%d = tile%d::row(e%d);", type_of_value(e, loop), loop, tile, loop);
+    put_line(e, "const %s v%d = tile%d::col(e%d);", type_of_value(e, vector), vector, tile, loop);
     put_line(e, "if (tile%d::ROWS > %lld && v%d >= %lldll) continue;", tile, rows, loop, rows);
     if (n->narg)
         put_line(e, "if (v%d >= v%d) continue;", vector, n->arg[1]);
@@ -247,7 +259,8 @@ bool put_tile_loop(Emit *e, Val loop)
         return false;
     put_line(e, "for (int e%d = lane; e%d < %lld; e%d += %d) {", loop, loop, (long long)attr_ints(n, A_NUMS, NULL)[1] * nr, loop, e->threads);
     e->depth++;
-    put_line(e, "const i64 v%d = e%d / %d, v%d = e%d %% %d;", loop, loop, nr, vector, loop, nr);
+    put_line(e, "const %s v%d = e%d / %d;", type_of_value(e, loop), loop, loop, nr);
+    put_line(e, "const %s v%d = e%d %% %d;", type_of_value(e, vector), vector, loop, nr);
     return true;
 }
 
