@@ -432,14 +432,14 @@ static bool *reread_buffers(const Graph *k)
 static int put_shared(Emit *e, int teams)
 {
     enum { STATIC = 40 << 10, LINE = 128 };
-    int room = e->team > 32 ? (room_bytes(e) + LINE - 1) / LINE * LINE : 0, all = room + (e->near ? (int)e->scratch * teams : 0);
+    int room = e->team > 32 ? (room_bytes(e) + LINE - 1) / LINE * LINE : 0, all = room + (e->shared_scratch ? (int)e->scratch * teams : 0);
     if (all > STATIC)
         put_line(e, "DAV_SHARED_BY_LAUNCH(shared);");
     else if (all)
         put_line(e, "DAV_SHARED(shared, %d);", all);
     put_line(e, "u8 *const room = %s;", room ? "shared" : "0");
     put_line(e, "(void)room;");
-    if (e->near)
+    if (e->shared_scratch)
         put_line(e, "u8 *const scratch = shared + %d;", room);
     return all > STATIC ? all : 0;
 }
@@ -448,9 +448,9 @@ static int put_shared(Emit *e, int teams)
 static void place_scratch(Emit *e)
 {
     int64_t bytes = e->scratch * (e->threads / e->team);
-    e->near = bytes > 0 && bytes <= e->target->shared_bytes; /* what tiles want depends on it */
-    if (e->near && bytes > SHARED_SCRATCH)
-        e->near = has_tiles(e->k) && bytes + room_bytes(e) + 128 <= e->target->shared_bytes;
+    e->shared_scratch = bytes > 0 && bytes <= e->target->shared_bytes; /* what tiles want depends on it */
+    if (e->shared_scratch && bytes > SHARED_SCRATCH)
+        e->shared_scratch = has_tiles(e->k) && bytes + room_bytes(e) + 128 <= e->target->shared_bytes;
 }
 
 /* Parameters by index, then pointers into scratch; bytes of shared memory that the launch must give. */
@@ -471,7 +471,7 @@ static int signature(Emit *e, const char *symbol, const int64_t *offset)
         }
     }
     int teams = e->threads / e->team;
-    buf_printf(e->out, "%s)\n{\n", !e->scratch || e->near ? "" : count ? ", u8 *scratch" : "u8 *scratch");
+    buf_printf(e->out, "%s)\n{\n", !e->scratch || e->shared_scratch ? "" : count ? ", u8 *scratch" : "u8 *scratch");
     const char *task = kernel_trip(e->k) < INT64_C(1) << 30 ? "int" : "i64"; /* a block's teams may go past the end */
     buf_printf(e->out, "    const %s task = (%s)dav_block() * %d + (int)dav_thread() / %d;\n", task, task, teams, e->team);
     buf_printf(e->out, "    const int lane = (int)(dav_thread() %% %d);\n    (void)lane;\n", e->team);
@@ -484,7 +484,7 @@ static int signature(Emit *e, const char *symbol, const int64_t *offset)
         const Node *n = node_of(e->k, v);
         const char *type = cuda_memory_type((DavDtype)n->dtype);
         if (n->op == OP_BUF && attr_i(n, A_ROLE) == BUF_SCRATCH)
-            buf_printf(e->out, "    %s *p%d = (%s *)(scratch + %s * %lldll + %lldll);\n", type, v, type, e->near ? team_number : "task",
+            buf_printf(e->out, "    %s *p%d = (%s *)(scratch + %s * %lldll + %lldll);\n", type, v, type, e->shared_scratch ? team_number : "task",
                        (long long)e->scratch, (long long)offset[v]);
     }
     return by_launch;
@@ -512,6 +512,6 @@ bool cuda_source(const CudaTarget *t, Err *err, const Graph *kernel, const char 
     mem_free(e.narrow);
     int64_t teams = threads / team, blocks = (kernel_trip(kernel) + teams - 1) / teams;
     *launch = (CudaLaunch){.threads = threads, .blocks = blocks, .shared_bytes = by_launch,
-                           .scratch_bytes = e.near ? 0 : e.scratch * blocks * teams};
+                           .scratch_bytes = e.shared_scratch ? 0 : e.scratch * blocks * teams};
     return true;
 }

@@ -9,7 +9,7 @@ typedef struct Emit {
     int depth;
     int team, threads;   /* of an iteration of the parallel loop, of a block */
     int64_t scratch;     /* bytes of an iteration */
-    bool near;           /* they are in shared memory */
+    bool shared_scratch; /* in shared memory */
     bool *reread;   /* by value: a buffer that the kernel stores to and loads from */
     bool *narrow;        /* by value: an i64 that 32 bits hold, and is declared so */
     Val vector;          /* the vector loop that is open, 0: none */

@@ -49,7 +49,7 @@ static int64_t depth_of(const Emit *e, Val v)
 
 static bool is_near(const Emit *e, Val buf)
 {
-    return e->near && attr_i(node_of(e->k, buf), A_ROLE) == BUF_SCRATCH;
+    return e->shared_scratch && attr_i(node_of(e->k, buf), A_ROLE) == BUF_SCRATCH;
 }
 
 /* Elements from row to row of a B that tiles can take straight from scratch in shared memory; 0: they cannot. */
@@ -80,31 +80,36 @@ static TileForm form_of(const Emit *e, Val tile)
     Val v = contract_of(e->k, tile);
     TileContract c = v ? k_tile_contract_of(e->k, v) : (TileContract){0};
     return tile_form(e->target, v && operand_dtype(e, c.a) != DAV_F32, (int)attr_i(n, A_MR), (int)attr_i(n, A_NR),
-                     v ? depth_of(e, c.k) : INT64_MAX, e->threads, near_of(e, tile), e->near ? (int)e->scratch : 0);
+                     v ? depth_of(e, c.k) : INT64_MAX, e->threads, near_of(e, tile), e->shared_scratch ? (int)e->scratch : 0);
 }
 
-/* Is the buffer in the device's memory, and starts it at a multiple of 16 bytes also where it is one of many that lie behind each
- * other? */
-static bool whole_lines(const Emit *e, Val buf)
+/* Can lines of the buffer, at multiples of their length from `off`, be copied?  From device memory alone, and only where the buffer
+ * starts at a multiple of 16 bytes also when it is one of many that lie behind each other. */
+static bool has_lines(const Emit *e, Val buf, Val off, int64_t line)
 {
-    return !is_near(e, buf) && node_count(e->k, buf) * (int64_t)dav_dtype_size(operand_dtype(e, buf)) % 16 == 0;
+    return !is_near(e, buf) && node_count(e->k, buf) * (int64_t)dav_dtype_size(operand_dtype(e, buf)) % 16 == 0 && unit_of(e, off, 0) % line == 0;
+}
+
+/* Elements of an operand, or pairs of them, in 16 bytes. */
+static int64_t line_of(const Emit *e, const TileForm *f, Val buf)
+{
+    return operand_dtype(e, buf) == DAV_U32 ? 4 : 16 / f->element;
 }
 
 static bool a_has_lines(const Emit *e, const TileContract *c, const TileForm *f)
 {
-    int64_t line = 16 / f->element, per = e->threads / (f->kc / line), near = c->a_row_step * c->a_row_stride;
-    if (!f->lines || operand_dtype(e, c->a) == DAV_U32 || !whole_lines(e, c->a) || unit_of(e, c->a_off, 0) % line)
+    int64_t line = line_of(e, f, c->a), per = e->threads / (f->kc / line), near = c->a_row_step * c->a_row_stride;
+    if (!f->lines || !has_lines(e, c->a, c->a_off, line))
         return false;
-    if (c->a_k_stride == 1)
+    if (c->a_k_stride == 1 && operand_dtype(e, c->a) != DAV_U32)
         return c->a_row_stride % line == 0 && per * c->a_row_step % c->a_div == 0 && unit_of(e, c->k, 0) % line == 0;
     return near == 1 && c->a_div == 1 && c->a_ext == 0 && c->a_k_stride % line == 0 && unit_of(e, c->row0, 0) % line == 0;
 }
 
 static bool b_has_lines(const Emit *e, const TileContract *c, const TileForm *f)
 {
-    int64_t line = 16 / f->element;
-    return f->lines && !c->b_packed && operand_dtype(e, c->b) != DAV_U32 && whole_lines(e, c->b) && c->b_k_stride % line == 0 &&
-           unit_of(e, c->b_off, 0) % line == 0;
+    int64_t line = line_of(e, f, c->b), nr = attr_i(node_of(e->k, c->tile), A_NR);
+    return f->lines && has_lines(e, c->b, c->b_off, line) && (c->b_packed ? nr : c->b_k_stride) % line == 0;
 }
 
 /* ---- what reads a tile: loops over its rows, and in each one over its columns ---- */
@@ -225,6 +230,10 @@ void put_contract(Emit *e, Val v)
     int64_t rows_unit = unit_of(e, c.rows, 0), mr_unit = mr & -mr;
     char cols[40];
     snprintf(cols, sizeof cols, c.cols ? "(int)v%d" : "%d", c.cols ? c.cols : nr);
+    if (c.b_packed && f.element == 4 && operand_dtype(e, c.b) == DAV_F32) { /* no pairs: a panel like any other */
+        c.b_packed = false;
+        c.b_k_stride = nr;
+    }
     put_line(e, "{");
     put_line(e, "    typedef dav_panels<%s, %lld, %lld, %lldll, %lldll, %lldll, %lldll, %s, %s, %s, %lld, %lld, %lld> P;", type,
              (long long)c.a_row_step, (long long)c.a_div, (long long)c.a_ext, (long long)c.a_row_stride, (long long)c.a_k_stride,

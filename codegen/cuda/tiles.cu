@@ -15,15 +15,18 @@ template <> struct dav_panel<unsigned> {
 
 /* The two panels of a tile_contract.  A_LINES, B_LINES: they can be copied by lines of 16 bytes, whole or to the last one of their
  * rows.  K_WHOLE, COLS_WHOLE: the sum's length, the number of valid columns (of A across the sum: rows) are multiples of it. */
-template <class S, int ROW_STEP_, int DIV_, i64 EXT, i64 ROW_STRIDE_, i64 K_STRIDE, i64 B_STRIDE_, bool PACKED, bool A_LINES_, bool B_LINES_,
+template <class S, int ROW_STEP_, int DIV_, i64 EXT, i64 ROW_STRIDE_, i64 K_STRIDE, i64 B_STRIDE_, bool PACKED_, bool A_LINES_, bool B_LINES_,
           int K_WHOLE_, int ROWS_WHOLE_, int COLS_WHOLE_>
 struct dav_panels {
     typedef S Stored;
     typedef typename dav_panel<S>::Element E;
     static const int ROW_STEP = ROW_STEP_, DIV = DIV_, K_WHOLE = K_WHOLE_, ROWS_WHOLE = ROWS_WHOLE_, COLS_WHOLE = COLS_WHOLE_;
+    static const bool PACKED = PACKED_;
     static const i64 ROW_STRIDE = ROW_STRIDE_, A_STRIDE = K_STRIDE, B_STRIDE = B_STRIDE_;
     static const bool ROWS_NEAR = K_STRIDE != 1 && (ROW_STEP * ROW_STRIDE == 1 || ROW_STEP * ROW_STRIDE == -1);
-    static const bool A_LINES = A_LINES_, B_LINES = B_LINES_, A_ACROSS = A_LINES && K_STRIDE != 1; /* [k][row] in shared memory */
+    static const bool A_LINES = A_LINES_, B_LINES = B_LINES_;
+    static const bool A_PAIRS = A_LINES && sizeof(S) > sizeof(E), B_PAIRS = B_LINES && (PACKED || sizeof(S) > sizeof(E));
+    static const bool A_ACROSS = A_LINES && (A_PAIRS || K_STRIDE != 1); /* [k][row] in shared memory */
     const S *a, *b;
     i64 row0;
     int rows, cols, k;
@@ -106,17 +109,17 @@ template <class P, class Tile> struct dav_a_along {
     }
 };
 
-/* A panel whose lines run across the sum: [k][COLS], PITCH apart in shared memory. */
-template <class E, int COLS, int PITCH_, i64 STRIDE, int K_WHOLE, int COLS_WHOLE, class Tile> struct dav_across {
+/* A panel whose lines run across the sum: [k][COLS], STEPS of the sum in a stage, PITCH apart in shared memory. */
+template <class E, int STEPS, int COLS, int PITCH_, i64 STRIDE, bool WHOLE, int COLS_WHOLE, int T> struct dav_across {
     static const int LINE = 16 / (int)sizeof(E), PITCH = PITCH_ * (int)sizeof(E);
-    typedef dav_share<Tile::KC, COLS / LINE, Tile::THREADS, false> Share;
+    typedef dav_share<STEPS, COLS / LINE, T, false> Share;
     const E *from;
     dav_place to;
     int bytes, left;
     unsigned whole; /* no bits where the lines are beyond the columns */
 
-    DAV_MEMBER dav_across(const E *panel, int cols, int k, dav_place place)
-        : from(panel + Share::row() * STRIDE + Share::line() * LINE), left(k - Share::row())
+    DAV_MEMBER dav_across(const void *panel, int cols, int k, dav_place place)
+        : from((const E *)panel + Share::row() * STRIDE + Share::line() * LINE), left(k - Share::row())
     {
         const int have = (cols - Share::line() * LINE) * (int)sizeof(E);
         bytes = have < 0 ? 0 : have > 16 ? 16 : have;
@@ -126,7 +129,7 @@ template <class E, int COLS, int PITCH_, i64 STRIDE, int K_WHOLE, int COLS_WHOLE
     DAV_MEMBER void fill(int stage, bool some)
     {
         const unsigned all = some ? (1u << Share::COUNT) - 1u : 0, first = left <= 0 ? 0 : all & ((1u << (left & 31)) - 1u);
-        const unsigned now = K_WHOLE % Tile::KC == 0 || left >= Share::COUNT ? all : first; /* a bit for each row */
+        const unsigned now = WHOLE || left >= Share::COUNT ? all : first; /* a bit for each row */
         const dav_place panel = to + stage;
 #pragma unroll
         for (int i = 0; i < Share::COUNT; i++) {
@@ -135,21 +138,29 @@ template <class E, int COLS, int PITCH_, i64 STRIDE, int K_WHOLE, int COLS_WHOLE
             else if (Share::has(i))
                 dav_copy_part(panel + i * PITCH, from + i * STRIDE, now >> i & 1 ? bytes : 0);
         }
-        from += Tile::KC * STRIDE;
-        left -= Tile::KC;
+        from += STEPS * STRIDE;
+        left -= STEPS;
     }
 };
-template <class P, class Tile> struct dav_a_across
-    : dav_across<typename P::E, Tile::ROWS, Tile::A_PITCH_ACROSS, P::A_STRIDE, P::K_WHOLE, P::ROWS_WHOLE, Tile> {
-    DAV_MEMBER dav_a_across(const P &p, const dav_room &room)
-        : dav_across<typename P::E, Tile::ROWS, Tile::A_PITCH_ACROSS, P::A_STRIDE, P::K_WHOLE, P::ROWS_WHOLE, Tile>(
-              (const typename P::E *)p.a + p.row0, p.rows, p.k, room.place) {}
+/* Pairs are words, one for two steps of the sum. */
+template <class E, bool PAIRS, int COLS, int PITCH, i64 STRIDE, class P, int COLS_WHOLE, class Tile> struct dav_panel_across {
+    typedef dav_across<E, Tile::KC, COLS, PITCH, STRIDE, P::K_WHOLE % Tile::KC == 0, COLS_WHOLE, Tile::THREADS> Type;
 };
-template <class P, class Tile> struct dav_b_across
-    : dav_across<typename P::E, Tile::COLS, Tile::B_PITCH, P::B_STRIDE, P::K_WHOLE, P::COLS_WHOLE, Tile> {
+template <class E, int COLS, int PITCH, i64 STRIDE, class P, int COLS_WHOLE, class Tile>
+struct dav_panel_across<E, true, COLS, PITCH, STRIDE, P, COLS_WHOLE, Tile> {
+    typedef dav_across<unsigned, Tile::KC / 2, COLS, PITCH, STRIDE, P::K_WHOLE % Tile::KC == 0, COLS_WHOLE, Tile::THREADS> Type;
+};
+template <class P, class Tile> struct dav_a_across {
+    typename dav_panel_across<typename P::E, P::A_PAIRS, Tile::ROWS, Tile::A_PITCH_ACROSS, P::A_STRIDE, P, P::ROWS_WHOLE, Tile>::Type panel;
+    DAV_MEMBER dav_a_across(const P &p, const dav_room &room) : panel(p.a + p.row0, p.rows, P::A_PAIRS ? (p.k + 1) / 2 : p.k, room.place) {}
+    DAV_MEMBER void fill(int stage, bool some) { panel.fill(stage, some); }
+};
+template <class P, class Tile> struct dav_b_across {
+    static const i64 STRIDE = P::PACKED ? Tile::COLUMNS : P::B_STRIDE;
+    typename dav_panel_across<typename P::E, P::B_PAIRS, Tile::COLS, Tile::B_PITCH, STRIDE, P, P::COLS_WHOLE, Tile>::Type panel;
     DAV_MEMBER dav_b_across(const P &p, const dav_room &room)
-        : dav_across<typename P::E, Tile::COLS, Tile::B_PITCH, P::B_STRIDE, P::K_WHOLE, P::COLS_WHOLE, Tile>(
-              (const typename P::E *)p.b, p.cols, p.k, room.place + Tile::A_BYTES) {}
+        : panel(p.b, p.cols, P::B_PAIRS ? (p.k + 1) / 2 : p.k, room.place + Tile::A_BYTES) {}
+    DAV_MEMBER void fill(int stage, bool some) { panel.fill(stage, some); }
 };
 
 /* What has no lines: one element at a time. */
@@ -201,9 +212,8 @@ template <class Tile, class P> DAV_FN void dav_contract(Tile &tile, const P &p, 
     typename dav_either<P::A_LINES, Lines, dav_a_single<P, Tile>>::Type a(p, room);
     typedef typename dav_either<P::B_LINES, dav_b_across<P, Tile>, dav_b_single<P, Tile>>::Type Staged;
     typename dav_either<(Tile::NEAR > 0), dav_b_near<P, Tile>, Staged>::Type b(p, room);
-    const dav_place as = Tile::template place_of_a<P::A_ACROSS>(room.place);
-    const dav_place bs = Tile::place_of_b(Tile::NEAR ? dav_place_of((unsigned char *)p.b) : room.place + Tile::A_BYTES);
-    const bool PART = Tile::NEAR > 0 && P::K_WHOLE % Tile::KC != 0; /* nothing is known of what lies behind the sum's last row */
+    const dav_place as = Tile::template place_of_a<P>(room.place);
+    const dav_place bs = Tile::template place_of_b<P>(Tile::NEAR ? dav_place_of((unsigned char *)p.b) : room.place + Tile::A_BYTES);
     const int AHEAD = Tile::STAGES - 1;
     dav_sync_block();
 #pragma unroll
@@ -220,7 +230,7 @@ template <class Tile, class P> DAV_FN void dav_contract(Tile &tile, const P &p, 
         a.fill(next, left > AHEAD * Tile::KC);
         b.fill(next, left > AHEAD * Tile::KC);
         dav_copy_commit();
-        tile.template multiply<P::A_ACROSS, PART>(as + at, bs + (Tile::NEAR ? (p.k - left) * (int)sizeof(typename P::E) * Tile::NEAR : at), left);
+        tile.template multiply<P>(as + at, bs + (Tile::NEAR ? (p.k - left) * (int)sizeof(typename P::E) * Tile::NEAR : at), left);
         next = at;
         at = at == AHEAD * Tile::STAGE ? 0 : at + Tile::STAGE;
     }
@@ -235,6 +245,8 @@ template <class Element_, int MR, int NR, int WY, int WX, int KC_, int STAGES_, 
     static const int ROWS = WY * FM * 16, COLS = WX * FN * 8;
     float v[FM][FN][4];
 
+    /* Of a panel that is not staged nothing is known behind the sum's last row. */
+    template <class P> DAV_MEMBER static bool ends(int step, int left) { return NEAR > 0 && P::K_WHOLE % KC != 0 && step >= left; }
     DAV_MEMBER void zero()
     {
 #pragma unroll
@@ -261,42 +273,57 @@ struct dav_mma_tile : dav_fragments<u16, MR, NR, WY, WX, KC, STAGES, NEAR> {
 
     DAV_MEMBER static int col(int e) { return warp_col() + e / 4 % FN * 8 + e % 2 + (int)dav_thread() % 4 * 2; }
 
-    /* Of lane l: row l % 8 of the 8x8 number l / 8. */
-    template <bool ACROSS> DAV_MEMBER static dav_place place_of_a(dav_place panel)
+    /* By matrices: of lane l row l % 8 of the 8x8 number l / 8.  Pairs are a fragment's words as they are. */
+    template <class P> DAV_MEMBER static dav_place place_of_a(dav_place panel)
     {
         const int lane = (int)dav_thread() % 32, in = lane % 8, which = lane / 8;
-        return dav_kept(panel + 2 * (ACROSS ? (which / 2 * 8 + in) * A_PITCH_ACROSS + warp_row() + which % 2 * 8
-                                            : (warp_row() + which % 2 * 8 + in) * A_PITCH + which / 2 * 8));
+        return dav_kept(panel + (P::A_PAIRS    ? 4 * (lane % 4 * A_PITCH_ACROSS + warp_row() + lane / 4)
+                                 : P::A_ACROSS ? 2 * ((which / 2 * 8 + in) * A_PITCH_ACROSS + warp_row() + which % 2 * 8)
+                                               : 2 * ((warp_row() + which % 2 * 8 + in) * A_PITCH + which / 2 * 8)));
     }
-    DAV_MEMBER static dav_place place_of_b(dav_place panel)
+    template <class P> DAV_MEMBER static dav_place place_of_b(dav_place panel)
     {
         const int lane = (int)dav_thread() % 32, in = lane % 8, which = lane / 8;
-        return dav_kept(panel + 2 * ((which % 2 * 8 + in) * B_PITCH + warp_col() + which / 2 * 8));
+        return dav_kept(panel + (P::B_PAIRS ? 4 * (lane % 4 * B_PITCH + warp_col() + lane / 4)
+                                            : 2 * ((which % 2 * 8 + in) * B_PITCH + warp_col() + which / 2 * 8)));
     }
-    template <bool ACROSS, bool PART> DAV_MEMBER void multiply(dav_place as, dav_place bs, int left)
+    template <class P> DAV_MEMBER static void load_a(unsigned (&a)[4], dav_place as, int i, int step)
+    {
+#pragma unroll
+        for (int r = 0; r < 4 && P::A_PAIRS; r++)
+            a[r] = dav_load_words(as + 4 * ((step / 2 + r / 2 * 4) * A_PITCH_ACROSS + i * 16 + r % 2 * 8), dav_words<1>()).at[0];
+        if (P::A_ACROSS && !P::A_PAIRS)
+            dav_load_matrices_across(a, as + 2 * (step * A_PITCH_ACROSS + i * 16));
+        if (!P::A_ACROSS)
+            dav_load_matrices(a, as + 2 * (i * 16 * A_PITCH + step));
+    }
+    /* Fragments j and j + 1. */
+    template <class P> DAV_MEMBER static void load_b(unsigned (&b)[2][2], dav_place bs, int j, int step)
+    {
+        unsigned both[4];
+        if (!P::B_PAIRS)
+            dav_load_matrices_across(both, bs + 2 * (step * B_PITCH + j * 8));
+#pragma unroll
+        for (int i = 0; i < 4; i++)
+            b[i / 2][i % 2] = !P::B_PAIRS ? both[i]
+                                          : dav_load_words(bs + 4 * ((step / 2 + i % 2 * 4) * B_PITCH + (j + i / 2) * 8), dav_words<1>()).at[0];
+    }
+    template <class P> DAV_MEMBER void multiply(dav_place as, dav_place bs, int left)
     {
 #pragma unroll
         for (int step = 0; step < KC; step += 16) {
-            if (PART && step >= left)
+            if (Base::template ends<P>(step, left))
                 break;
-            unsigned a[FM][4], b[FN + 1][2];
+            unsigned a[FM][4], b[(FN + 1) / 2][2][2];
 #pragma unroll
             for (int i = 0; i < FM; i++)
-                if (ACROSS)
-                    dav_load_matrices_across(a[i], as + 2 * (step * A_PITCH_ACROSS + i * 16));
-                else
-                    dav_load_matrices(a[i], as + 2 * (i * 16 * A_PITCH + step));
+                load_a<P>(a[i], as, i, step);
 #pragma unroll
-            for (int j = 0; j < FN; j += 2) {
-                unsigned both[4];
-                dav_load_matrices_across(both, bs + 2 * (step * B_PITCH + j * 8));
-#pragma unroll
-                for (int i = 0; i < 4; i++)
-                    b[j + i / 2][i % 2] = both[i];
-            }
+            for (int j = 0; j < FN; j += 2)
+                load_b<P>(b[j / 2], bs, j, step);
 #pragma unroll
             for (int f = 0; f < FM * FN; f++)
-                dav_mma_bf16(v[f / FN][f % FN], a[f / FN], b[f % FN]);
+                dav_mma_bf16(v[f / FN][f % FN], a[f / FN], b[f % FN / 2][f % FN % 2]);
         }
     }
 };
@@ -321,31 +348,31 @@ struct dav_tf32_tile : dav_fragments<float, MR, NR, WY, WX, KC, STAGES, NEAR> {
         return warp_col() + j / WIDE * WIDE * 8 + g * WIDE + j % WIDE;
     }
 
-    template <bool ACROSS> DAV_MEMBER static dav_place place_of_a(dav_place panel)
+    template <class P> DAV_MEMBER static dav_place place_of_a(dav_place panel)
     {
         const int lane = (int)dav_thread() % 32;
-        return dav_kept(panel + 4 * (ACROSS ? lane % 4 * A_PITCH_ACROSS + warp_row() + lane / 4
+        return dav_kept(panel + 4 * (P::A_ACROSS ? lane % 4 * A_PITCH_ACROSS + warp_row() + lane / 4
                                             : (warp_row() + lane / 8 % 2 * 8 + lane % 8) * A_PITCH + lane / 16 * 4));
     }
-    DAV_MEMBER static dav_place place_of_b(dav_place panel)
+    template <class P> DAV_MEMBER static dav_place place_of_b(dav_place panel)
     {
         const int lane = (int)dav_thread() % 32;
         return dav_kept(panel + 4 * (lane % 4 * B_PITCH + warp_col() + lane / 4 * WIDE));
     }
-    template <bool ACROSS, bool PART> DAV_MEMBER void multiply(dav_place as, dav_place bs, int left)
+    template <class P> DAV_MEMBER void multiply(dav_place as, dav_place bs, int left)
     {
 #pragma unroll
         for (int step = 0; step < KC; step += 8) {
-            if (PART && step >= left)
+            if (Base::template ends<P>(step, left))
                 break;
             unsigned a[FM][4], b[FN][2];
 #pragma unroll
             for (int i = 0; i < FM; i++) {
-                if (!ACROSS)
+                if (!P::A_ACROSS)
                     dav_load_matrices(a[i], as + 4 * (i * 16 * A_PITCH + step)); /* 8 rows of 4 words */
 #pragma unroll
                 for (int r = 0; r < 4; r++) {
-                    if (ACROSS)
+                    if (P::A_ACROSS)
                         a[i][r] = dav_load_words(as + 4 * ((step + r / 2 * 4) * A_PITCH_ACROSS + i * 16 + r % 2 * 8), dav_words<1>()).at[0];
                     a[i][r] = dav_to_tf32(dav_float(a[i][r]));
                 }
@@ -396,30 +423,30 @@ template <int MR, int NR, int TY, int TX, int KC_, int STAGES_, int NEAR_> struc
                 to[i + r] = dav_float(w.at[r]);
         }
     }
-    template <bool ACROSS> DAV_MEMBER static dav_place place_of_a(dav_place panel)
+    template <class P> DAV_MEMBER static dav_place place_of_a(dav_place panel)
     {
-        return dav_kept(panel + 4 * ((int)dav_thread() / TX * RUN_M * (ACROSS ? 1 : A_PITCH)));
+        return dav_kept(panel + 4 * ((int)dav_thread() / TX * RUN_M * (P::A_ACROSS ? 1 : A_PITCH)));
     }
-    DAV_MEMBER static dav_place place_of_b(dav_place panel) { return dav_kept(panel + 4 * ((int)dav_thread() % TX * RUN_N)); }
-    template <bool ACROSS, bool PART> DAV_MEMBER void multiply(dav_place as, dav_place bs, int left)
+    template <class P> DAV_MEMBER static dav_place place_of_b(dav_place panel) { return dav_kept(panel + 4 * ((int)dav_thread() % TX * RUN_N)); }
+    template <class P> DAV_MEMBER void multiply(dav_place as, dav_place bs, int left)
     {
 #pragma unroll 1
-        for (int k = 0; k < KC && (!PART || k < left); k += 4) {
+        for (int k = 0; k < KC && !(NEAR > 0 && P::K_WHOLE % KC != 0 && k >= left); k += 4) {
             float along[M][4];
 #pragma unroll
-            for (int i = 0; i < M && !ACROSS; i++)
+            for (int i = 0; i < M && !P::A_ACROSS; i++)
                 load<4, 4>(along[i], as + 4 * (i / RUN_M * RUN_M * TY + i % RUN_M) * A_PITCH, 0);
 #pragma unroll
             for (int q = 0; q < 4; q++) {
                 float a[M], b[N];
-                if (ACROSS)
+                if (P::A_ACROSS)
                     load<M, RUN_M>(a, as + 4 * q * A_PITCH_ACROSS, RUN_M * TY);
                 load<N, RUN_N>(b, bs + 4 * q * B_PITCH, RUN_N * TX);
 #pragma unroll
                 for (int e = 0; e < COUNT; e++)
-                    v[e / N][e % N] = dav_fma(ACROSS ? a[e / N] : along[e / N][q], b[e % N], v[e / N][e % N]);
+                    v[e / N][e % N] = dav_fma(P::A_ACROSS ? a[e / N] : along[e / N][q], b[e % N], v[e / N][e % N]);
             }
-            as += ACROSS ? 16 * A_PITCH_ACROSS : 16;
+            as += P::A_ACROSS ? 16 * A_PITCH_ACROSS : 16;
             bs += 16 * B_PITCH;
         }
     }

@@ -33,7 +33,7 @@ typedef unsigned long long Ptr;
 enum { OK = 0, INVALID = 1, NO_MEMORY = 2, INVALID_IMAGE = 200, WRONG_CONTEXT = 201, NO_BINARY = 209, NOT_FOUND = 500, ILLEGAL = 700, LAUNCH_FAILED = 719, CAPTURE_UNSUPPORTED = 900, CAPTURE_INVALIDATED = 901, UNKNOWN = 999 };
 
 /* ---- the device's state ---- */
-static const size_t shared_limit = DAV_SHARED_LIMIT, region_bytes = (size_t)16 << 30;
+static const size_t shared_limit = 227 * 1024, region_bytes = (size_t)16 << 30;
 static std::mutex lock;
 static char *region;
 enum { MOST_DEVICES = 8 };
@@ -258,6 +258,8 @@ static bool run_grid(const Work &w)
     *w.f->machine = &machine;
     machine.shared = shared.data() + (64 - (size_t)shared.data() % 64) % 64;
     machine.blocks = w.blocks;
+    machine.memory = region;
+    machine.memory_end = region + region_bytes;
     machine.access = touch;
     if (getenv("DAV_STANDIN_RACE"))
         places.resize(PLACES);

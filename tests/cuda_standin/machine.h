@@ -4,11 +4,13 @@
 #include <math.h>
 #include <string.h>
 
-enum { DAV_MAX_THREADS = 1024, DAV_SHARED_LIMIT = 227 * 1024 };
+enum { DAV_MAX_THREADS = 1024 };
 
 struct DavMachine {
     unsigned thread, block, blocks;
     unsigned char *shared;
+    const char *memory; /* the device's, and where it ends */
+    const char *memory_end;
     unsigned slot[DAV_MAX_THREADS];    /* what each lane shows the others in a shuffle */
     const void *row[DAV_MAX_THREADS];  /* and where its row of a matrix lies */
     unsigned a[DAV_MAX_THREADS][4], b[DAV_MAX_THREADS][2]; /* and in an mma */
@@ -131,10 +133,9 @@ static DavCopies dav_copies[DAV_MAX_THREADS];
 DAV_FN void dav_copy_part(dav_place to, const void *from, int bytes)
 {
     DavCopies &c = dav_copies[dav_machine->thread];
-    if (c.count == DAV_MAX_COPIES || bytes < 0 || bytes > 16 || ((unsigned long long)to & 15) || (bytes && ((unsigned long long)from & 15)))
-        __builtin_trap(); /* misaligned, or never waited for */
-    if ((const unsigned char *)from >= dav_machine->shared && (const unsigned char *)from < dav_machine->shared + DAV_SHARED_LIMIT)
-        __builtin_trap(); /* not global memory */
+    const bool in_memory = (const char *)from >= dav_machine->memory && (const char *)from + bytes <= dav_machine->memory_end;
+    if (c.count == DAV_MAX_COPIES || bytes < 0 || (bytes && !in_memory) || bytes > 16 || ((unsigned long long)to & 15) || (bytes && ((unsigned long long)from & 15)))
+        __builtin_trap(); /* misaligned, not in device memory, or never waited for */
     memset(to, 0xff, 16);
     c.copy[c.count].to = (unsigned char *)to;
     c.copy[c.count].from = from;
