@@ -1,7 +1,7 @@
 /* Forecasts on paper: occupancy against the published calculator, and the launches, bytes and time of the programs that matter. */
 #include "codegen/cuda/predict.h"
-#include "runtime/optim.h"
 #include "frontend/net.h"
+#include "runtime/optim.h"
 #include "runtime/program.h"
 #include "support/command.h"
 #include <math.h>
