@@ -333,9 +333,9 @@ static void large_product(const char *name, int i, const Graph *k, bool tf32)
     if (!cuda_source(&t, &err, k, "kernel", &text, &launch) || !cuda_compile(nvrtc, &err, &t, text.at, &ptx, &log))
         fail_msg("%s: %s", name, err.text);
     buf_add(&ptx, "", 1);
-    int expected = fragments_in(text.at), found = count_in(ptx.at, "mma.sync.aligned");
-    if (expected < 48 || found != expected)
-        fail_msg("%s kernel %d: %d tensor instructions, expected %d, at least 48", name, i, found, expected);
+    int expected = 2 * fragments_in(text.at), found = count_in(ptx.at, "mma.sync.aligned");
+    if (expected < 2 * 48 || found != expected)
+        fail_msg("%s kernel %d: %d tensor instructions, expected %d, at least 96", name, i, found, expected);
     if (!strstr(ptx.at, "cp.async.cg") || strstr(ptx.at, "st.shared"))
         fail_msg("%s kernel %d: elements go through a thread's hands:\n%s", name, i, kernel_in(text.at));
     buf_free(&text);

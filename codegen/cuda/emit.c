@@ -324,8 +324,10 @@ static void emit(Emit *e, Val v)
         e->depth++;
         break;
     case OP_END:
-        if (!put_tile_end(e, n->arg[0]) && !put_nest_end(e, n->arg[0]))
+        if (!put_tile_end(e, n->arg[0]) && !put_nest_end(e, n->arg[0])) {
             close(e, n->arg[0]);
+            put_finish_after(e, n->arg[0]);
+        }
         break;
     case OP_CONST:
         number(text, t, attr_f(n, A_VALUE), dav_dtype_is_float(t) ? 0 : (int64_t)attr_f(n, A_VALUE));

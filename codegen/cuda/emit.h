@@ -37,6 +37,7 @@ int room_bytes(const Emit *e); /* of shared memory, for joins and tiles */
 void put_tile_types(Emit *e);
 void put_tile(Emit *e, Val v);
 void put_contract(Emit *e, Val v);
+void put_finish_after(Emit *e, Val closed); /* what the loop or condition that was closed has left to be done */
 void put_tile_get(Emit *e, Val v);
 /* The loops around tile_get: true when `loop` (or what closes it) was one of them and has been written. */
 bool put_tile_loop(Emit *e, Val loop);

@@ -190,6 +190,80 @@ static bool is_spread(const Emit *e, Val tile)
     return false;
 }
 
+void put_tile(Emit *e, Val v)
+{
+    put_line(e, "tile%d t%d;", v, v);
+    put_line(e, "t%d.zero();", v);
+    if (!form_of(e, v).near)
+        put_line(e, "dav_pipe<tile%d> pipe%d;", v, v);
+    put_line(e, "const float *s%d = 0;", v);
+}
+
+/* ---- contracting: around a contraction there may be loops that do nothing else, and its copies run on through all of them ---- */
+static Val end_of(const Emit *e, Val opened)
+{
+    Val v = opened + 1;
+    while (v < e->k->n && !(node_of(e->k, v)->op == OP_END && node_of(e->k, v)->arg[0] == opened))
+        v++;
+    return v;
+}
+
+static bool does_nothing_else(const Emit *e, Val loop, Val contract)
+{
+    for (Val v = loop + 1, end = end_of(e, loop); v < end; v++) {
+        const Node *n = node_of(e->k, v);
+        bool plain = n->op == OP_CONST || n->op == OP_IF || n->op == OP_END || n->op == OP_FOR || (op_info[n->op].flags & OPF_ELEMENTWISE);
+        if (v != contract && !plain)
+            return false;
+    }
+    return true;
+}
+
+/* The outermost of those loops, or of the conditions around it; the contraction itself when there is none. */
+static Val stretch_of(const Emit *e, Val contract)
+{
+    for (Val v = k_tile_contract_of(e->k, contract).tile + 1; v < contract; v++) {
+        const Node *n = node_of(e->k, v);
+        if ((n->op == OP_FOR || n->op == OP_IF) && end_of(e, v) > contract && does_nothing_else(e, v, contract))
+            return v;
+    }
+    return contract;
+}
+
+static void put_finish(Emit *e, Val contract)
+{
+    Val tile = k_tile_contract_of(e->k, contract).tile;
+    if (!form_of(e, tile).near)
+        put_line(e, "dav_finish<panels%d>(t%d, pipe%d, room);", contract, tile, tile);
+}
+
+void put_finish_after(Emit *e, Val closed)
+{
+    for (Val v = closed + 1, end = end_of(e, closed); v < end; v++)
+        if (node_of(e->k, v)->op == OP_TILE_CONTRACT && stretch_of(e, v) == closed)
+            put_finish(e, v);
+}
+
+/* The type of the panels of each contraction. */
+static void put_panels(Emit *e)
+{
+    for (Val v = 1; v < e->k->n; v++) {
+        if (node_of(e->k, v)->op != OP_TILE_CONTRACT)
+            continue;
+        TileContract c = k_tile_contract_of(e->k, v);
+        TileForm f = form_of(e, c.tile);
+        int nr = (int)attr_i(node_of(e->k, c.tile), A_NR), mr = (int)attr_i(node_of(e->k, c.tile), A_MR);
+        int64_t rows_unit = unit_of(e, c.rows, 0), mr_unit = mr & -mr;
+        bool plain = c.b_packed && operand_dtype(e, c.b) == DAV_F32; /* no pairs: a panel like any other */
+        put_line(e, "typedef dav_panels<%s, %lld, %lld, %lldll, %lldll, %lldll, %lldll, %s, %s, %s, %lld, %lld, %lld> panels%d;",
+                 cuda_memory_type(operand_dtype(e, c.a)), (long long)c.a_row_step, (long long)c.a_div, (long long)c.a_ext,
+                 (long long)c.a_row_stride, (long long)c.a_k_stride, (long long)(plain ? nr : c.b_k_stride),
+                 c.b_packed && !plain ? "true" : "false", a_has_lines(e, &c, &f) ? "true" : "false",
+                 b_has_lines(e, &c, &f) ? "true" : "false", (long long)unit_of(e, c.k, 0),
+                 (long long)(rows_unit < mr_unit ? rows_unit : mr_unit), (long long)(c.cols ? unit_of(e, c.cols, 0) : nr & -nr), v);
+    }
+}
+
 int room_bytes(const Emit *e)
 {
     int room = 64;
@@ -212,38 +286,23 @@ void put_tile_types(Emit *e)
                      (int)attr_i(node_of(e->k, v), A_NR), f.down, f.across, f.kc, f.stages, f.near, v);
             put_line(e, "static_assert(tile%d::STAGES * tile%d::STAGE == %d, \"room\");", v, v, f.room);
         }
-}
-
-void put_tile(Emit *e, Val v)
-{
-    put_line(e, "tile%d t%d;", v, v);
-    put_line(e, "t%d.zero();", v);
-    put_line(e, "const float *s%d = 0;", v);
+    put_panels(e);
 }
 
 void put_contract(Emit *e, Val v)
 {
     TileContract c = k_tile_contract_of(e->k, v);
-    TileForm f = form_of(e, c.tile);
     int nr = (int)attr_i(node_of(e->k, c.tile), A_NR), mr = (int)attr_i(node_of(e->k, c.tile), A_MR);
-    const char *type = cuda_memory_type(operand_dtype(e, c.a));
-    int64_t rows_unit = unit_of(e, c.rows, 0), mr_unit = mr & -mr;
     char cols[40];
     snprintf(cols, sizeof cols, c.cols ? "(int)v%d" : "%d", c.cols ? c.cols : nr);
-    if (c.b_packed && f.element == 4 && operand_dtype(e, c.b) == DAV_F32) { /* no pairs: a panel like any other */
-        c.b_packed = false;
-        c.b_k_stride = nr;
-    }
-    put_line(e, "{");
-    put_line(e, "    typedef dav_panels<%s, %lld, %lld, %lldll, %lldll, %lldll, %lldll, %s, %s, %s, %lld, %lld, %lld> P;", type,
-             (long long)c.a_row_step, (long long)c.a_div, (long long)c.a_ext, (long long)c.a_row_stride, (long long)c.a_k_stride,
-             (long long)c.b_k_stride, c.b_packed ? "true" : "false", a_has_lines(e, &c, &f) ? "true" : "false",
-             b_has_lines(e, &c, &f) ? "true" : "false", (long long)unit_of(e, c.k, 0),
-             (long long)(rows_unit < mr_unit ? rows_unit : mr_unit), (long long)(c.cols ? unit_of(e, c.cols, 0) : nr & -nr));
-    put_line(e, "    const P panels = {p%d + v%d, (const %s *)(p%d + v%d), v%d, (int)(v%d < %d ? v%d : %d), %s, (int)v%d};", c.a, c.a_off, type,
-             c.b, c.b_off, c.row0, c.rows, mr, c.rows, mr, cols, c.k);
-    put_line(e, "    dav_contract(t%d, panels, room);", c.tile);
-    put_line(e, "}");
+    put_line(e, "const panels%d c%d = {p%d + v%d, (const %s *)(p%d + v%d), v%d, (int)(v%d < %d ? v%d : %d), %s, (int)v%d};", v, v, c.a, c.a_off,
+             cuda_memory_type(operand_dtype(e, c.a)), c.b, c.b_off, c.row0, c.rows, mr, c.rows, mr, cols, c.k);
+    if (form_of(e, c.tile).near)
+        put_line(e, "dav_contract_near(t%d, c%d, room);", c.tile, v);
+    else
+        put_line(e, "dav_contract(t%d, pipe%d, c%d, room);", c.tile, c.tile, v);
+    if (stretch_of(e, v) == v)
+        put_finish(e, v);
 }
 
 /* ---- reading ---- */

@@ -96,9 +96,9 @@ template <class P, class Tile> struct dav_a_along {
             there |= (unsigned)p.has_row(Share::row() + i * Share::STEP) << i;
         there = dav_kept(there);
     }
-    DAV_MEMBER void fill(int stage, bool some)
+    DAV_MEMBER void fill(int stage)
     {
-        const unsigned now = some && (P::K_WHOLE % Tile::KC == 0 || left > 0) ? there : 0;
+        const unsigned now = P::K_WHOLE % Tile::KC == 0 || left > 0 ? there : 0;
         const dav_place panel = to + stage;
 #pragma unroll
         for (int i = 0; i < Share::COUNT; i++)
@@ -126,9 +126,9 @@ template <class E, int STEPS, int COLS, int PITCH_, i64 STRIDE, bool WHOLE, int 
         whole = dav_kept(have > 0 ? ~0u : 0u);
         to = dav_kept(place + Share::row() * PITCH + Share::line() * 16);
     }
-    DAV_MEMBER void fill(int stage, bool some)
+    DAV_MEMBER void fill(int stage)
     {
-        const unsigned all = some ? (1u << Share::COUNT) - 1u : 0, first = left <= 0 ? 0 : all & ((1u << (left & 31)) - 1u);
+        const unsigned all = (1u << Share::COUNT) - 1u, first = left <= 0 ? 0 : all & ((1u << (left & 31)) - 1u);
         const unsigned now = WHOLE || left >= Share::COUNT ? all : first; /* a bit for each row */
         const dav_place panel = to + stage;
 #pragma unroll
@@ -153,14 +153,14 @@ struct dav_panel_across<E, true, COLS, PITCH, STRIDE, P, COLS_WHOLE, Tile> {
 template <class P, class Tile> struct dav_a_across {
     typename dav_panel_across<typename P::E, P::A_PAIRS, Tile::ROWS, Tile::A_PITCH_ACROSS, P::A_STRIDE, P, P::ROWS_WHOLE, Tile>::Type panel;
     DAV_MEMBER dav_a_across(const P &p, const dav_room &room) : panel(p.a + p.row0, p.rows, P::A_PAIRS ? (p.k + 1) / 2 : p.k, room.place) {}
-    DAV_MEMBER void fill(int stage, bool some) { panel.fill(stage, some); }
+    DAV_MEMBER void fill(int stage) { panel.fill(stage); }
 };
 template <class P, class Tile> struct dav_b_across {
     static const i64 STRIDE = P::PACKED ? Tile::COLUMNS : P::B_STRIDE;
     typename dav_panel_across<typename P::E, P::B_PAIRS, Tile::COLS, Tile::B_PITCH, STRIDE, P, P::COLS_WHOLE, Tile>::Type panel;
     DAV_MEMBER dav_b_across(const P &p, const dav_room &room)
         : panel(p.b, p.cols, P::B_PAIRS ? (p.k + 1) / 2 : p.k, room.place + Tile::A_BYTES) {}
-    DAV_MEMBER void fill(int stage, bool some) { panel.fill(stage, some); }
+    DAV_MEMBER void fill(int stage) { panel.fill(stage); }
 };
 
 /* What has no lines: one element at a time. */
@@ -170,9 +170,9 @@ template <class P, class Tile> struct dav_a_single {
     unsigned char *to;
     int k0;
     DAV_MEMBER dav_a_single(const P &panels, const dav_room &room) : p(panels), to(room.bytes), k0(0) {}
-    DAV_MEMBER void fill(int stage, bool some)
+    DAV_MEMBER void fill(int stage)
     {
-        for (int e = (int)dav_thread(); some && e < Tile::ROWS * Tile::KC; e += Tile::THREADS) {
+        for (int e = (int)dav_thread(); e < Tile::ROWS * Tile::KC; e += Tile::THREADS) {
             int r = P::ROWS_NEAR ? e % Tile::ROWS : e / Tile::KC, k = P::ROWS_NEAR ? e / Tile::ROWS : e % Tile::KC;
             dav_put((Element *)(to + stage) + r * Tile::A_PITCH + k, p.at_a(r, k0 + k));
         }
@@ -185,9 +185,9 @@ template <class P, class Tile> struct dav_b_single {
     unsigned char *to;
     int k0;
     DAV_MEMBER dav_b_single(const P &panels, const dav_room &room) : p(panels), to(room.bytes + Tile::A_BYTES), k0(0) {}
-    DAV_MEMBER void fill(int stage, bool some)
+    DAV_MEMBER void fill(int stage)
     {
-        for (int e = (int)dav_thread(); some && e < Tile::KC * Tile::COLS; e += Tile::THREADS) {
+        for (int e = (int)dav_thread(); e < Tile::KC * Tile::COLS; e += Tile::THREADS) {
             int k = e / Tile::COLS, j = e % Tile::COLS;
             dav_put((Element *)(to + stage) + k * Tile::B_PITCH + j, j < Tile::COLUMNS ? p.at_b(k0 + k, j, Tile::COLUMNS) : (typename P::E)0);
         }
@@ -198,39 +198,89 @@ template <class P, class Tile> struct dav_b_single {
 template <bool FIRST, class A, class B> struct dav_either { typedef A Type; };
 template <class A, class B> struct dav_either<false, A, B> { typedef B Type; };
 
-/* What lies in shared memory already stays where it is. */
-template <class P, class Tile> struct dav_b_near {
-    DAV_MEMBER dav_b_near(const P &, const dav_room &) {}
-    DAV_MEMBER void fill(int, bool) {}
+/* Panels of KC pass through STAGES places in shared memory, so that copies are under way while products are made.  What is copied
+ * but not yet multiplied may be finished by the next contraction into the same tile. */
+template <class Tile> struct dav_pipe {
+    static const int AHEAD = Tile::STAGES - 1, LAST = AHEAD * Tile::STAGE;
+    int full, at, next; /* stages that are copied or on their way; the first of them, the one after them */
+    DAV_MEMBER dav_pipe() : full(0), at(0), next(0) {}
+    DAV_MEMBER static int after(int stage) { return stage == LAST ? 0 : stage + Tile::STAGE; }
 };
 
-/* Panels of KC pass through STAGES places in shared memory, so that copies are under way while products are made. */
-template <class Tile, class P> DAV_FN void dav_contract(Tile &tile, const P &p, unsigned char *bytes)
+template <class Tile, class P> DAV_FN void dav_contract(Tile &tile, dav_pipe<Tile> &pipe, const P &p, unsigned char *bytes)
 {
     typedef typename dav_either<P::A_ACROSS, dav_a_across<P, Tile>, dav_a_along<P, Tile>>::Type Lines;
     const dav_room room = {bytes, dav_place_of(bytes)};
     typename dav_either<P::A_LINES, Lines, dav_a_single<P, Tile>>::Type a(p, room);
-    typedef typename dav_either<P::B_LINES, dav_b_across<P, Tile>, dav_b_single<P, Tile>>::Type Staged;
-    typename dav_either<(Tile::NEAR > 0), dav_b_near<P, Tile>, Staged>::Type b(p, room);
-    const dav_place as = Tile::template place_of_a<P>(room.place);
-    const dav_place bs = Tile::template place_of_b<P>(Tile::NEAR ? dav_place_of((unsigned char *)p.b) : room.place + Tile::A_BYTES);
-    const int AHEAD = Tile::STAGES - 1;
+    typename dav_either<P::B_LINES, dav_b_across<P, Tile>, dav_b_single<P, Tile>>::Type b(p, room);
+    const dav_place as = Tile::template place_of_a<P>(room.place), bs = Tile::template place_of_b<P>(room.place + Tile::A_BYTES);
+    int left = p.k;
+    if (pipe.full == 0)
+        dav_sync_block(); /* whatever was in the room has been read */
+#pragma unroll 1
+    for (; left > 0 && pipe.full < pipe.AHEAD; left -= Tile::KC) {
+        a.fill(pipe.next);
+        b.fill(pipe.next);
+        dav_copy_commit();
+        pipe.full++;
+        pipe.next = pipe.after(pipe.next);
+    }
+    int at = pipe.at, next = pipe.next;
+#pragma unroll 1
+    for (; left > 0; left -= Tile::KC) {
+        dav_copy_wait<dav_pipe<Tile>::AHEAD - 1>();
+        dav_sync_block(); /* the stage is whole, and everybody is done with the one before */
+        a.fill(next);
+        b.fill(next);
+        dav_copy_commit();
+        tile.template multiply<P>(as + at, bs + at, left);
+        next = at;
+        at = pipe.after(at);
+    }
+    pipe.at = at;
+    pipe.next = next;
+}
+
+template <class P, class Tile> DAV_FN void dav_finish(Tile &tile, dav_pipe<Tile> &pipe, unsigned char *bytes)
+{
+    const dav_place room = dav_place_of(bytes);
+    const dav_place as = Tile::template place_of_a<P>(room), bs = Tile::template place_of_b<P>(room + Tile::A_BYTES);
+    dav_copy_wait<0>();
     dav_sync_block();
+#pragma unroll 1
+    for (; pipe.full > 0; pipe.full--) {
+        tile.template multiply<P>(as + pipe.at, bs + pipe.at, Tile::KC);
+        pipe.at = pipe.after(pipe.at);
+    }
+    pipe = dav_pipe<Tile>();
+}
+
+/* The same where B lies in shared memory already: the tile's NEAR is the pitch of its rows. */
+template <class Tile, class P> DAV_FN void dav_contract_near(Tile &tile, const P &p, unsigned char *bytes)
+{
+    typedef typename dav_either<P::A_ACROSS, dav_a_across<P, Tile>, dav_a_along<P, Tile>>::Type Lines;
+    const dav_room room = {bytes, dav_place_of(bytes)};
+    typename dav_either<P::A_LINES, Lines, dav_a_single<P, Tile>>::Type a(p, room);
+    const dav_place as = Tile::template place_of_a<P>(room.place);
+    dav_place bs = Tile::template place_of_b<P>(dav_place_of((unsigned char *)p.b));
+    const int AHEAD = Tile::STAGES - 1;
+    dav_sync_block(); /* B is whole, and whatever was in the room has been read */
 #pragma unroll
     for (int s = 0; s < AHEAD; s++) {
-        a.fill(s * Tile::STAGE, s * Tile::KC < p.k);
-        b.fill(s * Tile::STAGE, s * Tile::KC < p.k);
+        if (s * Tile::KC < p.k)
+            a.fill(s * Tile::STAGE);
         dav_copy_commit();
     }
     int at = 0, next = AHEAD * Tile::STAGE;
 #pragma unroll 1
     for (int left = p.k; left > 0; left -= Tile::KC) {
         dav_copy_wait<AHEAD - 1>();
-        dav_sync_block(); /* the stage is whole, and everybody is done with the one before */
-        a.fill(next, left > AHEAD * Tile::KC);
-        b.fill(next, left > AHEAD * Tile::KC);
+        dav_sync_block();
+        if (left > AHEAD * Tile::KC)
+            a.fill(next);
         dav_copy_commit();
-        tile.template multiply<P>(as + at, bs + (Tile::NEAR ? (p.k - left) * (int)sizeof(typename P::E) * Tile::NEAR : at), left);
+        tile.template multiply<P>(as + at, bs, left);
+        bs += Tile::KC * Tile::NEAR * (int)sizeof(typename P::E);
         next = at;
         at = at == AHEAD * Tile::STAGE ? 0 : at + Tile::STAGE;
     }

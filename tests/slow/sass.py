@@ -30,14 +30,14 @@ def instructions(text):
 
 
 def hottest_loop(ops, labels):
-    """the innermost loop with the most tensor (else multiply-add) instructions"""
+    """the innermost loop with the most tensor (else multiply-add) instructions, that with copies of two alike"""
     best, best_key = (0, len(ops)), None
     for at, (op, target) in enumerate(ops):
         first = labels.get(target, at + 1) if target else at + 1
         if first > at:
             continue
         body = collections.Counter(o.split(".")[0] for o, _ in ops[first:at + 1])
-        key = (body["HMMA"], body["FFMA"], -(at - first))
+        key = (body["HMMA"], body["BAR"] > 0, body["FFMA"], -(at - first))  # without a barrier: what follows when all is copied
         if best_key is None or key > best_key:
             best, best_key = (first, at + 1), key
     return best
