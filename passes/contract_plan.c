@@ -125,19 +125,23 @@ static void choose_rows(ContractPlan *p)
     p->row_dim = p->row < 0 ? -1 : only_dim(s, 0, p->row);
 }
 
-/* The summed loop whose steps are nearest in memory.  It decides the order of summation, so it is chosen before the
- * rows are and by nothing that a batch could change: a row's result is the same alone and among others. */
-static void choose_inner(ContractPlan *p)
+/* The summed loop whose steps are nearest in memory; for blocks of threads one that is long enough for a step of theirs, where there is.
+ * It decides the order of summation, so it is chosen before the rows are and by nothing that a batch could change: a row's result is the
+ * same alone and among others. */
+static void choose_inner(ContractPlan *p, bool blocks)
 {
+    enum { STEP = 16 };
     const ContractSpec *s = &p->spec;
     p->inner = -1;
     for (int i = s->nout; i < s->nloop; i++) {
-        int a = only_dim(s, 0, i), b = only_dim(s, 1, i);
+        int a = only_dim(s, 0, i), b = only_dim(s, 1, i), had = p->inner;
         if (a < 0 || b < 0 || s->dim[0][a].div != 1 || s->dim[1][b].div != 1)
             continue;
-        bool better = p->inner < 0 || s->extent[p->inner] == 1 ||
-                      (s->extent[i] > 1 &&
-                       stride_of(p, 0, i) + stride_of(p, 1, i) < stride_of(p, 0, p->inner) + stride_of(p, 1, p->inner));
+        bool lengthens = blocks && had >= 0 && s->extent[i] >= STEP && s->extent[had] < STEP;
+        bool shortens = blocks && had >= 0 && s->extent[i] < STEP && s->extent[had] >= STEP;
+        bool better = had < 0 || s->extent[had] == 1 || lengthens ||
+                      (!shortens && s->extent[i] > 1 &&
+                       stride_of(p, 0, i) + stride_of(p, 1, i) < stride_of(p, 0, had) + stride_of(p, 1, had));
         if (!better)
             continue;
         p->inner = i;
@@ -241,7 +245,7 @@ bool contract_plan(const Graph *g, Val contract, const CompileOptions *options, 
     p->col_dim = spec_plain_dim(s, 1, p->col, p->size[1]);
     if (spec_uses(s, 0, p->col) || p->col_dim < 0)
         return false;
-    choose_inner(p);
+    choose_inner(p, options && options->processors);
     choose_rows(p);
     TileShape best = {options && options->tile_rows ? options->tile_rows : 6,
                       options && options->tile_columns ? options->tile_columns : 16};
