@@ -171,10 +171,19 @@ static int weight_of(const Emit *e, Val row, Val vector, Val end)
     return weight / SHARED_BY;
 }
 
-/* May each thread run the loops for the elements that it owns, straight from its registers? */
+static bool reads_another(const Emit *e, Val tile, Val loop, Val end)
+{
+    for (Val v = loop + 1; v < end; v++)
+        if (node_of(e->k, v)->op == OP_TILE_GET && node_of(e->k, v)->arg[0] != tile)
+            return true;
+    return false;
+}
+
+/* May each thread run the loops for the elements that it owns, straight from its registers?  It must where there are two tiles (of one
+ * form): there is room for one. */
 static bool is_direct(const Emit *e, Val tile, Val loop, Val vector, Val end)
 {
-    return vector && form_of(e, tile).count * weight_of(e, loop, vector, end) <= MOST_DIRECT;
+    return vector && (reads_another(e, tile, loop, end) || form_of(e, tile).count * weight_of(e, loop, vector, end) <= MOST_DIRECT);
 }
 
 /* Does some loop read the tile from shared memory? */

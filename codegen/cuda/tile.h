@@ -13,7 +13,6 @@ typedef struct TileForm {
     bool lines;        /* copies of 16 bytes may go straight from memory to a stage */
 } TileForm;
 
-/* half: operands of 16 bits; depth: the sum's length where it is known, else INT64_MAX; beside: bytes of
- * shared memory that the block wants besides.  Bits depend on none of these choices: an
- * element is summed in the same order in all of them. */
+/* half: operands of 16 bits; depth: the sum's length where it is known, else INT64_MAX; beside: bytes of shared memory that
+ * the block wants besides.  Bits depend on none of these choices: an element is summed in the same order in all of them. */
 TileForm tile_form(const CudaTarget *t, bool half, int mr, int nr, int64_t depth, int threads, int near, int beside);
