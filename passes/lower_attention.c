@@ -90,7 +90,7 @@ void attention_pack(Attention *a, Val src, Val base, int64_t depth, double scale
         if (!tail)
             k_end(k, r);
     }
-    if (a->spread || panel_rows(a, depth) == depth)
+    if (panel_rows(a, depth) == depth)
         return;
     Val r = k_for(k, LOOP_SERIAL, depth, panel_rows(a, depth), 1), c = k_for(k, LOOP_VECTOR, 0, a->nr, 1);
     k_store(k, panel, k_op(k, OP_ADD, k_addmul(k, k_int(k, at), r, a->pitch), c, 0), k_num(k, a->half ? DAV_BF16 : DAV_F32, 0), 0);
