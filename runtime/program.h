@@ -17,6 +17,8 @@ typedef struct ProgramOptions {
     const char *inplace;
 } ProgramOptions;
 
+/* Is it the name of a device that programs run on: cpu, cuda, cuda:N, interp, interp64?  It need not be there. */
+bool program_device_known(const char *name);
 /* Compiles g, which may be freed afterwards.  NULL with err set on failure. */
 Program *program_compile(Err *err, const Graph *g, const ProgramOptions *opt);
 void program_free(Program *p);
