@@ -2,6 +2,7 @@
 #include "cli/cli.h"
 #include "codegen/codegen.h"
 #include "codegen/cuda/cuda.h"
+#include "runtime/cuda/blaslt.h"
 #include "runtime/cuda/driver.h"
 #include "runtime/program.h"
 #include <math.h>
@@ -65,6 +66,11 @@ static void doctor_cuda(void)
     char version[64];
     if (nvrtc_version(&err, version))
         printf("%-12s NVRTC %s\n", "", version);
+    else
+        say("", err.text + (strncmp(err.text, "CUDA: ", 6) == 0 ? 6 : 0));
+    err_clear(&err);
+    if (blaslt_version(&err, version))
+        printf("%-12s cuBLASLt %s\n", "", version);
     else
         say("", err.text + (strncmp(err.text, "CUDA: ", 6) == 0 ? 6 : 0));
     err_clear(&err);

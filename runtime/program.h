@@ -15,6 +15,7 @@ typedef struct ProgramOptions {
     const char *device;
     /* Pairs input = output that share memory, as "name_in=name_out;..."; the input is overwritten. NULL: none. */
     const char *inplace;
+    bool learns; /* its results are gradients, no samples: on CUDA their bits may depend on the number of rows (blaslt_rule.h) */
 } ProgramOptions;
 
 /* Compiles g, which may be freed afterwards.  NULL with err set on failure. */

@@ -1,6 +1,8 @@
 /* Loading, memory and steps of a Program on a CUDA device. */
 #include "runtime/cuda/run.h"
 #include "codegen/cuda/cuda.h"
+#include "runtime/cuda/blaslt.h"
+#include "runtime/cuda/blaslt_rule.h"
 #include "runtime/cuda/driver.h"
 #include <stdlib.h>
 #include <string.h>
@@ -25,6 +27,9 @@ typedef struct CudaProgram {
     void **in_ptr, **out_ptr;
     bool captures;           /* its runs can be replayed: no host function, not too long */
     int64_t most_arena;      /* that the device's memory leaves room for */
+    Blaslt *blaslt;          /* NULL: it runs none of the products */
+    CuPtr workspace;         /* of cuBLASLt's algorithms, which follow each other */
+    bool warm;               /* a run has been launched step by step */
     CuGraphExec graph;       /* a run from its inputs to its outputs; NULL: not captured yet */
 } CudaProgram;
 
@@ -131,7 +136,7 @@ static void largest_buffers(const Program *p, Buf *out)
 static int64_t room_for_arena(const Program *p, int64_t scratch, int64_t literals)
 {
     const CudaProgram *c = p->cuda;
-    int64_t left = (int64_t)c->device.memory - p->plan->kept_bytes - scratch - literals - c->params_bytes - c->in_bytes - c->out_bytes;
+    int64_t left = (int64_t)c->device.memory - p->plan->kept_bytes - scratch - blaslt_workspace(c->blaslt) - literals - c->params_bytes - c->in_bytes - c->out_bytes;
     return left > 0 ? left : 0;
 }
 
@@ -185,7 +190,8 @@ static bool take_memory(Program *p, Err *err)
         literals += padded(node_attr(p->plan->literal[i], A_DATA)->n * 8);
     c->most_arena = room_for_arena(p, scratch, literals);
     if (!take(p, err, &c->arena, p->plan->arena_bytes, "arena") || !take(p, err, &c->kept, p->plan->kept_bytes, "packed weights") ||
-        !take(p, err, &c->scratch, scratch, "scratch") || !take(p, err, &c->literals, literals, "constants") ||
+        !take(p, err, &c->scratch, scratch, "scratch") ||
+        !take(p, err, &c->workspace, blaslt_workspace(c->blaslt), "workspace of cuBLASLt") || !take(p, err, &c->literals, literals, "constants") ||
         !take(p, err, &c->params, c->params_bytes, "parameters") || !take(p, err, &c->inputs, c->in_bytes, "inputs") ||
         !take(p, err, &c->outputs, c->out_bytes, "outputs"))
         return false;
@@ -251,7 +257,7 @@ bool cuda_prepare(Program *p, Err *err, int index)
     p->stats.launches = nodes;
     lay_out(p);
     return cuda_ok(d, err, d->cuStreamCreate(&c->stream, CU_STREAM_NON_BLOCKING), "cuStreamCreate") &&
-           load_kernels(p, err, &mine) && take_memory(p, err) && send_literals(p, err);
+           load_kernels(p, err, &mine) && blaslt_prepare(p, err, &c->device, &c->blaslt) && take_memory(p, err) && send_literals(p, err);
 }
 
 void cuda_release(Program *p)
@@ -270,7 +276,8 @@ void cuda_release(Program *p)
     for (int i = 0; i < p->plan->nkernel; i++)
         if (c->kernel[i].module)
             d->cuModuleUnload(c->kernel[i].module);
-    const CuPtr memory[] = {c->arena, c->kept, c->scratch, c->literals, c->params, c->inputs, c->outputs};
+    blaslt_release(c->blaslt);
+    const CuPtr memory[] = {c->arena, c->kept, c->scratch, c->workspace, c->literals, c->params, c->inputs, c->outputs};
     for (size_t i = 0; i < sizeof memory / sizeof *memory; i++)
         if (memory[i])
             d->cuMemFree_v2(memory[i]);
@@ -291,6 +298,8 @@ static bool launch(Program *p, Err *err, const Frame *f, const PlanStep *s)
         return true;
     for (int i = 0; i < s->nbuf; i++)
         value[i] = f->ptr[s->buf[i]];
+    if (p->product[s->kernel].library)
+        return blaslt_launch(c->blaslt, err, s->kernel, value, c->workspace, c->stream);
     value[s->nbuf] = device_pointer(c->scratch);
     for (int i = 0; i <= s->nbuf; i++)
         arg[i] = &value[i];
@@ -453,7 +462,9 @@ static bool work(Program *p, Err *err, bool once)
     const CudaDriver *d = c->device.driver;
     if (once && !(fetch_inputs(p, err) && run_steps(p, err, p->frame, true)))
         return false;
-    if (!c->captures)
+    bool cold = blaslt_any(c->blaslt) && !c->warm; /* a library may load its code at its first call, which no capture allows */
+    c->warm = true;
+    if (!c->captures || cold)
         return enqueue(p, err);
     if (!c->graph && !capture(p, err))
         return false;

@@ -1,0 +1,107 @@
+#include "runtime/cuda/blaslt_rule.h"
+#include <stdlib.h>
+#include <string.h>
+
+enum { ALIGNED = 16, BUFFER_ALIGNMENT = 64 /* of every buffer outside of loops */ };
+/* 1.5 us of a launch at 200 TFLOP/s; our tiles reach a third of the tensor cores' peak, or half of the f32 peak (predict.c), so
+ * that they are bound by arithmetic from about 100 and 10 operations a byte on; the library wins clearly beyond twice... */
+static const double least_flops = 3e8, least_intensity_tensor = 64, least_intensity_f32 = 16;
+
+static int64_t size_of(int64_t dtype)
+{
+    return (int64_t)dav_dtype_size((DavDtype)dtype);
+}
+
+/* The largest power of two up to 16 that divides every address where a column begins. */
+static int alignment_of(const PlainMatrix *x, const BlasMatrix *m, int64_t size)
+{
+    int64_t all = BUFFER_ALIGNMENT | x->offset * size | m->ld * size | m->batch_stride * size, low = all & -all;
+    return low < ALIGNED ? (int)low : ALIGNED;
+}
+
+static bool orient(const PlainMatrix *x, int64_t rows, int64_t cols, int64_t batch, int64_t size, BlasMatrix *m)
+{
+    bool by_rows = (x->col == 1 || cols == 1) && (rows == 1 || x->row >= cols);
+    if (!by_rows && !((x->row == 1 || rows == 1) && (cols == 1 || x->col >= rows)))
+        return false;
+    *m = by_rows ? (BlasMatrix){.rows = cols, .cols = rows, .ld = rows == 1 ? cols : x->row}
+                 : (BlasMatrix){.rows = rows, .cols = cols, .ld = cols == 1 ? rows : x->col, .transposed = true};
+    m->batch_stride = batch == 1 ? 0 : x->batch;
+    m->alignment = alignment_of(x, m, size);
+    return m->ld <= INT32_MAX && m->rows <= INT32_MAX && m->cols <= INT32_MAX && batch <= INT32_MAX && m->batch_stride >= 0;
+}
+
+bool blaslt_shape(const PlainProduct *p, BlasShape *s)
+{
+    return orient(&p->b, p->k, p->n, p->batch, size_of(p->in), &s->a) && orient(&p->a, p->m, p->k, p->batch, size_of(p->in), &s->b) &&
+           orient(&p->d, p->m, p->n, p->batch, size_of(p->out), &s->d) && !s->d.transposed;
+}
+
+static bool is_product(const Graph *kernel)
+{
+    for (Val v = 1; v < kernel->n; v++)
+        if (node_of(kernel, v)->op == OP_TILE_CONTRACT)
+            return true;
+    return false;
+}
+
+static bool large(const Program *p, const PlainProduct *x)
+{
+    double flops = 2.0 * (double)x->batch * (double)x->m * (double)x->n * (double)x->k;
+    double in = (double)x->m * (double)x->k + (double)x->k * (double)x->n, out = (double)x->m * (double)x->n * (x->c.buf >= 0 ? 2 : 1);
+    double bytes = (double)x->batch * (in * (double)size_of(x->in) + out * (double)size_of(x->out));
+    bool tensor = x->in == DAV_BF16 || p->options.tf32;
+    return flops >= least_flops && flops / bytes >= (tensor ? least_intensity_tensor : least_intensity_f32);
+}
+
+static DavDtype dtype_of(const Plan *plan, const PlanStep *s, int64_t buf)
+{
+    return (DavDtype)node_of(plan->g, node_of(plan->g, s->node)->arg[buf])->dtype;
+}
+
+/* Why our kernel runs it; NULL: nothing is against the library. */
+static const char *why_ours(const Program *p, const PlanStep *s, const PlainProduct *x, const char *no_library)
+{
+    const char *setting = getenv("DAV_CUDA_BLASLT");
+    bool always = setting && strcmp(setting, "1") == 0;
+    BlasShape shape;
+    if (setting && strcmp(setting, "0") == 0)
+        return "DAV_CUDA_BLASLT=0";
+    if (!p->learns)
+        return "not a program that learns: the same bits for any number of rows";
+    if ((x->bias >= 0 && dtype_of(p->plan, s, x->bias) != (DavDtype)x->out) ||
+        (x->c.buf >= 0 && dtype_of(p->plan, s, x->c.buf) != (DavDtype)x->out))
+        return "what is added has another dtype than the result, which cuBLASLt has not";
+    if (!blaslt_shape(x, &shape))
+        return "strides that cuBLASLt has not";
+    if (!always && (shape.a.alignment < ALIGNED || shape.b.alignment < ALIGNED || shape.d.alignment < ALIGNED))
+        return "rows that do not begin at multiples of 16 bytes";
+    if (!always && !large(p, x))
+        return "small: fewer than 3e8 operations, or than 64 a byte (f32: 16)";
+    return no_library;
+}
+
+static void choose(Program *p, const Plan *plan, bool nested, const char *no_library)
+{
+    for (int i = 0; i < plan->nstep; i++) {
+        const PlanStep *s = &plan->step[i];
+        if (s->kind == STEP_LOOP)
+            choose(p, s->body, true, no_library);
+        if (s->kind != STEP_KERNEL || !is_product(p->plan->kernel[s->kernel]))
+            continue;
+        ProductChoice *c = &p->product[s->kernel];
+        c->plain = plain_product_of(plan->g, s->node, &c->product);
+        c->rule = !c->plain ? "no plain product"
+                  : nested  ? "in a loop, whose slices begin anywhere"
+                            : why_ours(p, s, &c->product, no_library);
+        c->library = !c->rule;
+        if (c->library)
+            c->rule = "large";
+    }
+}
+
+void product_choices(Program *p, const char *no_library)
+{
+    p->product = arena_array(p->arena, ProductChoice, p->plan->nkernel + 1);
+    choose(p, p->plan, false, no_library);
+}
