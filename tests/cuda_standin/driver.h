@@ -9,7 +9,7 @@ struct Stream;
 SHARED bool dav_standin_call();
 /* Objects made (1) and destroyed (-1). */
 SHARED void dav_standin_count(int objects);
-/* Does [at, at + bytes) lie in one allocation of the device? */
+/* Does [at, at + bytes) lie in one allocation of the device whose context is current? */
 SHARED bool dav_standin_holds(const void *at, size_t bytes);
 SHARED bool dav_standin_captures(const Stream *stream);
 /* Puts work on the stream, to be done when somebody waits for it, or at each launch of the graph that is being captured. */
