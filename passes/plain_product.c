@@ -172,19 +172,20 @@ static bool is_number(const Graph *g, Val v, double value)
 }
 
 /* A product's factors: numbers multiplied together, the rest by themselves. */
-enum { MOST_FACTORS = 8 };
+enum { MOST_FACTORS = 8, MOST_DEPTH = 8 };
 typedef struct Factors { double number; Val other[MOST_FACTORS]; int n; } Factors;
 
-static void factors(const Graph *g, Val v, Factors *f)
+static void factors(const Graph *g, Val v, Factors *f, int depth)
 {
     const Node *n = node_of(g, v), *source = node_of(g, through(g, v, OP_BROADCAST));
     if (source->op == OP_CONST) {
         f->number *= attr_f(source, A_VALUE);
-    } else if (n->op == OP_MUL && f->n < MOST_FACTORS - 2) {
-        factors(g, n->arg[0], f);
-        factors(g, n->arg[1], f);
-    } else if (f->n < MOST_FACTORS) {
-        f->other[f->n++] = v;
+    } else if (n->op == OP_MUL && depth > 0) {
+        factors(g, n->arg[0], f, depth - 1);
+        factors(g, n->arg[1], f, depth - 1);
+    } else {
+        f->other[f->n < MOST_FACTORS ? f->n : MOST_FACTORS - 1] = v;
+        f->n++;
     }
 }
 
@@ -212,7 +213,7 @@ static bool is_one(const Graph *g, Val y, Val x)
 static bool is_cubic_term(const Graph *g, Val y, Val x)
 {
     Factors f = {.number = 1};
-    factors(g, y, &f);
+    factors(g, y, &f, MOST_DEPTH);
     return f.n == 3 && f.other[0] == x && f.other[1] == x && f.other[2] == x && near(f.number, 0.044715);
 }
 
@@ -220,7 +221,7 @@ static bool is_cubic_term(const Graph *g, Val y, Val x)
 static Val gelu_of(const Graph *g, Val v)
 {
     Factors f = {.number = 1};
-    factors(g, v, &f);
+    factors(g, v, &f, MOST_DEPTH);
     if (f.n != 2 || !near(f.number, 0.5))
         return 0;
     for (int i = 0; i < 2; i++) {
@@ -228,7 +229,7 @@ static Val gelu_of(const Graph *g, Val v)
         Factors inner = {.number = 1};
         if (!t || node_of(g, t)->op != OP_TANH)
             continue;
-        factors(g, node_of(g, t)->arg[0], &inner);
+        factors(g, node_of(g, t)->arg[0], &inner, MOST_DEPTH);
         if (inner.n == 1 && near(inner.number, 0.7978845608028654) && other_summand(g, inner.other[0], is_cubic_term, x))
             return x;
     }

@@ -1,6 +1,7 @@
 /* Products by cuBLASLt: which go there and why, what they give, that sampling never does, what fails.  The library is the
  * stand-in of tests/cuda_standin, whose results are compared with the processor's. */
 #include "frontend/net.h"
+#include "runtime/cuda/blaslt.h"
 #include "runtime/cuda/blaslt_rule.h"
 #include "runtime/program.h"
 #include "support/command.h"
@@ -446,6 +447,17 @@ static void failing_calls_leave_nothing(void **state)
     assert_true(of_library >= 12);
 }
 
+static int in_child(int (*f)(void))
+{
+    int status = 0;
+    fflush(NULL);
+    pid_t child = fork(); /* a library is opened once for a process */
+    if (child == 0)
+        _exit(f());
+    waitpid(child, &status, 0);
+    return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
+}
+
 static int without_the_library(void)
 {
     Err err = {0};
@@ -461,7 +473,6 @@ static void a_missing_library_is_no_failure(void **state)
 {
     (void)state;
     char from[4096];
-    int status = 0;
     Err err = {0};
     assert_true(file_mkdirs(&err, in_scratch("driver")));
     for (const char *const *so = (const char *const[]){"libcuda.so.1", "libnvrtc.so.13", NULL}; *so; so++) {
@@ -470,19 +481,58 @@ static void a_missing_library_is_no_failure(void **state)
         snprintf(to, sizeof to, "driver/%s", *so);
         assert_int_equal(symlink(from, in_scratch(to)), 0);
     }
-    fflush(NULL);
-    pid_t child = fork(); /* this process is to find it afterwards */
-    if (child == 0)
-        _exit(without_the_library());
-    waitpid(child, &status, 0);
-    assert_true(WIFEXITED(status));
-    assert_int_equal(WEXITSTATUS(status), 0);
+    assert_int_equal(in_child(without_the_library), 0);
     setenv("DAV_CUDA_LIBRARY_PATH", in_scratch("driver"), 1);
     assert_status(dav("doctor"), 0);
     assert_printed("cuBLASLt does not load (our own kernels run everywhere): ");
     setenv("DAV_CUDA_LIBRARY_PATH", DAV_CUDA_STANDIN, 1);
     assert_status(dav("doctor"), 0);
     assert_printed("cuBLASLt 13.1.0");
+}
+
+/* ---- the library itself, where it is: descriptors need no device ---- */
+static int attributes_in_child(void)
+{
+    Err err = {0};
+    unsetenv("DAV_CUDA_LIBRARY_PATH");
+    const BlasLt *lt = blaslt_open(&err);
+    if (!lt)
+        return 77;
+    BlasDesc desc = NULL;
+    BlasLayout layout = NULL;
+    BlasPreference preference = NULL;
+    const int32_t transposed = BLAS_OP_T, type = BLAS_R_32F, batch = 3;
+    const uint32_t epilogue = BLAS_EPILOGUE_GELU | BLAS_EPILOGUE_BIAS, aligned = 16, reductions = BLAS_REDUCTION_IN_F32;
+    const int64_t stride = 4096;
+    const uint64_t workspace = 1 << 20;
+    const void *bias = (const void *)256;
+    int failed = lt->cublasLtMatmulDescCreate(&desc, BLAS_COMPUTE_TF32, BLAS_R_32F) != 0 ||
+                 lt->cublasLtMatmulDescSetAttribute(desc, BLAS_DESC_TRANS_A, &transposed, sizeof transposed) != 0 ||
+                 lt->cublasLtMatmulDescSetAttribute(desc, BLAS_DESC_TRANS_B, &transposed, sizeof transposed) != 0 ||
+                 lt->cublasLtMatmulDescSetAttribute(desc, BLAS_DESC_EPILOGUE, &epilogue, sizeof epilogue) != 0 ||
+                 lt->cublasLtMatmulDescSetAttribute(desc, BLAS_DESC_BIAS_POINTER, &bias, sizeof bias) != 0 ||
+                 lt->cublasLtMatmulDescSetAttribute(desc, BLAS_DESC_BIAS_TYPE, &type, sizeof type) != 0 ||
+                 lt->cublasLtMatrixLayoutCreate(&layout, BLAS_R_16BF, 64, 32, 64) != 0 ||
+                 lt->cublasLtMatrixLayoutSetAttribute(layout, BLAS_LAYOUT_BATCH_COUNT, &batch, sizeof batch) != 0 ||
+                 lt->cublasLtMatrixLayoutSetAttribute(layout, BLAS_LAYOUT_BATCH_STRIDE, &stride, sizeof stride) != 0 ||
+                 lt->cublasLtMatmulPreferenceCreate(&preference) != 0 ||
+                 lt->cublasLtMatmulPreferenceSetAttribute(preference, BLAS_PREFER_WORKSPACE_BYTES, &workspace, sizeof workspace) != 0 ||
+                 lt->cublasLtMatmulPreferenceSetAttribute(preference, BLAS_PREFER_REDUCTIONS, &reductions, sizeof reductions) != 0;
+    for (int i = 0; i < 4; i++)
+        failed |= lt->cublasLtMatmulPreferenceSetAttribute(preference, BLAS_PREFER_ALIGNMENT_A + i, &aligned, sizeof aligned) != 0;
+    return failed || lt->cublasLtMatmulPreferenceDestroy(preference) != 0 || lt->cublasLtMatrixLayoutDestroy(layout) != 0 ||
+           lt->cublasLtMatmulDescDestroy(desc) != 0 || lt->cublasLtGetVersion() < 120000;
+}
+
+static void the_library_takes_these_attributes(void **state)
+{
+    (void)state;
+    int status = in_child(attributes_in_child);
+    if (status == 77) {
+        print_message("SKIPPED: no libcublasLt here, its descriptors were not tried\n");
+        skip();
+    }
+    assert_int_equal(status, 0);
 }
 
 static int open_group(void **state)
@@ -497,6 +547,7 @@ static int open_group(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(the_library_takes_these_attributes),
         cmocka_unit_test(a_missing_library_is_no_failure), cmocka_unit_test(results_are_the_processors),
         cmocka_unit_test(sums_go_on_in_place),             cmocka_unit_test(rules_decide),
         cmocka_unit_test(the_dump_tells_who_ran_it),       cmocka_unit_test(samples_have_the_same_bits_in_any_batch),
