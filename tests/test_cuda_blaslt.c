@@ -11,6 +11,7 @@
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
+#include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -291,6 +292,79 @@ static void rules_decide(void **state)
     unsetenv("DAV_CUDA_BLASLT");
 }
 
+static DavVal bias_of_rows(DavNet *n, int64_t rows) { return dav_add(plain(n, rows), dav_input(n, "r", DAV_F32, rows, 1)); }
+static DavVal bias_of_square(DavNet *n, int64_t rows) /* as many rows as columns */
+{
+    (void)rows;
+    return bias_of_rows(n, COLS);
+}
+static DavVal two_biases(DavNet *n, int64_t rows) { return dav_add(linear(n, rows), dav_input(n, "b", DAV_F32, COLS)); }
+static DavVal other_floor(DavNet *n, int64_t rows) { return dav_max(plain(n, rows), 0.5); }
+static DavVal ceiling(DavNet *n, int64_t rows) { return dav_min(plain(n, rows), 0); }
+static DavVal exact_gelu(DavNet *n, int64_t rows) { return dav_gelu(plain(n, rows)); }
+static DavVal twice(DavNet *n, int64_t rows) { return dav_mul(plain(n, rows), 2); }
+static DavVal late_sum(DavNet *n, int64_t rows) { return dav_add(relu(n, rows), dav_input(n, "c", DAV_F32, rows, COLS)); }
+static DavVal other_gelu(DavNet *n, int64_t rows)
+{
+    DavVal x = plain(n, rows), cubic = dav_mul(dav_add(x, dav_mul(dav_mul(x, dav_square(x)), 0.05)), 0.7978845608028654);
+    return dav_mul(dav_mul(x, 0.5), dav_add(dav_tanh(cubic), 1));
+}
+static DavVal convolved(DavNet *n, int64_t rows) { return dav_conv(n, "l", dav_input(n, "x", DAV_F32, 2, 8, rows), COLS, .kernel = {3}, .pad = {1}); }
+
+static void what_looks_alike_is_none(void **state)
+{
+    (void)state;
+    setenv("DAV_CUDA_BLASLT", "1", 1);
+    DavVal (*const write[])(DavNet *, int64_t) = {bias_of_rows, bias_of_square, two_biases, other_floor, ceiling, exact_gelu, twice, late_sum,
+                                                  other_gelu, convolved};
+    for (size_t i = 0; i < sizeof write / sizeof *write; i++)
+        rule_is(write[i], 20, true, DAV_F32, false, "no plain product");
+    unsetenv("DAV_CUDA_BLASLT");
+}
+
+/* A description may come from a file: what does not lie in its operands is none. */
+static void descriptions_fit_their_operands(void **state)
+{
+    (void)state;
+    Err err = {0};
+    Arena *a = arena_new();
+    DavNet *n = net_new(a, &err, "product");
+    dav_output(n, "y", linear(n, 9));
+    CompileOptions o = {0};
+    PassCx cx = {.arena = a, .err = &err, .options = &o};
+    const Graph *g = passes_run(&cx, n->g, NULL);
+    Val kernel = 0;
+    PlainProduct p;
+    for (Val v = 1; v < g->n; v++)
+        if (plain_product_of(g, v, &p))
+            kernel = v;
+    assert_true(kernel && p.m == 9 && p.n == COLS && p.k == INNER && p.bias == 2 && p.c.buf == -1);
+    static const struct { size_t at; int64_t value; } wrong[] = {
+        {offsetof(PlainProduct, batch), 0},      {offsetof(PlainProduct, m), 10},         {offsetof(PlainProduct, m), INT64_MAX},
+        {offsetof(PlainProduct, n), COLS + 1},   {offsetof(PlainProduct, k), INNER + 1},  {offsetof(PlainProduct, a.buf), -1},
+        {offsetof(PlainProduct, a.buf), 9},      {offsetof(PlainProduct, a.offset), 1},   {offsetof(PlainProduct, a.offset), -1},
+        {offsetof(PlainProduct, a.row), 41},     {offsetof(PlainProduct, a.row), -40},    {offsetof(PlainProduct, b.col), 2},
+        {offsetof(PlainProduct, d.buf), 0},      {offsetof(PlainProduct, d.row), 1 << 20}, {offsetof(PlainProduct, bias), 0},
+        {offsetof(PlainProduct, in), DAV_BF16},  {offsetof(PlainProduct, out), DAV_BF16}, {offsetof(PlainProduct, c.buf), 1},
+    };
+    Node *k = &g->node[kernel];
+    const Node was = *k;
+    for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++) {
+        PlainProduct changed = p, read;
+        memcpy((char *)&changed + wrong[i].at, &wrong[i].value, sizeof wrong[i].value);
+        k->attr = (Attr[]){was.attr[0], {.name = A_PRODUCT, .n = PLAIN_NUMBERS, .ints = (const int64_t *)&changed}};
+        changed.c = wrong[i].at == offsetof(PlainProduct, c.buf) ? (PlainMatrix){.buf = 1, .row = COLS * INNER} : changed.c;
+        if (plain_product_of(g, kernel, &read))
+            fail_msg("number %zu as %lld is taken", wrong[i].at / sizeof(int64_t), (long long)wrong[i].value);
+    }
+    k->attr = (Attr[]){was.attr[0], {.name = A_PRODUCT, .n = PLAIN_NUMBERS - 1, .ints = (const int64_t *)&p}};
+    assert_false(plain_product_of(g, kernel, &p));
+    vec_free(cx.notes);
+    vec_free(cx.times);
+    net_free(n);
+    arena_free(a);
+}
+
 static void the_dump_tells_who_ran_it(void **state)
 {
     (void)state;
@@ -550,6 +624,7 @@ int main(void)
         cmocka_unit_test(the_library_takes_these_attributes),
         cmocka_unit_test(a_missing_library_is_no_failure), cmocka_unit_test(results_are_the_processors),
         cmocka_unit_test(sums_go_on_in_place),             cmocka_unit_test(rules_decide),
+        cmocka_unit_test(what_looks_alike_is_none),        cmocka_unit_test(descriptions_fit_their_operands),
         cmocka_unit_test(the_dump_tells_who_ran_it),       cmocka_unit_test(samples_have_the_same_bits_in_any_batch),
         cmocka_unit_test(algorithms_are_kept_and_mistrusted), cmocka_unit_test(failing_calls_leave_nothing),
     };
