@@ -74,7 +74,8 @@ static bool find_loops(const Graph *g, Val contract, Loops *l)
         l->loop[i].at[D] = stride;
         stride *= s->extent[i];
     }
-    if (node_count(g, contract) == 0 || !operand_strides(s, node_of(g, n->arg[0]), 0, l) || !operand_strides(s, node_of(g, n->arg[1]), 1, l))
+    if (node_count(g, contract) == 0 || !operand_strides(s, node_of(g, n->arg[0]), 0, l) ||
+        !operand_strides(s, node_of(g, n->arg[1]), 1, l))
         return false;
     shorten(l);
     return true;
@@ -327,8 +328,8 @@ bool plain_product_of(const Graph *g, Val v, PlainProduct *p)
     if (count != PLAIN_NUMBERS)
         return false;
     memcpy(p, number, sizeof *p);
-    Type a = buffer_type(g, v, p->a.buf), b = buffer_type(g, v, p->b.buf), c = buffer_type(g, v, p->c.buf), d = buffer_type(g, v, p->d.buf),
-         bias = buffer_type(g, v, p->bias);
+    Type a = buffer_type(g, v, p->a.buf), b = buffer_type(g, v, p->b.buf), c = buffer_type(g, v, p->c.buf),
+         d = buffer_type(g, v, p->d.buf), bias = buffer_type(g, v, p->bias);
     return (int64_t)a.dtype == p->in && (int64_t)b.dtype == p->in && (int64_t)d.dtype == p->out && p->d.buf >= n->narg &&
            lies_inside(&a, &p->a, p->batch, p->m, p->k) && lies_inside(&b, &p->b, p->batch, p->k, p->n) &&
            lies_inside(&d, &p->d, p->batch, p->m, p->n) && (p->c.buf < 0 || lies_inside(&c, &p->c, p->batch, p->m, p->n)) &&

@@ -89,11 +89,11 @@ static bool succeeded(const Blaslt *b, Err *err, BlasStatus status, const char *
     if (status == 0)
         return true;
     const char *name = b->lt->cublasLtGetStatusName(status);
-    err_env(err, "CUDA: %s: %s (%d)%s; with DAV_CUDA_BLASLT=0 our own kernels run instead", what, name ? name : "an unknown status", status,
+    err_env(err, "CUDA: %s: %s (%d)%s; with DAV_CUDA_BLASLT=0 our own kernels run instead", what,
+            name ? name : "an unknown status", status,
             status == BLAS_ALLOC_FAILED ? ": the device's memory is full, a smaller batch helps" : "");
-    return x ? err_prefix(err, "product of %" PRId64 " x %" PRId64 " x %" PRId64 " (rows, sum, columns), %" PRId64 " of them, of '%s' on %s", x->m,
-                          x->k, x->n, x->batch, b->p->stats.name, b->device->name)
-             : false;
+    return x && err_prefix(err, "product of %" PRId64 " x %" PRId64 " x %" PRId64 " (rows, sum, columns), %" PRId64 " of them, "
+                                "of '%s' on %s", x->m, x->k, x->n, x->batch, b->p->stats.name, b->device->name);
 }
 
 static int type_of_data(int64_t dtype)
@@ -101,17 +101,21 @@ static int type_of_data(int64_t dtype)
     return dtype == DAV_BF16 ? BLAS_R_16BF : BLAS_R_32F;
 }
 
+static bool set_layout(const Blaslt *b, Err *err, const PlainProduct *x, BlasLayout layout, int which, const void *value,
+                       size_t bytes)
+{
+    return succeeded(b, err, b->lt->cublasLtMatrixLayoutSetAttribute(layout, which, value, bytes),
+                     "cublasLtMatrixLayoutSetAttribute", x);
+}
+
 static bool make_layout(const Blaslt *b, Err *err, const PlainProduct *x, const BlasMatrix *m, int64_t dtype, BlasLayout *layout)
 {
-    const BlasLt *lt = b->lt;
     int32_t count = (int32_t)x->batch;
-    return succeeded(b, err, lt->cublasLtMatrixLayoutCreate(layout, type_of_data(dtype), (uint64_t)m->rows, (uint64_t)m->cols, m->ld),
-                     "cublasLtMatrixLayoutCreate", x) &&
+    BlasStatus made = b->lt->cublasLtMatrixLayoutCreate(layout, type_of_data(dtype), (uint64_t)m->rows, (uint64_t)m->cols, m->ld);
+    return succeeded(b, err, made, "cublasLtMatrixLayoutCreate", x) &&
            (count == 1 ||
-            (succeeded(b, err, lt->cublasLtMatrixLayoutSetAttribute(*layout, BLAS_LAYOUT_BATCH_COUNT, &count, sizeof count),
-                       "cublasLtMatrixLayoutSetAttribute", x) &&
-             succeeded(b, err, lt->cublasLtMatrixLayoutSetAttribute(*layout, BLAS_LAYOUT_BATCH_STRIDE, &m->batch_stride, sizeof m->batch_stride),
-                       "cublasLtMatrixLayoutSetAttribute", x)));
+            (set_layout(b, err, x, *layout, BLAS_LAYOUT_BATCH_COUNT, &count, sizeof count) &&
+             set_layout(b, err, x, *layout, BLAS_LAYOUT_BATCH_STRIDE, &m->batch_stride, sizeof m->batch_stride)));
 }
 
 static uint32_t epilogue_of(const PlainProduct *x)
@@ -128,7 +132,8 @@ static int compute_of(const Blaslt *b, const PlainProduct *x)
 
 static bool set(const Blaslt *b, Err *err, const Call *c, int which, const void *value, size_t bytes)
 {
-    return succeeded(b, err, b->lt->cublasLtMatmulDescSetAttribute(c->desc, which, value, bytes), "cublasLtMatmulDescSetAttribute", c->product);
+    return succeeded(b, err, b->lt->cublasLtMatmulDescSetAttribute(c->desc, which, value, bytes),
+                     "cublasLtMatmulDescSetAttribute", c->product);
 }
 
 static bool make_desc(const Blaslt *b, Err *err, Call *c)
@@ -149,37 +154,39 @@ static bool make_desc(const Blaslt *b, Err *err, Call *c)
 /* ---- algorithms ---- */
 static void matrix_key(Buf *key, const char *name, const BlasMatrix *m)
 {
-    buf_printf(key, " %s %" PRId64 "x%" PRId64 " ld %" PRId64 " batch %" PRId64 " aligned %d%s", name, m->rows, m->cols, m->ld, m->batch_stride,
-               m->alignment, m->transposed ? " transposed" : "");
+    buf_printf(key, " %s %" PRId64 "x%" PRId64 " ld %" PRId64 " batch %" PRId64 " aligned %d%s", name, m->rows, m->cols,
+               m->ld, m->batch_stride, m->alignment, m->transposed ? " transposed" : "");
 }
 
 /* Everything that the choice depends on. */
 static void key_of(const Blaslt *b, const Call *c, Buf *key)
 {
     const PlainProduct *x = c->product;
-    buf_printf(key, "cublasLt %zu device %s sm %d compute %d types %d %d epilogue %u batch %" PRId64 " workspace %d", b->lt->cublasLtGetVersion(),
-               b->device->name, b->device->sm, compute_of(b, x), type_of_data(x->in), type_of_data(x->out), epilogue_of(x), x->batch,
-               MOST_WORKSPACE);
+    buf_printf(key, "cublasLt %zu device %s sm %d compute %d types %d %d epilogue %u batch %" PRId64 " workspace %d",
+               b->lt->cublasLtGetVersion(), b->device->name, b->device->sm, compute_of(b, x), type_of_data(x->in),
+               type_of_data(x->out), epilogue_of(x), x->batch, MOST_WORKSPACE);
     matrix_key(key, "a", &c->shape.a);
     matrix_key(key, "b", &c->shape.b);
     matrix_key(key, "d", &c->shape.d);
 }
 
+static bool prefer(const Blaslt *b, Err *err, const Call *c, BlasPreference preference, int which, const void *value, size_t bytes)
+{
+    return succeeded(b, err, b->lt->cublasLtMatmulPreferenceSetAttribute(preference, which, value, bytes),
+                     "cublasLtMatmulPreferenceSetAttribute", c->product);
+}
+
 static bool set_preferences(const Blaslt *b, Err *err, const Call *c, BlasPreference preference)
 {
-    const uint32_t alignment[4] = {(uint32_t)c->shape.a.alignment, (uint32_t)c->shape.b.alignment, (uint32_t)c->shape.d.alignment,
-                                   (uint32_t)c->shape.d.alignment};
+    const BlasMatrix *const matrix[] = {&c->shape.a, &c->shape.b, &c->shape.d, &c->shape.d};
     const uint64_t most = MOST_WORKSPACE;
     const uint32_t reductions = BLAS_REDUCTION_IN_F32;
-    static const char what[] = "cublasLtMatmulPreferenceSetAttribute";
-    const BlasLt *lt = b->lt;
-    bool ok = succeeded(b, err, lt->cublasLtMatmulPreferenceSetAttribute(preference, BLAS_PREFER_WORKSPACE_BYTES, &most, sizeof most), what,
-                        c->product) &&
-              succeeded(b, err, lt->cublasLtMatmulPreferenceSetAttribute(preference, BLAS_PREFER_REDUCTIONS, &reductions, sizeof reductions), what,
-                        c->product);
-    for (int i = 0; i < 4 && ok; i++)
-        ok = succeeded(b, err, lt->cublasLtMatmulPreferenceSetAttribute(preference, BLAS_PREFER_ALIGNMENT_A + i, &alignment[i], sizeof alignment[i]),
-                       what, c->product);
+    bool ok = prefer(b, err, c, preference, BLAS_PREFER_WORKSPACE_BYTES, &most, sizeof most) &&
+              prefer(b, err, c, preference, BLAS_PREFER_REDUCTIONS, &reductions, sizeof reductions);
+    for (int i = 0; i < 4 && ok; i++) {
+        uint32_t alignment = (uint32_t)matrix[i]->alignment;
+        ok = prefer(b, err, c, preference, BLAS_PREFER_ALIGNMENT_A + i, &alignment, sizeof alignment);
+    }
     return ok;
 }
 
@@ -193,15 +200,14 @@ static bool ask(const Blaslt *b, Err *err, const Call *c, BlasHeuristic *found, 
         return false;
     bool ok = set_preferences(b, err, c, preference);
     if (ok) {
-        BlasStatus status = lt->cublasLtMatmulAlgoGetHeuristic(b->handle, c->desc, c->a, c->b, c->d, c->d, preference, 1, found, count);
-        if (status == BLAS_NOT_SUPPORTED)
+        BlasStatus status =
+            lt->cublasLtMatmulAlgoGetHeuristic(b->handle, c->desc, c->a, c->b, c->d, c->d, preference, 1, found, count);
+        ok = status == BLAS_NOT_SUPPORTED || succeeded(b, err, status, "cublasLtMatmulAlgoGetHeuristic", c->product);
+        if (status != 0 || found->state != 0)
             *count = 0;
-        else
-            ok = succeeded(b, err, status, "cublasLtMatmulAlgoGetHeuristic", c->product);
     }
-    if (ok && *count > 0 && found->state != 0)
-        *count = 0;
-    return succeeded(b, ok ? err : &(Err){0}, lt->cublasLtMatmulPreferenceDestroy(preference), "cublasLtMatmulPreferenceDestroy", c->product) && ok;
+    BlasStatus destroyed = lt->cublasLtMatmulPreferenceDestroy(preference);
+    return succeeded(b, ok ? err : &(Err){0}, destroyed, "cublasLtMatmulPreferenceDestroy", c->product) && ok;
 }
 
 /* What an earlier process found, when this cuBLASLt still takes it for this product. */
@@ -232,7 +238,9 @@ static bool find_algorithm(Blaslt *b, Err *err, Call *c, ProductChoice *choice)
     buf_free(&key);
     c->algo = found.algo;
     choice->library = ok && count > 0;
-    choice->rule = !choice->library ? "cuBLASLt has no algorithm for it" : recalled ? "large; its algorithm is from the cache" : "large; its algorithm is by cuBLASLt's heuristics";
+    choice->rule = !choice->library ? "cuBLASLt has no algorithm for it"
+                   : recalled       ? "large; its algorithm is from the cache"
+                                    : "large; its algorithm is by cuBLASLt's heuristics";
     if (choice->library && (int64_t)found.workspace > b->workspace)
         b->workspace = (int64_t)found.workspace;
     return ok;
@@ -302,8 +310,10 @@ bool blaslt_launch(const Blaslt *b, Err *err, int kernel, void *const *buf, CuPt
     void *d = element(buf, &x->d, x->out), *addend = x->c.buf >= 0 ? element(buf, &x->c, x->out) : d;
     if (x->bias >= 0 && !set(b, err, c, BLAS_DESC_BIAS_POINTER, &buf[x->bias], sizeof buf[x->bias]))
         return false;
-    BlasStatus status = b->lt->cublasLtMatmul(b->handle, c->desc, &one, element(buf, &x->b, x->in), c->a, element(buf, &x->a, x->in), c->b, &beta,
-                                              addend, c->d, d, c->d, &c->algo, (void *)(uintptr_t)workspace, (size_t)b->workspace, stream);
+    const void *theirs_a = element(buf, &x->b, x->in), *theirs_b = element(buf, &x->a, x->in);
+    BlasStatus status =
+        b->lt->cublasLtMatmul(b->handle, c->desc, &one, theirs_a, c->a, theirs_b, c->b, &beta, addend, c->d, d, c->d, &c->algo,
+                              (void *)(uintptr_t)workspace, (size_t)b->workspace, stream);
     return succeeded(b, err, status, "cublasLtMatmul", x);
 }
 

@@ -3,8 +3,9 @@
 #include <string.h>
 
 enum { ALIGNED = 16, BUFFER_ALIGNMENT = 64 /* of every buffer outside of loops */ };
-/* 1.5 us of a launch at 200 TFLOP/s; our tiles reach a third of the tensor cores' peak, or half of the f32 peak (predict.c), so
- * that they are bound by arithmetic from about 100 and 10 operations a byte on; the library wins clearly beyond twice... */
+/* By the forecast's fractions (codegen/cuda/predict.c), not measured: an h100 does 3e8 operations of our tiles in about
+ * the time of a launch, and our tiles wait for arithmetic, no more for memory, from 58 (rtx4090) to 104 (h100) operations
+ * a byte on in bf16, from 7 (a100) to 43 (rtx4090) in f32. */
 static const double least_flops = 3e8, least_intensity_tensor = 64, least_intensity_f32 = 16;
 
 static int64_t size_of(int64_t dtype)
@@ -28,12 +29,14 @@ static bool orient(const PlainMatrix *x, int64_t rows, int64_t cols, int64_t bat
                  : (BlasMatrix){.rows = rows, .cols = cols, .ld = cols == 1 ? rows : x->col, .transposed = true};
     m->batch_stride = batch == 1 ? 0 : x->batch;
     m->alignment = alignment_of(x, m, size);
-    return m->ld <= INT32_MAX && m->rows <= INT32_MAX && m->cols <= INT32_MAX && batch <= INT32_MAX && m->batch_stride >= 0;
+    const int64_t most = INT32_MAX;
+    return m->ld <= most && m->rows <= most && m->cols <= most && batch <= most && m->batch_stride >= 0;
 }
 
 bool blaslt_shape(const PlainProduct *p, BlasShape *s)
 {
-    return orient(&p->b, p->k, p->n, p->batch, size_of(p->in), &s->a) && orient(&p->a, p->m, p->k, p->batch, size_of(p->in), &s->b) &&
+    return orient(&p->b, p->k, p->n, p->batch, size_of(p->in), &s->a) &&
+           orient(&p->a, p->m, p->k, p->batch, size_of(p->in), &s->b) &&
            orient(&p->d, p->m, p->n, p->batch, size_of(p->out), &s->d) && !s->d.transposed;
 }
 
