@@ -5,8 +5,15 @@
 
 /* ---- the contraction: strides of its loops ---- */
 enum { A, B, D };
-typedef struct Loop { int64_t extent, at[3]; bool summed; } Loop; /* at: elements between neighbours in a, b and d */
-typedef struct Loops { Loop loop[SPEC_MAX_LOOPS]; int n; int64_t offset[2]; } Loops;
+typedef struct Loop {
+    int64_t extent, at[3];
+    bool summed;
+} Loop; /* at: elements between neighbours in a, b and d */
+typedef struct Loops {
+    Loop loop[SPEC_MAX_LOOPS];
+    int n;
+    int64_t offset[2];
+} Loops;
 
 /* False: an index is divided, or leaves the operand. */
 static bool operand_strides(const ContractSpec *s, const Node *x, int o, Loops *l)
@@ -89,7 +96,11 @@ static bool name_loops(const Loops *l, Loop *batch, Loop *only_a, Loop *only_b, 
     for (int i = 0; i < l->n; i++) {
         const Loop *x = &l->loop[i];
         bool in_a = x->at[A] != 0, in_b = x->at[B] != 0;
-        Loop *to = x->summed ? (in_a && in_b ? sum : NULL) : in_a && in_b ? batch : in_a ? only_a : in_b ? only_b : NULL;
+        Loop *to = x->summed      ? (in_a && in_b ? sum : NULL)
+                   : in_a && in_b ? batch
+                   : in_a         ? only_a
+                   : in_b         ? only_b
+                                  : NULL;
         if (!to || to->extent != 1 || x->extent < 1)
             return false;
         *to = *x;
@@ -104,15 +115,18 @@ static bool find_matrices(const Graph *g, Val contract, PlainProduct *p)
     if (!find_loops(g, contract, &l) || !name_loops(&l, &batch, &row, &col, &sum))
         return false;
     int a = A, b = B;
-    if (col.extent == 1 ? row.at[D] == 1 : col.at[D] != 1) { /* the columns are those of the contraction's first operand */
+    if (col.extent == 1 ? row.at[D] == 1
+                        : col.at[D] != 1) { /* the columns are those of the contraction's first operand */
         Loop t = row;
         row = col;
         col = t;
         a = B;
         b = A;
     }
-    *p = (PlainProduct){.batch = batch.extent, .m = row.extent, .n = col.extent, .k = sum.extent, .bias = -1, .c.buf = -1};
-    p->a = (PlainMatrix){a, l.offset[a], batch.at[a], row.at[a], sum.at[a]}; /* buf: operand of the contraction, for now */
+    *p = (PlainProduct){
+        .batch = batch.extent, .m = row.extent, .n = col.extent, .k = sum.extent, .bias = -1, .c.buf = -1};
+    p->a =
+        (PlainMatrix){a, l.offset[a], batch.at[a], row.at[a], sum.at[a]}; /* buf: operand of the contraction, for now */
     p->b = (PlainMatrix){b, l.offset[b], batch.at[b], sum.at[b], col.at[b]};
     p->d = (PlainMatrix){0, 0, batch.at[D], row.at[D], 1};
     return col.extent == 1 || col.at[D] == 1;
@@ -154,7 +168,8 @@ static bool take_addend(const Graph *g, Val v, const Node *result, PlainProduct 
     Val small = through(g, v, OP_BROADCAST), input = through(g, small, OP_RESHAPE);
     if (node_of(g, input)->op != OP_INPUT)
         return false;
-    bool whole = node_count(g, input) == p->batch * p->m * p->n; /* also of one row: it may share memory with the result */
+    bool whole =
+        node_count(g, input) == p->batch * p->m * p->n; /* also of one row: it may share memory with the result */
     if (whole && p->c.buf < 0) {
         p->c = p->d;
         p->c.buf = buffer_of(g, input);
@@ -174,7 +189,11 @@ static bool is_number(const Graph *g, Val v, double value)
 
 /* A product's factors: numbers multiplied together, the rest by themselves. */
 enum { MOST_FACTORS = 8, MOST_DEPTH = 8 };
-typedef struct Factors { double number; Val other[MOST_FACTORS]; int n; } Factors;
+typedef struct Factors {
+    double number;
+    Val other[MOST_FACTORS];
+    int n;
+} Factors;
 
 static void factors(const Graph *g, Val v, Factors *f, int depth)
 {
@@ -231,7 +250,8 @@ static Val gelu_of(const Graph *g, Val v)
         if (!t || node_of(g, t)->op != OP_TANH)
             continue;
         factors(g, node_of(g, t)->arg[0], &inner, MOST_DEPTH);
-        if (inner.n == 1 && near(inner.number, 0.7978845608028654) && other_summand(g, inner.other[0], is_cubic_term, x))
+        if (inner.n == 1 && near(inner.number, 0.7978845608028654) &&
+            other_summand(g, inner.other[0], is_cubic_term, x))
             return x;
     }
     return 0;
@@ -330,8 +350,8 @@ bool plain_product_of(const Graph *g, Val v, PlainProduct *p)
     memcpy(p, number, sizeof *p);
     Type a = buffer_type(g, v, p->a.buf), b = buffer_type(g, v, p->b.buf), c = buffer_type(g, v, p->c.buf),
          d = buffer_type(g, v, p->d.buf), bias = buffer_type(g, v, p->bias);
-    return (int64_t)a.dtype == p->in && (int64_t)b.dtype == p->in && (int64_t)d.dtype == p->out && p->d.buf >= n->narg &&
-           lies_inside(&a, &p->a, p->batch, p->m, p->k) && lies_inside(&b, &p->b, p->batch, p->k, p->n) &&
-           lies_inside(&d, &p->d, p->batch, p->m, p->n) && (p->c.buf < 0 || lies_inside(&c, &p->c, p->batch, p->m, p->n)) &&
-           (p->bias < 0 || type_count(&bias) == p->n);
+    return (int64_t)a.dtype == p->in && (int64_t)b.dtype == p->in && (int64_t)d.dtype == p->out &&
+           p->d.buf >= n->narg && lies_inside(&a, &p->a, p->batch, p->m, p->k) &&
+           lies_inside(&b, &p->b, p->batch, p->k, p->n) && lies_inside(&d, &p->d, p->batch, p->m, p->n) &&
+           (p->c.buf < 0 || lies_inside(&c, &p->c, p->batch, p->m, p->n)) && (p->bias < 0 || type_count(&bias) == p->n);
 }

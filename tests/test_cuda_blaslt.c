@@ -1,5 +1,5 @@
-/* Products by cuBLASLt: which go there and why, what they give, that sampling never does, what fails.  The library is the
- * stand-in of tests/cuda_standin, whose results are compared with the processor's. */
+/* Products by cuBLASLt: which go there and why, what they give, that sampling never does, what fails.  The library is
+ * the stand-in of tests/cuda_standin, whose results are compared with the processor's. */
 #include "frontend/net.h"
 #include "runtime/cuda/blaslt.h"
 #include "runtime/cuda/blaslt_rule.h"
@@ -50,21 +50,47 @@ typedef struct Case {
 
 enum { INNER = 40, COLS = 24 };
 
-static DavVal x_of(DavNet *n, int64_t rows) { return dav_input(n, "x", DAV_F32, rows, INNER); }
-static DavVal linear(DavNet *n, int64_t rows) { return dav_linear(n, "l", x_of(n, rows), COLS); }
-static DavVal relu(DavNet *n, int64_t rows) { return dav_relu(linear(n, rows)); }
-static DavVal gelu(DavNet *n, int64_t rows) { return dav_gelu_tanh(linear(n, rows)); }
-static DavVal plain(DavNet *n, int64_t rows) { return dav_matmul(x_of(n, rows), dav_input(n, "w", DAV_F32, INNER, COLS)); }
-static DavVal added(DavNet *n, int64_t rows) { return dav_add(dav_input(n, "c", DAV_F32, rows, COLS), linear(n, rows)); }
-static DavVal relu_of_sum(DavNet *n, int64_t rows) { return dav_relu(dav_add(plain(n, rows), dav_input(n, "c", DAV_F32, rows, COLS))); }
-static DavVal bare_gelu(DavNet *n, int64_t rows) { return dav_gelu_tanh(plain(n, rows)); }
+static DavVal x_of(DavNet *n, int64_t rows)
+{
+    return dav_input(n, "x", DAV_F32, rows, INNER);
+}
+static DavVal linear(DavNet *n, int64_t rows)
+{
+    return dav_linear(n, "l", x_of(n, rows), COLS);
+}
+static DavVal relu(DavNet *n, int64_t rows)
+{
+    return dav_relu(linear(n, rows));
+}
+static DavVal gelu(DavNet *n, int64_t rows)
+{
+    return dav_gelu_tanh(linear(n, rows));
+}
+static DavVal plain(DavNet *n, int64_t rows)
+{
+    return dav_matmul(x_of(n, rows), dav_input(n, "w", DAV_F32, INNER, COLS));
+}
+static DavVal added(DavNet *n, int64_t rows)
+{
+    return dav_add(dav_input(n, "c", DAV_F32, rows, COLS), linear(n, rows));
+}
+static DavVal relu_of_sum(DavNet *n, int64_t rows)
+{
+    return dav_relu(dav_add(plain(n, rows), dav_input(n, "c", DAV_F32, rows, COLS)));
+}
+static DavVal bare_gelu(DavNet *n, int64_t rows)
+{
+    return dav_gelu_tanh(plain(n, rows));
+}
 static DavVal across(DavNet *n, int64_t rows)
 {
-    return dav_matmul(dav_transpose(dav_input(n, "x", DAV_F32, INNER, rows), 1, 0), dav_input(n, "w", DAV_F32, INNER, COLS));
+    return dav_matmul(dav_transpose(dav_input(n, "x", DAV_F32, INNER, rows), 1, 0),
+                      dav_input(n, "w", DAV_F32, INNER, COLS));
 }
 static DavVal both_across(DavNet *n, int64_t rows)
 {
-    return dav_matmul(dav_transpose(dav_input(n, "x", DAV_F32, INNER, rows), 1, 0), dav_transpose(dav_input(n, "w", DAV_F32, COLS, INNER), 1, 0));
+    return dav_matmul(dav_transpose(dav_input(n, "x", DAV_F32, INNER, rows), 1, 0),
+                      dav_transpose(dav_input(n, "w", DAV_F32, COLS, INNER), 1, 0));
 }
 static DavVal batched(DavNet *n, int64_t rows)
 {
@@ -75,7 +101,10 @@ static DavVal batch_within(DavNet *n, int64_t rows) /* a row's heads next to eac
     DavVal x = dav_transpose(dav_input(n, "x", DAV_F32, rows, 3, INNER), 1, 0, 2);
     return dav_matmul(x, dav_input(n, "w", DAV_F32, 3, INNER, COLS));
 }
-static DavVal rounded(DavNet *n, int64_t rows) { return dav_cast(plain(n, rows), DAV_BF16); }
+static DavVal rounded(DavNet *n, int64_t rows)
+{
+    return dav_cast(plain(n, rows), DAV_BF16);
+}
 static DavVal pictures(DavNet *n, int64_t rows) /* two axes of rows are one */
 {
     return dav_linear(n, "l", dav_input(n, "x", DAV_F32, rows, 4, INNER), COLS);
@@ -102,7 +131,13 @@ static const Case cases[] = {
     {"tf32", plain, DAV_F32, true, 3e-3},
 };
 
-typedef struct Options { const char *device; bool learns; const Case *c; int64_t rows; int runs; } Options;
+typedef struct Options {
+    const char *device;
+    bool learns;
+    const Case *c;
+    int64_t rows;
+    int runs;
+} Options;
 enum { MOST = 1 << 20 };
 
 /* Compiles and runs; the result as floats.  NULL: err is set. */
@@ -111,9 +146,12 @@ static Program *compiled(Err *err, const Options *o)
     Arena *a = arena_new();
     DavNet *n = net_new(a, err, "product");
     dav_output(n, "y", o->c->write(n, o->rows));
-    Program *p = err->kind ? NULL
-                           : program_compile(err, n->g, &(ProgramOptions){.device = o->device, .learns = o->learns,
-                                                                           .compile = {.precision = o->c->precision, .tf32 = o->c->tf32}});
+    Program *p =
+        err->kind ? NULL
+                  : program_compile(err, n->g,
+                                    &(ProgramOptions){.device = o->device,
+                                                      .learns = o->learns,
+                                                      .compile = {.precision = o->c->precision, .tf32 = o->c->tf32}});
     net_free(n);
     arena_free(a);
     return p;
@@ -199,7 +237,8 @@ static void check_case(const Case *c, int64_t rows)
         scale = fmax(scale, fabs(want[i]));
     for (int64_t i = 0; i < n; i++)
         if (!(fabs(y[i] - want[i]) <= c->tolerance * scale))
-            fail_msg("%s, %lld rows, element %lld: %.9g, expected %.9g", c->name, (long long)rows, (long long)i, (double)y[i], (double)want[i]);
+            fail_msg("%s, %lld rows, element %lld: %.9g, expected %.9g", c->name, (long long)rows, (long long)i,
+                     (double)y[i], (double)want[i]);
     assert_true(scale > 0.1);
 }
 
@@ -226,7 +265,8 @@ static void sums_go_on_in_place(void **state)
     DavVal xs = dav_input(n, "x", DAV_F32, ROWS, INNER), ws = dav_input(n, "w", DAV_F32, ROWS, COLS);
     dav_output(n, "acc'", dav_add(dav_input(n, "acc", DAV_F32, INNER, COLS), dav_matmul(dav_transpose(xs, 1, 0), ws)));
     setenv("DAV_CUDA_BLASLT", "1", 1);
-    Program *p = program_compile(&err, n->g, &(ProgramOptions){.device = "cuda", .learns = true, .inplace = "acc=acc'"});
+    Program *p =
+        program_compile(&err, n->g, &(ProgramOptions){.device = "cuda", .learns = true, .inplace = "acc=acc'"});
     unsetenv("DAV_CUDA_BLASLT");
     if (!p)
         fail_msg("%s", err.text);
@@ -254,13 +294,29 @@ static void sums_go_on_in_place(void **state)
 }
 
 /* ---- the rule ---- */
-static DavVal large(DavNet *n, int64_t rows) { return dav_linear(n, "l", dav_input(n, "x", DAV_F32, rows, 512), 512); }
-static DavVal flat(DavNet *n, int64_t rows) { return dav_linear(n, "l", dav_input(n, "x", DAV_F32, rows, 32), 32); }
-static DavVal unaligned(DavNet *n, int64_t rows) { return dav_linear(n, "l", dav_input(n, "x", DAV_F32, rows, 512), 511); }
-static DavVal rounded_bias(DavNet *n, int64_t rows) { return dav_cast(large(n, rows), DAV_BF16); }
-static DavVal two_kernels(DavNet *n, int64_t rows) { return dav_exp(large(n, rows)); }
+static DavVal large(DavNet *n, int64_t rows)
+{
+    return dav_linear(n, "l", dav_input(n, "x", DAV_F32, rows, 512), 512);
+}
+static DavVal flat(DavNet *n, int64_t rows)
+{
+    return dav_linear(n, "l", dav_input(n, "x", DAV_F32, rows, 32), 32);
+}
+static DavVal unaligned(DavNet *n, int64_t rows)
+{
+    return dav_linear(n, "l", dav_input(n, "x", DAV_F32, rows, 512), 511);
+}
+static DavVal rounded_bias(DavNet *n, int64_t rows)
+{
+    return dav_cast(large(n, rows), DAV_BF16);
+}
+static DavVal two_kernels(DavNet *n, int64_t rows)
+{
+    return dav_exp(large(n, rows));
+}
 
-static void rule_is(DavVal (*write)(DavNet *, int64_t), int64_t rows, bool learns, DavDtype precision, bool library, const char *words)
+static void rule_is(DavVal (*write)(DavNet *, int64_t), int64_t rows, bool learns, DavDtype precision, bool library,
+                    const char *words)
 {
     Err err = {0};
     const Case c = {.write = write, .precision = precision};
@@ -292,31 +348,56 @@ static void rules_decide(void **state)
     unsetenv("DAV_CUDA_BLASLT");
 }
 
-static DavVal bias_of_rows(DavNet *n, int64_t rows) { return dav_add(plain(n, rows), dav_input(n, "r", DAV_F32, rows, 1)); }
+static DavVal bias_of_rows(DavNet *n, int64_t rows)
+{
+    return dav_add(plain(n, rows), dav_input(n, "r", DAV_F32, rows, 1));
+}
 static DavVal bias_of_square(DavNet *n, int64_t rows) /* as many rows as columns */
 {
     (void)rows;
     return bias_of_rows(n, COLS);
 }
-static DavVal two_biases(DavNet *n, int64_t rows) { return dav_add(linear(n, rows), dav_input(n, "b", DAV_F32, COLS)); }
-static DavVal other_floor(DavNet *n, int64_t rows) { return dav_max(plain(n, rows), 0.5); }
-static DavVal ceiling(DavNet *n, int64_t rows) { return dav_min(plain(n, rows), 0); }
-static DavVal exact_gelu(DavNet *n, int64_t rows) { return dav_gelu(plain(n, rows)); }
-static DavVal twice(DavNet *n, int64_t rows) { return dav_mul(plain(n, rows), 2); }
-static DavVal late_sum(DavNet *n, int64_t rows) { return dav_add(relu(n, rows), dav_input(n, "c", DAV_F32, rows, COLS)); }
+static DavVal two_biases(DavNet *n, int64_t rows)
+{
+    return dav_add(linear(n, rows), dav_input(n, "b", DAV_F32, COLS));
+}
+static DavVal other_floor(DavNet *n, int64_t rows)
+{
+    return dav_max(plain(n, rows), 0.5);
+}
+static DavVal ceiling(DavNet *n, int64_t rows)
+{
+    return dav_min(plain(n, rows), 0);
+}
+static DavVal exact_gelu(DavNet *n, int64_t rows)
+{
+    return dav_gelu(plain(n, rows));
+}
+static DavVal twice(DavNet *n, int64_t rows)
+{
+    return dav_mul(plain(n, rows), 2);
+}
+static DavVal late_sum(DavNet *n, int64_t rows)
+{
+    return dav_add(relu(n, rows), dav_input(n, "c", DAV_F32, rows, COLS));
+}
 static DavVal other_gelu(DavNet *n, int64_t rows)
 {
-    DavVal x = plain(n, rows), cubic = dav_mul(dav_add(x, dav_mul(dav_mul(x, dav_square(x)), 0.05)), 0.7978845608028654);
+    DavVal x = plain(n, rows),
+           cubic = dav_mul(dav_add(x, dav_mul(dav_mul(x, dav_square(x)), 0.05)), 0.7978845608028654);
     return dav_mul(dav_mul(x, 0.5), dav_add(dav_tanh(cubic), 1));
 }
-static DavVal convolved(DavNet *n, int64_t rows) { return dav_conv(n, "l", dav_input(n, "x", DAV_F32, 2, 8, rows), COLS, .kernel = {3}, .pad = {1}); }
+static DavVal convolved(DavNet *n, int64_t rows)
+{
+    return dav_conv(n, "l", dav_input(n, "x", DAV_F32, 2, 8, rows), COLS, .kernel = {3}, .pad = {1});
+}
 
 static void what_looks_alike_is_none(void **state)
 {
     (void)state;
     setenv("DAV_CUDA_BLASLT", "1", 1);
-    DavVal (*const write[])(DavNet *, int64_t) = {bias_of_rows, bias_of_square, two_biases, other_floor, ceiling, exact_gelu, twice, late_sum,
-                                                  other_gelu, convolved};
+    DavVal (*const write[])(DavNet *, int64_t) = {bias_of_rows, bias_of_square, two_biases, other_floor, ceiling,
+                                                  exact_gelu,   twice,          late_sum,   other_gelu,  convolved};
     for (size_t i = 0; i < sizeof write / sizeof *write; i++)
         rule_is(write[i], 20, true, DAV_F32, false, "no plain product");
     unsetenv("DAV_CUDA_BLASLT");
@@ -339,13 +420,19 @@ static void descriptions_fit_their_operands(void **state)
         if (plain_product_of(g, v, &p))
             kernel = v;
     assert_true(kernel && p.m == 9 && p.n == COLS && p.k == INNER && p.bias == 2 && p.c.buf == -1);
-    static const struct { size_t at; int64_t value; } wrong[] = {
-        {offsetof(PlainProduct, batch), 0},      {offsetof(PlainProduct, m), 10},         {offsetof(PlainProduct, m), INT64_MAX},
-        {offsetof(PlainProduct, n), COLS + 1},   {offsetof(PlainProduct, k), INNER + 1},  {offsetof(PlainProduct, a.buf), -1},
-        {offsetof(PlainProduct, a.buf), 9},      {offsetof(PlainProduct, a.offset), 1},   {offsetof(PlainProduct, a.offset), -1},
-        {offsetof(PlainProduct, a.row), 41},     {offsetof(PlainProduct, a.row), -40},    {offsetof(PlainProduct, b.col), 2},
-        {offsetof(PlainProduct, d.buf), 0},      {offsetof(PlainProduct, d.row), 1 << 20}, {offsetof(PlainProduct, bias), 0},
-        {offsetof(PlainProduct, in), DAV_BF16},  {offsetof(PlainProduct, out), DAV_BF16}, {offsetof(PlainProduct, c.buf), 1},
+    static const struct {
+        size_t at;
+        int64_t value;
+    } wrong[] = {
+        {offsetof(PlainProduct, batch), 0},      {offsetof(PlainProduct, m), 10},
+        {offsetof(PlainProduct, m), INT64_MAX},  {offsetof(PlainProduct, n), COLS + 1},
+        {offsetof(PlainProduct, k), INNER + 1},  {offsetof(PlainProduct, a.buf), -1},
+        {offsetof(PlainProduct, a.buf), 9},      {offsetof(PlainProduct, a.offset), 1},
+        {offsetof(PlainProduct, a.offset), -1},  {offsetof(PlainProduct, a.row), 41},
+        {offsetof(PlainProduct, a.row), -40},    {offsetof(PlainProduct, b.col), 2},
+        {offsetof(PlainProduct, d.buf), 0},      {offsetof(PlainProduct, d.row), 1 << 20},
+        {offsetof(PlainProduct, bias), 0},       {offsetof(PlainProduct, in), DAV_BF16},
+        {offsetof(PlainProduct, out), DAV_BF16}, {offsetof(PlainProduct, c.buf), 1},
     };
     Node *k = &g->node[kernel];
     const Node was = *k;
@@ -353,7 +440,8 @@ static void descriptions_fit_their_operands(void **state)
         PlainProduct changed = p, read;
         memcpy((char *)&changed + wrong[i].at, &wrong[i].value, sizeof wrong[i].value);
         k->attr = (Attr[]){was.attr[0], {.name = A_PRODUCT, .n = PLAIN_NUMBERS, .ints = (const int64_t *)&changed}};
-        changed.c = wrong[i].at == offsetof(PlainProduct, c.buf) ? (PlainMatrix){.buf = 1, .row = COLS * INNER} : changed.c;
+        changed.c =
+            wrong[i].at == offsetof(PlainProduct, c.buf) ? (PlainMatrix){.buf = 1, .row = COLS * INNER} : changed.c;
         if (plain_product_of(g, kernel, &read))
             fail_msg("number %zu as %lld is taken", wrong[i].at / sizeof(int64_t), (long long)wrong[i].value);
     }
@@ -368,7 +456,10 @@ static void descriptions_fit_their_operands(void **state)
 static void the_dump_tells_who_ran_it(void **state)
 {
     (void)state;
-    const struct { const char *device, *words; bool learns; } row[] = {
+    const struct {
+        const char *device, *words;
+        bool learns;
+    } row[] = {
         {"cuda", "\"runs\": \"cuBLASLt\"", true},
         {"cuda", "heuristics", true},
         {"cuda", "\"runs\": \"kernel\"", false},
@@ -401,7 +492,8 @@ static bool same_rows(bool learns)
     if (!compile_and_run(&err, &(Options){"cuda", learns, &cases[0], 9, 1}, few, &n) ||
         !compile_and_run(&err, &(Options){"cuda", learns, &cases[0], 90, 1}, many, &m))
         fail_msg("%s", err.text);
-    return memcmp(few, many, (size_t)n * sizeof *few) == 0; /* x is numbered along its rows: those of few are the first of many */
+    return memcmp(few, many, (size_t)n * sizeof *few) ==
+           0; /* x is numbered along its rows: those of few are the first of many */
 }
 
 static void samples_have_the_same_bits_in_any_batch(void **state)
@@ -497,7 +589,8 @@ static void failing_calls_leave_nothing(void **state)
     long long before = count("libcuda.so.1", "dav_standin_calls");
     Program *p = compiled(&err, &o);
     assert_true(p && run(p, &err, o.runs, y, &n));
-    int calls = (int)(count("libcuda.so.1", "dav_standin_calls") - before); /* until it is freed: nobody hears of a failure after that */
+    int calls = (int)(count("libcuda.so.1", "dav_standin_calls") -
+                      before); /* until it is freed: nobody hears of a failure after that */
     program_free(p);
     for (int i = 1; i <= calls; i++) {
         err_clear(&err);
@@ -509,8 +602,10 @@ static void failing_calls_leave_nothing(void **state)
         if (!ok && (err.kind != ERR_ENV || !strstr(err.text, "CUDA")))
             fail_msg("call %d: %s", i, err.text);
         if (strstr(err.text, ": cublasLtMatmul:"))
-            for (const char *const *words = (const char *const[]){"product of 17 x 40 x 24", "'product' on stand-in", "CUBLAS_STATUS_INTERNAL_ERROR (14)",
-                                                                  "DAV_CUDA_BLASLT=0", NULL}; *words; words++)
+            for (const char *const *words =
+                     (const char *const[]){"product of 17 x 40 x 24", "'product' on stand-in",
+                                           "CUBLAS_STATUS_INTERNAL_ERROR (14)", "DAV_CUDA_BLASLT=0", NULL};
+                 *words; words++)
                 if (!strstr(err.text, *words))
                     fail_msg("'%s' is missing in: %s", *words, err.text);
         if (count("libcuda.so.1", "dav_standin_live") != 0)
@@ -540,7 +635,10 @@ static int without_the_library(void)
     Program *p = compiled(&err, &(Options){"cuda", true, &c, 640, 0});
     if (!p)
         return 2;
-    return !choice_of(p).library && strstr(choice_of(p).rule, "cuBLASLt does not load") && strstr(choice_of(p).rule, "libcublasLt.so.13") ? 0 : 3;
+    return !choice_of(p).library && strstr(choice_of(p).rule, "cuBLASLt does not load") &&
+                   strstr(choice_of(p).rule, "libcublasLt.so.13")
+               ? 0
+               : 3;
 }
 
 static void a_missing_library_is_no_failure(void **state)
@@ -590,12 +688,16 @@ static int attributes_in_child(void)
                  lt->cublasLtMatrixLayoutSetAttribute(layout, BLAS_LAYOUT_BATCH_COUNT, &batch, sizeof batch) != 0 ||
                  lt->cublasLtMatrixLayoutSetAttribute(layout, BLAS_LAYOUT_BATCH_STRIDE, &stride, sizeof stride) != 0 ||
                  lt->cublasLtMatmulPreferenceCreate(&preference) != 0 ||
-                 lt->cublasLtMatmulPreferenceSetAttribute(preference, BLAS_PREFER_WORKSPACE_BYTES, &workspace, sizeof workspace) != 0 ||
-                 lt->cublasLtMatmulPreferenceSetAttribute(preference, BLAS_PREFER_REDUCTIONS, &reductions, sizeof reductions) != 0;
+                 lt->cublasLtMatmulPreferenceSetAttribute(preference, BLAS_PREFER_WORKSPACE_BYTES, &workspace,
+                                                          sizeof workspace) != 0 ||
+                 lt->cublasLtMatmulPreferenceSetAttribute(preference, BLAS_PREFER_REDUCTIONS, &reductions,
+                                                          sizeof reductions) != 0;
     for (int i = 0; i < 4; i++)
-        failed |= lt->cublasLtMatmulPreferenceSetAttribute(preference, BLAS_PREFER_ALIGNMENT_A + i, &aligned, sizeof aligned) != 0;
-    return failed || lt->cublasLtMatmulPreferenceDestroy(preference) != 0 || lt->cublasLtMatrixLayoutDestroy(layout) != 0 ||
-           lt->cublasLtMatmulDescDestroy(desc) != 0 || lt->cublasLtGetVersion() < 120000;
+        failed |= lt->cublasLtMatmulPreferenceSetAttribute(preference, BLAS_PREFER_ALIGNMENT_A + i, &aligned,
+                                                           sizeof aligned) != 0;
+    return failed || lt->cublasLtMatmulPreferenceDestroy(preference) != 0 ||
+           lt->cublasLtMatrixLayoutDestroy(layout) != 0 || lt->cublasLtMatmulDescDestroy(desc) != 0 ||
+           lt->cublasLtGetVersion() < 120000;
 }
 
 static void the_library_takes_these_attributes(void **state)
@@ -622,11 +724,16 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(the_library_takes_these_attributes),
-        cmocka_unit_test(a_missing_library_is_no_failure), cmocka_unit_test(results_are_the_processors),
-        cmocka_unit_test(sums_go_on_in_place),             cmocka_unit_test(rules_decide),
-        cmocka_unit_test(what_looks_alike_is_none),        cmocka_unit_test(descriptions_fit_their_operands),
-        cmocka_unit_test(the_dump_tells_who_ran_it),       cmocka_unit_test(samples_have_the_same_bits_in_any_batch),
-        cmocka_unit_test(algorithms_are_kept_and_mistrusted), cmocka_unit_test(failing_calls_leave_nothing),
+        cmocka_unit_test(a_missing_library_is_no_failure),
+        cmocka_unit_test(results_are_the_processors),
+        cmocka_unit_test(sums_go_on_in_place),
+        cmocka_unit_test(rules_decide),
+        cmocka_unit_test(what_looks_alike_is_none),
+        cmocka_unit_test(descriptions_fit_their_operands),
+        cmocka_unit_test(the_dump_tells_who_ran_it),
+        cmocka_unit_test(samples_have_the_same_bits_in_any_batch),
+        cmocka_unit_test(algorithms_are_kept_and_mistrusted),
+        cmocka_unit_test(failing_calls_leave_nothing),
     };
     return cmocka_run_group_tests(tests, open_group, scratch_close);
 }

@@ -92,8 +92,11 @@ static bool succeeded(const Blaslt *b, Err *err, BlasStatus status, const char *
     err_env(err, "CUDA: %s: %s (%d)%s; with DAV_CUDA_BLASLT=0 our own kernels run instead", what,
             name ? name : "an unknown status", status,
             status == BLAS_ALLOC_FAILED ? ": the device's memory is full, a smaller batch helps" : "");
-    return x && err_prefix(err, "product of %" PRId64 " x %" PRId64 " x %" PRId64 " (rows, sum, columns), %" PRId64 " of them, "
-                                "of '%s' on %s", x->m, x->k, x->n, x->batch, b->p->stats.name, b->device->name);
+    return x &&
+           err_prefix(err,
+                      "product of %" PRId64 " x %" PRId64 " x %" PRId64 " (rows, sum, columns), %" PRId64 " of them, "
+                      "of '%s' on %s",
+                      x->m, x->k, x->n, x->batch, b->p->stats.name, b->device->name);
 }
 
 static int type_of_data(int64_t dtype)
@@ -101,17 +104,19 @@ static int type_of_data(int64_t dtype)
     return dtype == DAV_BF16 ? BLAS_R_16BF : BLAS_R_32F;
 }
 
-static bool set_layout(const Blaslt *b, Err *err, const PlainProduct *x, BlasLayout layout, int which, const void *value,
-                       size_t bytes)
+static bool set_layout(const Blaslt *b, Err *err, const PlainProduct *x, BlasLayout layout, int which,
+                       const void *value, size_t bytes)
 {
     return succeeded(b, err, b->lt->cublasLtMatrixLayoutSetAttribute(layout, which, value, bytes),
                      "cublasLtMatrixLayoutSetAttribute", x);
 }
 
-static bool make_layout(const Blaslt *b, Err *err, const PlainProduct *x, const BlasMatrix *m, int64_t dtype, BlasLayout *layout)
+static bool make_layout(const Blaslt *b, Err *err, const PlainProduct *x, const BlasMatrix *m, int64_t dtype,
+                        BlasLayout *layout)
 {
     int32_t count = (int32_t)x->batch;
-    BlasStatus made = b->lt->cublasLtMatrixLayoutCreate(layout, type_of_data(dtype), (uint64_t)m->rows, (uint64_t)m->cols, m->ld);
+    BlasStatus made =
+        b->lt->cublasLtMatrixLayoutCreate(layout, type_of_data(dtype), (uint64_t)m->rows, (uint64_t)m->cols, m->ld);
     return succeeded(b, err, made, "cublasLtMatrixLayoutCreate", x) &&
            (count == 1 ||
             (set_layout(b, err, x, *layout, BLAS_LAYOUT_BATCH_COUNT, &count, sizeof count) &&
@@ -120,7 +125,9 @@ static bool make_layout(const Blaslt *b, Err *err, const PlainProduct *x, const 
 
 static uint32_t epilogue_of(const PlainProduct *x)
 {
-    uint32_t e = x->activation == PLAIN_RELU ? BLAS_EPILOGUE_RELU : x->activation == PLAIN_GELU_TANH ? BLAS_EPILOGUE_GELU : 0;
+    uint32_t e = x->activation == PLAIN_RELU        ? BLAS_EPILOGUE_RELU
+                 : x->activation == PLAIN_GELU_TANH ? BLAS_EPILOGUE_GELU
+                                                    : 0;
     e |= x->bias >= 0 ? BLAS_EPILOGUE_BIAS : 0;
     return e ? e : BLAS_EPILOGUE_DEFAULT;
 }
@@ -142,7 +149,8 @@ static bool make_desc(const Blaslt *b, Err *err, Call *c)
     uint32_t epilogue = epilogue_of(x);
     int32_t transposed = BLAS_OP_T, bias_type = type_of_data(x->out);
     const void *somewhere = (const void *)(uintptr_t)256; /* not read by heuristics, but for its alignment */
-    if (!succeeded(b, err, b->lt->cublasLtMatmulDescCreate(&c->desc, compute_of(b, x), BLAS_R_32F), "cublasLtMatmulDescCreate", x))
+    if (!succeeded(b, err, b->lt->cublasLtMatmulDescCreate(&c->desc, compute_of(b, x), BLAS_R_32F),
+                   "cublasLtMatmulDescCreate", x))
         return false;
     return (!c->shape.a.transposed || set(b, err, c, BLAS_DESC_TRANS_A, &transposed, sizeof transposed)) &&
            (!c->shape.b.transposed || set(b, err, c, BLAS_DESC_TRANS_B, &transposed, sizeof transposed)) &&
@@ -170,7 +178,8 @@ static void key_of(const Blaslt *b, const Call *c, Buf *key)
     matrix_key(key, "d", &c->shape.d);
 }
 
-static bool prefer(const Blaslt *b, Err *err, const Call *c, BlasPreference preference, int which, const void *value, size_t bytes)
+static bool prefer(const Blaslt *b, Err *err, const Call *c, BlasPreference preference, int which, const void *value,
+                   size_t bytes)
 {
     return succeeded(b, err, b->lt->cublasLtMatmulPreferenceSetAttribute(preference, which, value, bytes),
                      "cublasLtMatmulPreferenceSetAttribute", c->product);
@@ -196,7 +205,8 @@ static bool ask(const Blaslt *b, Err *err, const Call *c, BlasHeuristic *found, 
     BlasPreference preference = NULL;
     const BlasLt *lt = b->lt;
     *count = 0;
-    if (!succeeded(b, err, lt->cublasLtMatmulPreferenceCreate(&preference), "cublasLtMatmulPreferenceCreate", c->product))
+    if (!succeeded(b, err, lt->cublasLtMatmulPreferenceCreate(&preference), "cublasLtMatmulPreferenceCreate",
+                   c->product))
         return false;
     bool ok = set_preferences(b, err, c, preference);
     if (ok) {
@@ -218,8 +228,8 @@ static bool recall(const Blaslt *b, const Call *c, const char *key, BlasHeuristi
     bool ok = !cache_read(b->p->cache_dir.at, key, &stored) && stored.len == sizeof algo;
     if (ok) {
         memcpy(&algo, stored.at, sizeof algo);
-        ok = b->lt->cublasLtMatmulAlgoCheck(b->handle, c->desc, c->a, c->b, c->d, c->d, &algo, found) == 0 && found->state == 0 &&
-             found->workspace <= MOST_WORKSPACE;
+        ok = b->lt->cublasLtMatmulAlgoCheck(b->handle, c->desc, c->a, c->b, c->d, c->d, &algo, found) == 0 &&
+             found->state == 0 && found->workspace <= MOST_WORKSPACE;
         found->algo = algo;
     }
     buf_free(&stored);
@@ -312,8 +322,8 @@ bool blaslt_launch(const Blaslt *b, Err *err, int kernel, void *const *buf, CuPt
         return false;
     const void *theirs_a = element(buf, &x->b, x->in), *theirs_b = element(buf, &x->a, x->in);
     BlasStatus status =
-        b->lt->cublasLtMatmul(b->handle, c->desc, &one, theirs_a, c->a, theirs_b, c->b, &beta, addend, c->d, d, c->d, &c->algo,
-                              (void *)(uintptr_t)workspace, (size_t)b->workspace, stream);
+        b->lt->cublasLtMatmul(b->handle, c->desc, &one, theirs_a, c->a, theirs_b, c->b, &beta, addend, c->d, d, c->d,
+                              &c->algo, (void *)(uintptr_t)workspace, (size_t)b->workspace, stream);
     return succeeded(b, err, status, "cublasLtMatmul", x);
 }
 

@@ -4,8 +4,8 @@
 
 enum { ALIGNED = 16, BUFFER_ALIGNMENT = 64 /* of every buffer outside of loops */ };
 /* By the forecast's fractions (codegen/cuda/predict.c), not measured: an h100 does 3e8 operations of our tiles in about
- * the time of a launch, and our tiles wait for arithmetic, no more for memory, from 58 (rtx4090) to 104 (h100) operations
- * a byte on in bf16, from 7 (a100) to 43 (rtx4090) in f32. */
+ * the time of a launch, and our tiles wait for arithmetic, no more for memory, from 58 (rtx4090) to 104 (h100)
+ * operations a byte on in bf16, from 7 (a100) to 43 (rtx4090) in f32. */
 static const double least_flops = 3e8, least_intensity_tensor = 64, least_intensity_f32 = 16;
 
 static int64_t size_of(int64_t dtype)
@@ -51,7 +51,8 @@ static bool is_product(const Graph *kernel)
 static bool large(const Program *p, const PlainProduct *x)
 {
     double flops = 2.0 * (double)x->batch * (double)x->m * (double)x->n * (double)x->k;
-    double in = (double)x->m * (double)x->k + (double)x->k * (double)x->n, out = (double)x->m * (double)x->n * (x->c.buf >= 0 ? 2 : 1);
+    double in = (double)x->m * (double)x->k + (double)x->k * (double)x->n,
+           out = (double)x->m * (double)x->n * (x->c.buf >= 0 ? 2 : 1);
     double bytes = (double)x->batch * (in * (double)size_of(x->in) + out * (double)size_of(x->out));
     bool tensor = x->in == DAV_BF16 || p->options.tf32;
     return flops >= least_flops && flops / bytes >= (tensor ? least_intensity_tensor : least_intensity_f32);
