@@ -1,6 +1,8 @@
 /* Programs on a CUDA device: what they compute, what fails, what is left.  The device is the stand-in of tests/cuda_standin,
  * unless DAV_CUDA_LIBRARY_PATH names another. */
+#include "codegen/cuda/cuda.h"
 #include "ir/build.h"
+#include "passes/pass.h"
 #include "runtime/mstep.h"
 #include "runtime/program.h"
 #include "support/cuda.h"
@@ -109,6 +111,43 @@ static void rows_are_summed_apart(void **state)
         arena_free(a);
         free(in);
     }
+}
+
+/* Where an element stands: counted in 32 bits below 2^30 elements, in 64 bits above. */
+static bool counts_in_64_bits(int64_t rows)
+{
+    Err err = {0};
+    Arena *a = arena_new();
+    Graph *g = graph_new(a, &err, "wide");
+    Val x = g_input(g, "x", ROLE_DATA, type_make(DAV_F32, 2, (int64_t[]){rows, 1 << 14}));
+    graph_output(g, "y", g_reduce_mask(g, OP_SUM, g_un(g, OP_EXP, x), 2));
+    CompileOptions o = {.precision = DAV_F32};
+    PassCx cx = {.arena = a, .err = &err, .options = &o};
+    const Graph *done = passes_run(&cx, g, NULL);
+    int kernels = 0, wide = 0;
+    for (Val v = 1; done && v < done->n; v++) {
+        Buf text = {0};
+        CudaLaunch launch;
+        if (node_of(done, v)->op != OP_KERNEL)
+            continue;
+        assert_true(cuda_source(cuda_target(&err, "h100"), &err, attr_graph(node_of(done, v), A_GRAPH), "kernel", &text, &launch));
+        wide += strstr(strstr(text.at, "DAV_KERNEL(128) kernel(") ? strstr(text.at, "DAV_KERNEL(128) kernel(")
+                                                                   : strstr(text.at, "DAV_KERNEL(256) kernel("), "    i64 v") != NULL;
+        kernels++;
+        buf_free(&text);
+    }
+    assert_true(kernels > 0);
+    vec_free(cx.notes);
+    vec_free(cx.times);
+    arena_free(a);
+    return wide > 0;
+}
+
+static void indices_are_as_wide_as_needed(void **state)
+{
+    (void)state;
+    assert_false(counts_in_64_bits(64));
+    assert_true(counts_in_64_bits(1 << 18));
 }
 
 static void a_missing_device_is_named(void **state)
@@ -402,6 +441,7 @@ int main(void)
         cmocka_unit_test(parameters_follow_their_version),
         cmocka_unit_test(rows_are_summed_apart), cmocka_unit_test(a_missing_device_is_named),
         cmocka_unit_test(two_devices_do_not_mix),
+        cmocka_unit_test(indices_are_as_wide_as_needed),
         cmocka_unit_test(failing_calls_leave_nothing),
         cmocka_unit_test(products_in_bf16),
         cmocka_unit_test(products_in_tf32),
