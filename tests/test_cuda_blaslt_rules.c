@@ -59,7 +59,8 @@ static void rules_decide(void **state)
     rule_is(product_large, 640, false, DAV_F32, false, "learns");
     rule_is(product_large, 100, true, DAV_F32, false, "small"); /* few operations */
     rule_is(flat, 200000, true, DAV_BF16, false, "small");      /* few a byte */
-    rule_is(unaligned, 640, true, DAV_F32, false, "16 bytes");
+    rule_is(unaligned, 640, true, DAV_BF16, false, "16 bytes");
+    rule_is(unaligned, 640, true, DAV_F32, true, "large");
     rule_is(rounded_bias, 640, true, DAV_BF16, false, "another dtype");
     rule_is(two_kernels, 640, true, DAV_F32, false, "no plain product");
     setenv("DAV_CUDA_BLASLT", "0", 1);

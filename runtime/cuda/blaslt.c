@@ -70,7 +70,7 @@ typedef struct Call {
     BlasDesc desc;
     BlasLayout a, b, d; /* as it names them */
     BlasAlgo algo;
-    BlasShape shape;
+    const BlasShape *shape;
     const PlainProduct *product;
 } Call;
 
@@ -148,12 +148,13 @@ static bool make_desc(const Blaslt *b, Err *err, Call *c)
     const PlainProduct *x = c->product;
     uint32_t epilogue = epilogue_of(x);
     int32_t transposed = BLAS_OP_T, bias_type = type_of_data(x->out);
-    const void *somewhere = (const void *)(uintptr_t)256; /* not read by heuristics, but for its alignment */
+    uintptr_t somewhere =
+        256 + (uintptr_t)c->shape->bias_alignment; /* heuristics read of the pointer how it is aligned */
     if (!succeeded(b, err, b->lt->cublasLtMatmulDescCreate(&c->desc, compute_of(b, x), BLAS_R_32F),
                    "cublasLtMatmulDescCreate", x))
         return false;
-    return (!c->shape.a.transposed || set(b, err, c, BLAS_DESC_TRANS_A, &transposed, sizeof transposed)) &&
-           (!c->shape.b.transposed || set(b, err, c, BLAS_DESC_TRANS_B, &transposed, sizeof transposed)) &&
+    return (!c->shape->a.transposed || set(b, err, c, BLAS_DESC_TRANS_A, &transposed, sizeof transposed)) &&
+           (!c->shape->b.transposed || set(b, err, c, BLAS_DESC_TRANS_B, &transposed, sizeof transposed)) &&
            set(b, err, c, BLAS_DESC_EPILOGUE, &epilogue, sizeof epilogue) &&
            (x->bias < 0 || (set(b, err, c, BLAS_DESC_BIAS_TYPE, &bias_type, sizeof bias_type) &&
                             set(b, err, c, BLAS_DESC_BIAS_POINTER, &somewhere, sizeof somewhere)));
@@ -173,9 +174,10 @@ static void key_of(const Blaslt *b, const Call *c, Buf *key)
     buf_printf(key, "cublasLt %zu device %s sm %d compute %d types %d %d epilogue %u batch %" PRId64 " workspace %d",
                b->lt->cublasLtGetVersion(), b->device->name, b->device->sm, compute_of(b, x), type_of_data(x->in),
                type_of_data(x->out), epilogue_of(x), x->batch, MOST_WORKSPACE);
-    matrix_key(key, "a", &c->shape.a);
-    matrix_key(key, "b", &c->shape.b);
-    matrix_key(key, "d", &c->shape.d);
+    matrix_key(key, "a", &c->shape->a);
+    matrix_key(key, "b", &c->shape->b);
+    matrix_key(key, "d", &c->shape->d);
+    buf_printf(key, " c aligned %d bias aligned %d", c->shape->c_alignment, c->shape->bias_alignment);
 }
 
 static bool prefer(const Blaslt *b, Err *err, const Call *c, BlasPreference preference, int which, const void *value,
@@ -187,13 +189,14 @@ static bool prefer(const Blaslt *b, Err *err, const Call *c, BlasPreference pref
 
 static bool set_preferences(const Blaslt *b, Err *err, const Call *c, BlasPreference preference)
 {
-    const BlasMatrix *const matrix[] = {&c->shape.a, &c->shape.b, &c->shape.d, &c->shape.d};
+    const int alignments[] = {c->shape->a.alignment, c->shape->b.alignment, c->shape->c_alignment,
+                              c->shape->d.alignment};
     const uint64_t most = MOST_WORKSPACE;
     const uint32_t reductions = BLAS_REDUCTION_IN_F32;
     bool ok = prefer(b, err, c, preference, BLAS_PREFER_WORKSPACE_BYTES, &most, sizeof most) &&
               prefer(b, err, c, preference, BLAS_PREFER_REDUCTIONS, &reductions, sizeof reductions);
     for (int i = 0; i < 4 && ok; i++) {
-        uint32_t alignment = (uint32_t)matrix[i]->alignment;
+        uint32_t alignment = (uint32_t)alignments[i];
         ok = prefer(b, err, c, preference, BLAS_PREFER_ALIGNMENT_A + i, &alignment, sizeof alignment);
     }
     return ok;
@@ -259,8 +262,9 @@ static bool find_algorithm(Blaslt *b, Err *err, Call *c, ProductChoice *choice)
 static bool prepare_call(Blaslt *b, Err *err, Call *c, ProductChoice *choice)
 {
     const PlainProduct *x = c->product = &choice->product;
-    return blaslt_shape(x, &c->shape) && make_desc(b, err, c) && make_layout(b, err, x, &c->shape.a, x->in, &c->a) &&
-           make_layout(b, err, x, &c->shape.b, x->in, &c->b) && make_layout(b, err, x, &c->shape.d, x->out, &c->d) &&
+    c->shape = &choice->shape;
+    return make_desc(b, err, c) && make_layout(b, err, x, &c->shape->a, x->in, &c->a) &&
+           make_layout(b, err, x, &c->shape->b, x->in, &c->b) && make_layout(b, err, x, &c->shape->d, x->out, &c->d) &&
            find_algorithm(b, err, c, choice);
 }
 

@@ -6,17 +6,17 @@
 #include "passes/plain_product.h"
 #include "runtime/program_impl.h"
 
+/* A matrix as column-major libraries see it, of a buffer that is row-major: `rows` are next to each other. */
+typedef struct BlasMatrix { int64_t rows, cols, ld, batch_stride; bool transposed; int alignment; } BlasMatrix;
+/* Theirs: their a is our b, their d is our d transposed; c lies like d. */
+typedef struct BlasShape { BlasMatrix a, b, d; int c_alignment, bias_alignment; } BlasShape;
+
 typedef struct ProductChoice {
     bool plain, library; /* library: cuBLASLt runs it, else our kernel */
     const char *rule;    /* that decided; NULL: the kernel is no product */
     PlainProduct product;
+    BlasShape shape;     /* where the library runs it */
 } ProductChoice;
-
-/* A matrix as column-major libraries see it, of a buffer that is row-major: `rows` are next to each other. */
-typedef struct BlasMatrix { int64_t rows, cols, ld, batch_stride; bool transposed; int alignment; } BlasMatrix;
-typedef struct BlasShape { BlasMatrix a, b, d; } BlasShape; /* theirs: their a is our b, their d is our d transposed; c is like d */
-/* False: such strides cannot be said to it. */
-bool blaslt_shape(const PlainProduct *p, BlasShape *shape);
 
 /* p->product, by kernel.  A reason why there is no library (NULL: there is one) is the last rule. */
 void product_choices(Program *p, const char *no_library);

@@ -28,7 +28,7 @@ struct Handle { std::set<uint64_t> loaded; };
 struct Desc { int compute, trans[2] = {0, 0}; uint32_t epilogue = 1; const void *bias = NULL; int bias_type = -1; };
 struct Layout { int type; uint64_t rows, cols; int64_t ld; int32_t batch = 1; int64_t stride = 0; };
 struct Preference { uint64_t workspace = 0; uint32_t reductions = 7, alignment[4] = {256, 256, 256, 256}; };
-/* data: magic, what it is for, parts of the sum, bytes of workspace, alignments of A, B, D */
+/* data: magic, what it is for, parts of the sum, bytes of workspace, alignments of A, B, D, and of C and the bias by 16 bits */
 
 static long long products;
 SHARED long long dav_standin_products() { return products; }
@@ -170,7 +170,8 @@ SHARED int cublasLtMatmulAlgoGetHeuristic(Handle *, Desc *desc, Layout *a, Layou
     if (getenv("DAV_STANDIN_BLASLT_NONE"))
         return NOT_SUPPORTED;
     uint64_t partial = p.m * p.n * sizeof(float), parts = p.n < 64 && p.k > 1 && partial <= prefer->workspace && prefer->reductions & 2 ? 2 : 1;
-    BlasAlgo algo = {{magic, name_of(p), parts, parts > 1 ? partial : 0, prefer->alignment[0], prefer->alignment[1], prefer->alignment[3], 0}};
+    BlasAlgo algo = {{magic, name_of(p), parts, parts > 1 ? partial : 0, prefer->alignment[0], prefer->alignment[1], prefer->alignment[3],
+                      prefer->alignment[2] | ((uintptr_t)desc->bias & -(uintptr_t)desc->bias) << 16}};
     *count = 1;
     return describe(p, &algo, found);
 }
@@ -277,6 +278,8 @@ SHARED int cublasLtMatmul(Handle *h, Desc *desc, const float *alpha, const void 
     for (int i = 0; i < 3; i++)
         if ((uintptr_t)at[i] % algo->data[4 + i])
             return wrong("a matrix is aligned worse than promised");
+    if ((*beta != 0 && (uintptr_t)at_c % (algo->data[7] & 0xffff)) || (desc->epilogue & 4 && (uintptr_t)desc->bias % (algo->data[7] >> 16)))
+        return wrong("an operand that is added is aligned worse than promised");
     if (known.workspace > bytes || (known.workspace && !dav_standin_holds(workspace, known.workspace)))
         return wrong("the workspace is too small");
     if (!dav_standin_holds(at_a, bytes_of(a)) || !dav_standin_holds(at_b, bytes_of(b)) || !dav_standin_holds(at_d, bytes_of(d)) ||
