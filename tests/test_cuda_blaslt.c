@@ -1,6 +1,7 @@
 /* What products by cuBLASLt give, beside the processor's results, and that samples never know how many are drawn
  * together.  The library is the stand-in of tests/cuda_standin, unless DAV_CUDA_LIBRARY_PATH names others. */
 #include "frontend/net.h"
+#include "runtime/flat.h"
 #include "runtime/program.h"
 #include "support/blaslt.h"
 #include "support/cuda.h"
@@ -143,44 +144,61 @@ static void results_are_the_processors(void **state)
     assert_int_equal(standin_count("libcuda.so.1", "dav_standin_live"), 0);
 }
 
-/* acc' = acc + x' w, in acc's memory, as a learner accumulates the gradient of a weight. */
-static void sums_go_on_in_place(void **state)
+/* acc' = acc + x' w + bias, in acc's memory, as a learner accumulates the gradient of a weight.  In a flat array: bias, w and acc
+ * begin at its elements 1, 3 and 3 + w's, multiples of 4 bytes and no more. */
+static void sum_in_place(bool flat)
 {
-    (void)state;
     Err err = {0};
-    enum { N = INNER * COLS, ROWS = 30 };
-    static float x[ROWS * INNER], w[ROWS * COLS], acc[N];
+    enum { N = INNER * COLS, ROWS = 30, BIAS = 1, W = BIAS + COLS + 2, ACC = W + ROWS * COLS };
+    static float x[ROWS * INNER];
+    float *array = flat_new(ACC + N);
     Arena *a = arena_new();
     DavNet *n = net_new(a, &err, "sum");
     DavVal xs = dav_input(n, "x", DAV_F32, ROWS, INNER), ws = dav_input(n, "w", DAV_F32, ROWS, COLS);
-    dav_output(n, "acc'", dav_add(dav_input(n, "acc", DAV_F32, INNER, COLS), dav_matmul(dav_transpose(xs, 1, 0), ws)));
+    DavVal product = dav_add(dav_matmul(dav_transpose(xs, 1, 0), ws), dav_input(n, "bias", DAV_F32, COLS));
+    dav_output(n, "acc'", dav_add(dav_input(n, "acc", DAV_F32, INNER, COLS), product));
     setenv("DAV_CUDA_BLASLT", "1", 1);
-    Program *p =
-        program_compile(&err, n->g, &(ProgramOptions){.device = "cuda", .learns = true, .inplace = "acc=acc'"});
+    const ProgramOptions options = {.device = "cuda", .learns = true, .inplace = "acc=acc'"};
+    Program *p = program_compile(&err, n->g, &options);
     unsetenv("DAV_CUDA_BLASLT");
     if (!p)
         fail_msg("%s", err.text);
-    assert_true((product_choice(p).library || !on_standin()) && product_choice(p).product.c.buf >= 0);
+    const ProductChoice choice = product_choice(p);
+    assert_true((choice.library || !on_standin()) && choice.product.c.buf >= 0 && choice.product.bias >= 0);
     for (int i = 0; i < ROWS * INNER; i++)
         x[i] = product_input(0, i);
-    for (int i = 0; i < ROWS * COLS; i++)
-        w[i] = product_input(1, i);
-    void *in[3];
-    in[program_input(p, "x")] = x;
-    in[program_input(p, "w")] = w;
-    in[program_input(p, "acc")] = acc;
+    for (int i = 0; i < ACC; i++)
+        array[i] = product_input(1, i);
+    const struct { const char *name; float *at; } input[] = {{"x", x}, {"bias", array + BIAS}, {"w", array + W}, {"acc", array + ACC}};
+    void *in[4];
+    for (int i = 0; i < 4; i++) {
+        int k = program_input(p, input[i].name);
+        in[k] = input[i].at;
+        if (flat && i > 0)
+            program_bind(p, k, array, input[i].at - array);
+    }
     for (int r = 0; r < 3; r++)
         if (!program_run(p, &err, in, (void *[]){NULL}, 1, 1))
             fail_msg("%s", err.text);
+    assert_true(flat_read(&err, array));
     for (int i = 0; i < N; i++) {
-        double want = 0;
+        double want = 3.0 * (double)array[BIAS + i % COLS];
         for (int r = 0; r < ROWS; r++)
-            want += 3.0 * (double)x[r * INNER + i / COLS] * (double)w[r * COLS + i % COLS];
-        assert_true(fabs(acc[i] - want) < 1e-4);
+            want += 3.0 * (double)x[r * INNER + i / COLS] * (double)array[W + r * COLS + i % COLS];
+        assert_true(fabs(array[ACC + i] - want) < 1e-4);
     }
     program_free(p);
+    flat_free(array);
     net_free(n);
     arena_free(a);
+}
+
+static void sums_go_on_in_place(void **state)
+{
+    (void)state;
+    sum_in_place(false);
+    sum_in_place(true);
+    assert_int_equal(standin_count("libcuda.so.1", "dav_standin_live"), 0);
 }
 
 static bool same_rows(bool learns)
