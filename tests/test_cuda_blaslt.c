@@ -144,8 +144,8 @@ static void results_are_the_processors(void **state)
     assert_int_equal(standin_count("libcuda.so.1", "dav_standin_live"), 0);
 }
 
-/* acc' = acc + x' w + bias, in acc's memory, as a learner accumulates the gradient of a weight.  In a flat array: bias, w and acc
- * begin at its elements 1, 3 and 3 + w's, multiples of 4 bytes and no more. */
+/* acc' = acc + x' w + bias, in acc's memory, as a learner accumulates the gradient of a weight.  In a flat array bias, w
+ * and acc begin at odd elements. */
 static void sum_in_place(bool flat)
 {
     Err err = {0};
