@@ -218,6 +218,7 @@ static bool compile(void *arg)
     if (!take_inplace(p, j->err, j->opt->inplace))
         return false;
     p->options = j->opt->compile;
+    p->learns = j->opt->learns;
     p->options.dump = arena_str(p->arena, p->options.dump);
     p->options.cpu = arena_str(p->arena, p->options.cpu);
     p->cx = (PassCx){.arena = p->arena, .err = j->err, .options = &p->options};

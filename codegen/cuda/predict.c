@@ -10,6 +10,7 @@ static const double memory_reached = 0.85;    /* of the data sheet's bandwidth, 
 static const double l2_faster = 2;            /* what fits into half of the L2 is found there, at this many times the bandwidth */
 static const double tensor_reached = 0.30;    /* mma.sync.m16n8k16 in tiles of 64x64, copies under way meanwhile */
 static const double fma_reached = 0.45;       /* 64x64 tiles of f32 */
+static const double library_reached = 0.60;   /* by cuBLASLt, of either peak: the lower end of what is reported of an H100 */
 static const double scalar_reached = 0.25;    /* elementwise code, index arithmetic beside it */
 enum { THREADS_FOR_MEMORY = 512 /* of a multiprocessor, to keep its share of the bandwidth busy */, ASSUMED_REGS = 128 };
 
@@ -104,6 +105,18 @@ CudaForecast cuda_forecast(const CudaTarget *t, const CudaLaunch *l, const CudaU
     f.memory_s = c.bytes / (rate * memory_reached * fmin(1, active / (double)THREADS_FOR_MEMORY));
     f.compute_s = c.flops / (cuda_peak_of(t, kernel) * reached(t, kernel) * busy * tail);
     f.launch_s = launch_seconds;
+    double work = fmax(f.memory_s, f.compute_s);
+    f.seconds = f.launch_s + work;
+    f.bound = work < f.launch_s ? "launch" : f.memory_s > f.compute_s ? "memory" : "compute";
+    return f;
+}
+
+CudaForecast cuda_forecast_library(const CudaTarget *t, const Graph *kernel)
+{
+    KernelCost c = kernel_cost(kernel);
+    double rate = t->bytes_s * (c.bytes <= (double)t->l2_bytes / 2 ? l2_faster : 1);
+    CudaForecast f = {.launch_s = launch_seconds, .memory_s = c.bytes / (rate * memory_reached),
+                      .compute_s = c.flops / (cuda_peak_of(t, kernel) * library_reached)};
     double work = fmax(f.memory_s, f.compute_s);
     f.seconds = f.launch_s + work;
     f.bound = work < f.launch_s ? "launch" : f.memory_s > f.compute_s ? "memory" : "compute";
