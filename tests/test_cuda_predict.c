@@ -163,8 +163,8 @@ static void blocks_need_few_launches(void **state)
     (void)state;
     block("transformer block", transformer_block, false, 13, 1.7, 4);
     block("transformer block, backward", transformer_block, true, 63, 2, 8.5);
-    block("unet block", unet_block, false, 35, 4, 4);
-    block("unet block, backward", unet_block, true, 115, 4, 5);
+    block("unet block", unet_block, false, 35, 4, 7.5);
+    block("unet block, backward", unet_block, true, 115, 4, 11);
 }
 
 /* The method's programs, 64 rows of the DNA denoiser: the last line that `dav compile --target` prints. */

@@ -320,8 +320,10 @@ static void emit(Emit *e, Val v)
         e->depth++;
         break;
     case OP_END:
-        if (!put_tile_end(e, n->arg[0]))
+        if (!put_tile_end(e, n->arg[0])) {
             close(e, n->arg[0]);
+            put_finish_after(e, n->arg[0]);
+        }
         break;
     case OP_CONST:
         number(text, t, attr_f(n, A_VALUE), dav_dtype_is_float(t) ? 0 : (int64_t)attr_f(n, A_VALUE));
@@ -416,10 +418,10 @@ static bool *reread_buffers(const Graph *k)
     return both;
 }
 
-/* Parameters by index, then pointers into scratch. */
-static void signature(Emit *e, const char *symbol, const int64_t *offset)
+/* Parameters by index, then pointers into scratch; bytes of shared memory that the launch must give. */
+static int signature(Emit *e, const char *symbol, const int64_t *offset)
 {
-    int count = 0;
+    int count = 0, by_launch = 0;
     buf_printf(e->out, "DAV_KERNEL(%d) %s(", e->threads, symbol);
     for (bool found = true; found;) {
         found = false;
@@ -434,13 +436,13 @@ static void signature(Emit *e, const char *symbol, const int64_t *offset)
         }
     }
     int teams = e->threads / e->team;
-    bool shared = e->scratch && e->scratch * teams <= SHARED_SCRATCH;
+    bool shared = e->shared_scratch = e->scratch && e->scratch * teams <= SHARED_SCRATCH;
     buf_printf(e->out, "%s)\n{\n", !e->scratch || shared ? "" : count ? ", u8 *scratch" : "u8 *scratch");
     const char *task = kernel_trip(e->k) < INT64_C(1) << 30 ? "int" : "i64"; /* a block's teams may go past the end */
     buf_printf(e->out, "    const %s task = (%s)dav_block() * %d + (int)dav_thread() / %d;\n", task, task, teams, e->team);
     buf_printf(e->out, "    const int lane = (int)(dav_thread() %% %d);\n    (void)lane;\n", e->team);
     if (e->team > 32)
-        put_room(e);
+        by_launch = put_room(e, shared ? (int)e->scratch * teams : 0);
     else
         buf_str(e->out, "    u8 *const room = 0;\n    (void)room;\n");
     if (shared)
@@ -455,6 +457,7 @@ static void signature(Emit *e, const char *symbol, const int64_t *offset)
                        shared ? "scratch_of_block" : "scratch", shared ? team_number : "task",
                        (long long)e->scratch, (long long)offset[v]);
     }
+    return by_launch;
 }
 
 bool cuda_source(const CudaTarget *t, Err *err, const Graph *kernel, const char *symbol, Buf *text, CudaLaunch *launch)
@@ -467,8 +470,9 @@ bool cuda_source(const CudaTarget *t, Err *err, const Graph *kernel, const char 
               .scratch = kernel_scratch(kernel, offset)};
     buf_str(text, cuda_machine);
     buf_str(text, cuda_prelude);
+    buf_str(text, cuda_tiles);
     buf_str(text, "\n");
-    signature(&e, symbol, offset);
+    int by_launch = signature(&e, symbol, offset);
     mem_free(offset);
     for (Val v = 1; v < kernel->n; v++)
         emit(&e, v);
@@ -477,6 +481,6 @@ bool cuda_source(const CudaTarget *t, Err *err, const Graph *kernel, const char 
     mem_free(e.narrow);
     int64_t teams = threads / team, blocks = (kernel_trip(kernel) + teams - 1) / teams;
     bool in_memory = e.scratch * teams > SHARED_SCRATCH;
-    *launch = (CudaLaunch){.threads = threads, .blocks = blocks, .scratch_bytes = in_memory ? e.scratch * blocks * teams : 0};
+    *launch = (CudaLaunch){.threads = threads, .blocks = blocks, .shared_bytes = by_launch, .scratch_bytes = in_memory ? e.scratch * blocks * teams : 0};
     return true;
 }
