@@ -458,9 +458,8 @@ static void trajectories_wait_for_nobody(void **state)
 }
 
 /* Two updates of all parameters by the M-step on the CPU's trajectories. */
-static void msteps_learn_alike(void **state)
+static void learn_alike(void)
 {
-    (void)state;
     Tiny *t[2] = {tiny_new_on("cpu", 4, false, STEPS, 32), tiny_new_on("cuda", 4, false, STEPS, 32)};
     Trajectories *tr = search_on(t[0]);
     MStepReport r[2];
@@ -487,6 +486,24 @@ static void msteps_learn_alike(void **state)
     tiny_free(t[0]);
     tiny_free(t[1]);
     assert_int_equal(standin("dav_standin_live"), 0);
+}
+
+static void msteps_learn_alike(void **state)
+{
+    (void)state;
+    learn_alike();
+}
+
+/* All its plain products by cuBLASLt. */
+static void msteps_learn_alike_by_a_library(void **state)
+{
+    (void)state;
+    setenv("DAV_CUDA_BLASLT", "1", 1);
+    learn_alike();
+    unsetenv("DAV_CUDA_BLASLT");
+    void *so = dlopen(DAV_CUDA_STANDIN "/libcublasLt.so.13", RTLD_NOW | RTLD_NOLOAD);
+    long long (*products)(void) = so ? (long long (*)(void))dlsym(so, "dav_standin_products") : NULL;
+    assert_true(!products || products() > 10);
 }
 
 /* Bytes that a run has to bring or take: of what lies in no flat array. */
@@ -592,6 +609,7 @@ int main(void)
         cmocka_unit_test(searches_choose_alike),
         cmocka_unit_test(trajectories_wait_for_nobody),
         cmocka_unit_test(msteps_learn_alike),
+        cmocka_unit_test(msteps_learn_alike_by_a_library),
         cmocka_unit_test(parameters_stay_on_the_device),
         cmocka_unit_test(rows_do_not_depend_on_the_batch),
     };
