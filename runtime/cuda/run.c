@@ -3,6 +3,7 @@
 #include "codegen/cuda/cuda.h"
 #include "runtime/cuda/driver.h"
 #include "runtime/cuda/explain.h"
+#include "runtime/cuda/group.h"
 #include <stdlib.h>
 #include <string.h>
 
@@ -12,6 +13,7 @@ typedef struct LoadedKernel {
     CuModule module; /* NULL: equal to an earlier one */
     CuFunction function;
     CudaLaunch launch;
+    uint64_t text; /* hash */
 } LoadedKernel;
 
 typedef struct CudaProgram {
@@ -22,7 +24,8 @@ typedef struct CudaProgram {
     int64_t *in_at, *out_at; /* offsets: of params in params, else in inputs; of outputs in outputs, -1: in place */
     int64_t params_bytes, in_bytes, out_bytes;
     bool *resident;          /* a parameter that no output overwrites */
-    LoadedKernel *kernel;
+    CudaGroup **group;    /* by kernel: what is launched at its step */
+    LoadedKernel *kernel; /* likewise */
     void **in_ptr, **out_ptr;
     bool captures;           /* its runs can be replayed: no host function, not too long */
     int64_t most_arena;      /* that the device's memory leaves room for */
@@ -74,15 +77,14 @@ static bool load_module(const CudaDriver *d, Err *err, CuModule *module, const B
                       version / 1000, version % 1000 / 10, nvrtc);
 }
 
-static bool load_kernel(Program *p, Err *err, const Nvrtc *nvrtc, const CudaTarget *target, int i)
+static bool load_launch(Program *p, Err *err, const Nvrtc *nvrtc, const CudaTarget *target, int i, const char *text)
 {
     CudaProgram *c = p->cuda;
     const CudaDriver *d = c->device.driver;
     LoadedKernel *k = &c->kernel[i];
-    Buf text = {0}, cubin = {0};
+    Buf cubin = {0};
     const char *miss = NULL;
-    bool ok = cuda_source(target, err, p->plan->kernel[i], "kernel", &text, &k->launch) &&
-              cuda_compile_cached(nvrtc, err, p->cache_dir.at, target, text.at, &cubin, &miss) &&
+    bool ok = cuda_compile_cached(nvrtc, err, p->cache_dir.at, target, text, &cubin, &miss) &&
               load_module(d, err, &k->module, &cubin) &&
               cuda_ok(d, err, d->cuModuleGetFunction(&k->function, k->module, "kernel"), "cuModuleGetFunction");
     if (ok && k->launch.shared_bytes > 48 * 1024)
@@ -91,10 +93,49 @@ static bool load_kernel(Program *p, Err *err, const Nvrtc *nvrtc, const CudaTarg
     p->code[i].code_bytes = (int64_t)cubin.len;
     p->code[i].miss_reason = miss;
     p->code[i].from_cache = ok && !miss;
-    p->stats.cached_kernels += p->code[i].from_cache;
-    buf_free(&text);
     buf_free(&cubin);
-    return ok || explain_kernel(p, err, i, c->device.name);
+    return ok || explain_launch(p, err, c->group[i], c->device.name);
+}
+
+/* The launch at kernel i's step; one of equal text serves again. */
+static bool make_launch(Program *p, Err *err, const Nvrtc *nvrtc, const CudaTarget *target, int i)
+{
+    CudaProgram *c = p->cuda;
+    LoadedKernel *k = &c->kernel[i];
+    Buf text = {0};
+    int same = 0;
+    bool ok = cuda_group_text(target, err, c->group[i], &text, &k->launch);
+    k->text = ok ? hash_bytes(text.at, text.len, 11) : 0;
+    while (same < i && !(c->group[same] && c->kernel[same].text == k->text))
+        same++;
+    if (ok && same < i) {
+        *k = c->kernel[same];
+        k->module = NULL;
+        p->code[i] = p->code[same];
+    } else {
+        ok = ok && load_launch(p, err, nvrtc, target, i, text.at);
+    }
+    buf_free(&text);
+    return ok;
+}
+
+/* What is told of each kernel: where the code that it is part of came from. */
+static void describe_kernels(Program *p, const uint64_t *hash)
+{
+    const CudaProgram *c = p->cuda;
+    for (int i = 0; i < p->plan->nkernel; i++)
+        for (int j = 0; c->group[i] && j < c->group[i]->nstep; j++) {
+            KernelCode *code = &p->code[c->group[i]->step[j]->kernel];
+            code->miss_reason = p->code[i].miss_reason;
+            code->from_cache = p->code[i].from_cache;
+        }
+    for (int i = 0; i < p->plan->nkernel; i++) {
+        int same = 0;
+        while (same < i && hash[same] != hash[i])
+            same++;
+        p->code[i].same_as = same < i ? same : -1;
+        p->stats.cached_kernels += same == i && p->code[i].from_cache;
+    }
 }
 
 static bool load_kernels(Program *p, Err *err, const CudaTarget *target)
@@ -104,20 +145,14 @@ static bool load_kernels(Program *p, Err *err, const CudaTarget *target)
     uint64_t *hash = arena_array(p->arena, uint64_t, n + 1);
     const Nvrtc *nvrtc = nvrtc_open(err);
     bool ok = nvrtc != NULL;
+    c->group = cuda_groups(p->arena, p->plan);
     jit_cache_dir(&p->cache_dir);
     for (int i = 0; i < n && ok; i++) {
-        int same = 0;
         hash[i] = graph_hash(p->plan->kernel[i]);
-        while (same < i && hash[same] != hash[i])
-            same++;
-        p->code[i].same_as = same < i ? same : -1;
-        if (same < i) {
-            c->kernel[i] = c->kernel[same];
-            c->kernel[i].module = NULL;
-        } else {
-            ok = load_kernel(p, err, nvrtc, target, i);
-        }
+        ok = !c->group[i] || make_launch(p, err, nvrtc, target, i);
     }
+    if (ok)
+        describe_kernels(p, hash);
     return ok;
 }
 
@@ -236,7 +271,7 @@ static int64_t count_nodes(const Plan *plan)
     int64_t all = 0;
     for (int i = 0; i < plan->nstep && all >= 0; i++) {
         const PlanStep *s = &plan->step[i];
-        int64_t inner = s->kind == STEP_HOST ? -1 : s->kind == STEP_LOOP ? count_nodes(s->body) : s->once ? 0 : 1;
+        int64_t inner = s->kind == STEP_HOST ? -1 : s->kind == STEP_LOOP ? count_nodes(s->body) : s->once || s->group != i ? 0 : 1;
         int64_t trip = s->kind == STEP_LOOP ? attr_i(node_of(plan->g, s->node), A_TRIP) : 1;
         if (inner < 0)
             return -1;
@@ -299,23 +334,27 @@ void cuda_release(Program *p)
 }
 
 /* ---- steps ---- */
+/* The step's kernel, and those that share its launch. */
 static bool launch(Program *p, Err *err, const Frame *f, const PlanStep *s)
 {
     CudaProgram *c = p->cuda;
+    const CudaGroup *g = c->group[s->kernel];
     const LoadedKernel *k = &c->kernel[s->kernel];
-    void *arg[s->nbuf + 1], *value[s->nbuf + 1];
+    void *arg[g->npointer + 1], *value[g->npointer + 1];
+    int n = 0;
     if (k->launch.blocks == 0)
         return true;
-    for (int i = 0; i < s->nbuf; i++)
-        value[i] = f->ptr[s->buf[i]];
-    value[s->nbuf] = device_pointer(c->scratch);
-    for (int i = 0; i <= s->nbuf; i++)
-        arg[i] = &value[i];
+    for (int i = 0; i < g->nstep; i++)
+        for (int j = 0; j < g->step[i]->nbuf; j++)
+            value[n++] = f->ptr[g->step[i]->buf[j]];
+    value[n] = device_pointer(c->scratch);
+    for (int i = 0; i <= n; i++)
+        arg[i] = &value[i]; /* a group's one parameter is a table of all of them */
     CuStatus status = c->device.driver->cuLaunchKernel(k->function, (unsigned)k->launch.blocks, 1, 1, (unsigned)k->launch.threads, 1,
                                                        1, (unsigned)k->launch.shared_bytes, c->stream, arg, NULL);
     bool ok = cuda_ok(c->device.driver, err, status, "cuLaunchKernel") &&
               (!c->by_steps || cuda_ok(c->device.driver, err, c->device.driver->cuStreamSynchronize(c->stream), "running"));
-    return ok || explain_kernel(p, err, s->kernel, c->device.name);
+    return ok || explain_launch(p, err, g, c->device.name);
 }
 
 static bool copy(Program *p, Err *err, void *to, const void *from, int64_t bytes)
@@ -389,7 +428,7 @@ static bool run_steps(Program *p, Err *err, Frame *f, bool once)
             continue;
         switch (s->kind) {
         case STEP_KERNEL:
-            ok = launch(p, err, f, s);
+            ok = s->group != i || launch(p, err, f, s);
             break;
         case STEP_HOST:
             ok = run_host(p, err, f, s);

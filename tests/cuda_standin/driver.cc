@@ -47,7 +47,7 @@ static int lost; /* the status that every call gives after a kernel failed */
 struct Work { int kind; Ptr to, from; size_t bytes; struct Function *f; unsigned blocks, threads; size_t shared; std::vector<unsigned long long> args; };
 struct Stream { int device; std::vector<Work> queue, captured; bool capturing = false, broken = false; };
 struct TaskGraph { int device; std::vector<Work> work; };
-struct Function { void (*entry)(void **); DavMachine **machine; int nparam; size_t shared; int device; };
+struct Function { void (*entry)(void **); DavMachine **machine; const int *sizes; size_t shared; int device; }; /* of parameters, then 0 */
 struct Module { void *so; int device; std::vector<Function *> functions; };
 enum { TO_DEVICE, TO_HOST, WITHIN, LAUNCH, FILL };
 
@@ -250,8 +250,8 @@ static bool run_grid(const Work &w)
                               MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     std::vector<unsigned long long> args = w.args;
     std::vector<void *> at;
-    for (auto &a : args)
-        at.push_back(&a);
+    for (size_t i = 0, word = 0; w.f->sizes[i]; word += (size_t)w.f->sizes[i++] / 8)
+        at.push_back(&args[word]);
     arguments = at.data();
     running = w.f;
     *w.f->machine = &machine;
@@ -448,11 +448,11 @@ API int cuModuleGetFunction(Function **to, Module *m, const char *name)
 {
     ENTER();
     auto entry = (void (*)(void **))dlsym(m->so, ("dav_entry_" + std::string(name)).c_str());
-    auto count = (const int *)dlsym(m->so, ("dav_count_" + std::string(name)).c_str());
+    auto sizes = (const int *const *)dlsym(m->so, ("dav_sizes_" + std::string(name)).c_str());
     auto at = (DavMachine **)dlsym(m->so, "dav_machine");
-    if (!entry || !count || !at)
+    if (!entry || !sizes || !at)
         return NOT_FOUND;
-    m->functions.push_back(*to = new Function{entry, at, *count, 48 * 1024, m->device});
+    m->functions.push_back(*to = new Function{entry, at, *sizes, 48 * 1024, m->device});
     return OK;
 }
 API int cuFuncSetAttribute(Function *f, int which, int v)
@@ -472,8 +472,11 @@ API int cuLaunchKernel(Function *f, unsigned gx, unsigned gy, unsigned gz, unsig
     if (s->device != current_device || f->device != current_device)
         return WRONG_CONTEXT;
     Work w = {LAUNCH, 0, 0, 0, f, gx, bx, shared, {}};
-    for (int i = 0; i < f->nparam; i++) /* a parameter is a pointer, of 8 bytes; its value is taken now */
-        w.args.push_back(*(unsigned long long *)params[i]);
+    int bytes = 0;
+    for (int i = 0; f->sizes[i]; bytes += f->sizes[i++]) /* a parameter is a pointer or a table of them; its value is taken now */
+        w.args.insert(w.args.end(), (unsigned long long *)params[i], (unsigned long long *)params[i] + f->sizes[i] / 8);
+    if (bytes > 4096) /* CUDA C++ Programming Guide, "Function Parameters" */
+        return INVALID;
     (s->capturing ? s->captured : s->queue).push_back(w);
     return OK;
 }
