@@ -319,6 +319,8 @@ static bool dump_steps(Dump *d)
             json_object_set_new(j, "scalar_spills", json_integer(a->scalar_spills));
             if (p->paper)
                 json_object_set_new(j, "cuda", paper_json(&p->paper->kernel[s->kernel]));
+            if (p->paper)
+                json_object_set_new(j, "launched_with_step", json_integer(s->group));
             json_object_set_new(j, "compile_ms", json_real(p->code[s->kernel].compile_ms));
         }
         if (p->times && p->times[i].end > 0) {

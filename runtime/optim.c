@@ -79,10 +79,12 @@ static Graph *update_graph(Arena *arena, Err *err, int64_t n)
     return g;
 }
 
-Optim *optim_new(Err *err, const ParamSet *p, const CompileOptions *co)
+Optim *optim_new(Err *err, const ParamSet *p, const CompileOptions *co, const char *device)
 {
+    if (!flat_read(err, p->value))
+        return NULL;
     Arena *arena = arena_new();
-    ProgramOptions opt = {.compile = *co, .inplace = "theta=theta';m=m';v=v';ema=ema';grad=grad'"};
+    ProgramOptions opt = {.compile = *co, .device = device, .inplace = "theta=theta';m=m';v=v';ema=ema';grad=grad'"};
     opt.compile.precision = DAV_F32; /* masters and moments are f32 whatever the network computes in */
     Program *prog = program_compile(err, update_graph(arena, err, p->trainable), &opt);
     arena_free(arena);
@@ -92,6 +94,9 @@ Optim *optim_new(Err *err, const ParamSet *p, const CompileOptions *co)
     *o = (Optim){.program = prog, .size = p->trainable, .grad = params_flat(p), .m = params_flat(p), .v = params_flat(p),
                  .ema = params_flat(p)};
     memcpy(o->ema, p->value, (size_t)p->size * sizeof(float));
+    float *const flat[] = {[IN_GRAD] = o->grad, [IN_M] = o->m, [IN_V] = o->v, [IN_EMA] = o->ema};
+    for (int i = IN_GRAD; i <= IN_EMA; i++)
+        program_bind(prog, i, flat[i], 0);
     return o;
 }
 
@@ -100,10 +105,10 @@ void optim_free(Optim *o)
     if (!o)
         return;
     program_free(o->program);
-    mem_free(o->grad);
-    mem_free(o->m);
-    mem_free(o->v);
-    mem_free(o->ema);
+    flat_free(o->grad);
+    flat_free(o->m);
+    flat_free(o->v);
+    flat_free(o->ema);
     mem_free(o);
 }
 
@@ -116,6 +121,7 @@ bool optim_update(Optim *o, Err *err, ParamSet *p, const OptimSettings *s, doubl
     h[H_FIX1] = (float)(1 - pow(s->beta1, k)), h[H_FIX2] = (float)(1 - pow(s->beta2, k));
     void *in[N_IN] = {p->value, o->grad, o->m, o->v, o->ema, h};
     void *out[N_OUT] = {p->value, o->m, o->v, o->ema, o->grad, &norm};
+    program_bind(o->program, IN_THETA, p->value, 0);
     if (!program_run(o->program, err, in, out, 0, 0))
         return false;
     *grad_norm = norm;
