@@ -99,7 +99,19 @@ static int64_t bytes_waiting(Segment *s)
     return bytes;
 }
 
-/* The step whose class goes next. */
+static int waiting_for(const Segment *s, uint64_t class)
+{
+    int n = 0;
+    for (int i = 0; i < s->n; i++) {
+        bool waits = false;
+        for (int j = 0; j < i && !waits && s->left[i] > 0; j++)
+            waits = ready(s, j) && s->class[j] == class && has(s->reach + (size_t)i * s->words, j);
+        n += waits;
+    }
+    return n;
+}
+
+/* The step whose class goes next: one that gains nothing by waiting, else the one that most others wait for. */
 static int choose(Segment *s)
 {
     int oldest = 0;
@@ -107,14 +119,18 @@ static int choose(Segment *s)
         oldest++;
     if (bytes_waiting(s) > s->how->waiting_bytes)
         return oldest;
+    int best = oldest, most = -1;
     for (int i = oldest; i < s->n; i++) {
         bool first = ready(s, i);
         for (int j = oldest; j < i && first; j++)
             first = !ready(s, j) || s->class[j] != s->class[i];
         if (first && !gains_by_waiting(s, s->class[i]))
             return i;
+        int waiting = first ? waiting_for(s, s->class[i]) : -1;
+        best = waiting > most ? i : best;
+        most = waiting > most ? waiting : most;
     }
-    return oldest;
+    return best;
 }
 
 static bool new_kernel(const Segment *s, const int *member, int n, int i)
