@@ -8,7 +8,8 @@
  *   DAV_STANDIN_DEVICES=n       1 by default; what belongs to one is refused where another's context is current
  *   DAV_STANDIN_LOAD=status     of cuModuleLoadData
  *   DAV_STANDIN_MEMORY=bytes    of the device
- *   DAV_STANDIN_RACE=1          two threads of a block that touch one place between barriers, one of them writing, end the launch
+ *   DAV_STANDIN_RACE=1          two threads of a block that touch one place between barriers, one of them writing, end the launch; so do
+ *                               two blocks that touch one place of the device's memory
  *   DAV_STANDIN_SHUFFLE=seed    blocks run in an order drawn from it
  * dav_standin_live counts what was made and not yet destroyed. */
 #define DAV_STANDIN_DRIVER
@@ -26,6 +27,7 @@
 #include <sys/mman.h>
 #include <ucontext.h>
 #include <unistd.h>
+#include <unordered_map>
 #include <vector>
 
 #define API extern "C" __attribute__((visibility("default")))
@@ -132,12 +134,33 @@ static Place *place_of(size_t granule)
     return NULL;
 }
 
+/* Blocks are never ordered: what one writes no other one may touch. */
+struct Crossing { unsigned writer, reader; bool many; }; /* block + 1; many: it has several readers */
+static std::unordered_map<size_t, Crossing> crossing;     /* of a launch, by address */
+
+static bool crosses(size_t at, bool write)
+{
+    const unsigned me = machine.block + 1;
+    Crossing &c = crossing[at];
+    bool crossed = (c.writer && c.writer != me) || (write && (c.many || (c.reader && c.reader != me)));
+    if (write)
+        c.writer = me;
+    else if (c.reader && c.reader != me)
+        c.many = true;
+    else
+        c.reader = me;
+    return crossed;
+}
+
 static void touch(const void *at, int bytes, bool write)
 {
     if ((char *)at >= stacks && (char *)at < stacks + (size_t)STACK * DAV_MAX_THREADS)
         return; /* a thread's own */
     if ((char *)at >= (char *)&machine && (char *)at < (char *)(&machine + 1))
         return; /* what stands for the hardware */
+    if ((char *)at >= region && (char *)at < region + region_bytes)
+        for (size_t i = 0; i < (size_t)bytes; i++)
+            raced = crosses((size_t)at + i, write) ? at : raced;
     Touch t = now();
     for (size_t g = (size_t)at / GRANULE; g <= ((size_t)at + (size_t)bytes - 1) / GRANULE; g++) {
         Place *p = place_of(g);
@@ -268,6 +291,7 @@ static bool run_grid(const Work &w)
     std::iota(order.begin(), order.end(), 0u);
     if (const char *seed = getenv("DAV_STANDIN_SHUFFLE"))
         std::shuffle(order.begin(), order.end(), std::mt19937((unsigned)atoi(seed)));
+    crossing.clear();
     for (unsigned b : order) {
         machine.block = b;
         memset(machine.shared, 0xdb, w.shared);
@@ -276,7 +300,7 @@ static bool run_grid(const Work &w)
         if (!run_block())
             return false;
         if (raced) {
-            fprintf(stderr, "cuda stand-in: threads of block %u race at %p\n", b, raced);
+            fprintf(stderr, "cuda stand-in: threads of block %u race, or with another block, at %p\n", b, raced);
             return false;
         }
     }

@@ -200,9 +200,6 @@ template <class... A> DAV_FN void dav_call(void (*f)(A...), void **p)
     dav_call_at(f, p, typename DavCount<(int)sizeof...(A)>::All());
 }
 /* Bytes of each parameter, then 0. */
-template <class... A> DAV_FN const int *dav_sizes(void (*)(A...))
-{
-    static const int size[] = {(int)sizeof(A)..., 0};
-    return size;
-}
+template <class F> struct DavSizes;
+template <class... A> struct DavSizes<void(A...)> { static constexpr int at[] = {(int)sizeof(A)..., 0}; };
 #endif

@@ -53,7 +53,7 @@ static std::string entries(const std::string &text)
         name = name.substr(0, name.find_last_not_of(" \n") + 1);
         out += "\nextern \"C\" __attribute__((visibility(\"default\"))) void dav_entry_" + name + "(void **p) { dav_call(" + name +
                ", p); }\nextern \"C\" __attribute__((visibility(\"default\"))) const int *const dav_sizes_" + name +
-               " = dav_sizes(" + name + ");\n";
+               " = DavSizes<decltype(" + name + ")>::at;\n";
     }
     return out;
 }
