@@ -44,6 +44,7 @@ static std::map<size_t, Taken> taken; /* by offset */
 static size_t used[MOST_DEVICES];
 static thread_local int current_device = -1; /* whose context is current */
 static long long ncalls, live;
+static long long waits;
 static long long bytes_to_device, bytes_to_host; /* copied so far */
 static int lost; /* the status that every call gives after a kernel failed */
 
@@ -329,6 +330,7 @@ static int drain(Stream *s)
 /* ---- devices ---- */
 API long long dav_standin_live() { return live; }
 API long long dav_standin_calls() { return ncalls; }
+API long long dav_standin_waits() { return waits; } /* of the host for a stream */
 API long long dav_standin_bytes_to_device() { return bytes_to_device; }
 API long long dav_standin_bytes_to_host() { return bytes_to_host; }
 /* The n-th call from now on fails; 0: none. */
@@ -431,6 +433,7 @@ API int cuStreamSynchronize(Stream *s)
         s->broken = true;
         return CAPTURE_UNSUPPORTED;
     }
+    waits++;
     return drain(s);
 }
 
