@@ -365,10 +365,44 @@ static void searches_choose_alike(void **state)
     assert_int_equal(standin("dav_standin_live"), 0);
 }
 
-/* Two updates of all parameters by the M-step on the CPU's trajectories. */
-static void msteps_learn_alike(void **state)
+/* With the reward in the graph the host waits for the end of a run of trajectories, for no step of it; asked to go step by step it waits
+ * for every program of each. */
+static void trajectories_wait_for_nobody(void **state)
 {
     (void)state;
+    enum { ROWS_A_RUN = 32, CHILDREN = 4, RUNS = TRAJECTORIES * CHILDREN / ROWS_A_RUN };
+    if (!standin("dav_standin_calls")) {
+        print_message("SKIPPED: the device is not the stand-in\n");
+        skip();
+    }
+    for (int guided = 0; guided < 2; guided++) {
+        Tiny *t = tiny_new_on("cuda", CHILDREN, guided, STEPS, ROWS_A_RUN);
+        Trajectories *first = search_on(t);
+        long long before = standin("dav_standin_waits");
+        Trajectories *whole = search_on(t);
+        assert_int_equal(standin("dav_standin_waits") - before, RUNS);
+        print_message("%s: %lld launches and copies a trajectory of %d steps\n", guided ? "guided" : "plain",
+                      (long long)program_stats(t->k->whole->program).launches, STEPS);
+        assert_true(program_stats(t->k->whole->program).captures == 1);
+        t->spec.whole = WHOLE_NEVER;
+        tiny_rebuild(t, "cuda", STEPS, ROWS_A_RUN);
+        before = standin("dav_standin_waits");
+        Trajectories *steps = search_on(t);
+        assert_true(standin("dav_standin_waits") - before >= 3 * STEPS);
+        assert_memory_equal(whole->state, steps->state, (size_t)TRAJECTORIES * (STEPS + 1) * L);
+        assert_memory_equal(whole->reward, steps->reward, TRAJECTORIES * sizeof(float));
+        assert_memory_equal(whole->elbo, steps->elbo, TRAJECTORIES * sizeof(double));
+        trajectories_free(first);
+        trajectories_free(whole);
+        trajectories_free(steps);
+        tiny_free(t);
+    }
+    assert_int_equal(standin("dav_standin_live"), 0);
+}
+
+/* Two updates of all parameters by the M-step on the CPU's trajectories. */
+static void learn_alike(void)
+{
     Tiny *t[2] = {tiny_new_on("cpu", 4, false, STEPS, 32), tiny_new_on("cuda", 4, false, STEPS, 32)};
     Trajectories *tr = search_on(t[0]);
     MStepReport r[2];
@@ -395,6 +429,24 @@ static void msteps_learn_alike(void **state)
     tiny_free(t[0]);
     tiny_free(t[1]);
     assert_int_equal(standin("dav_standin_live"), 0);
+}
+
+static void msteps_learn_alike(void **state)
+{
+    (void)state;
+    learn_alike();
+}
+
+/* All its plain products by cuBLASLt. */
+static void msteps_learn_alike_by_a_library(void **state)
+{
+    (void)state;
+    setenv("DAV_CUDA_BLASLT", "1", 1);
+    learn_alike();
+    unsetenv("DAV_CUDA_BLASLT");
+    void *so = dlopen(DAV_CUDA_STANDIN "/libcublasLt.so.13", RTLD_NOW | RTLD_NOLOAD);
+    long long (*products)(void) = so ? (long long (*)(void))dlsym(so, "dav_standin_products") : NULL;
+    assert_true(!products || products() > 10);
 }
 
 /* Bytes that a run has to bring or take: of what lies in no flat array. */
@@ -496,7 +548,9 @@ int main(void)
         cmocka_unit_test(products_in_bf16),
         cmocka_unit_test(products_in_tf32),
         cmocka_unit_test(searches_choose_alike),
+        cmocka_unit_test(trajectories_wait_for_nobody),
         cmocka_unit_test(msteps_learn_alike),
+        cmocka_unit_test(msteps_learn_alike_by_a_library),
         cmocka_unit_test(parameters_stay_on_the_device),
         cmocka_unit_test(rows_do_not_depend_on_the_batch),
     };

@@ -10,6 +10,7 @@ static const double memory_reached = 0.85;    /* of the data sheet's bandwidth, 
 static const double l2_faster = 2;            /* what fits into half of the L2 is found there, at this many times the bandwidth */
 static const double tensor_reached = 0.30;    /* mma.sync.m16n8k16 in tiles of 64x64, copies under way meanwhile */
 static const double fma_reached = 0.45;       /* 64x64 tiles of f32 */
+static const double library_reached = 0.60;   /* by cuBLASLt, of either peak: the lower end of what is reported of an H100 */
 static const double scalar_reached = 0.25;    /* elementwise code, index arithmetic beside it */
 enum { THREADS_FOR_MEMORY = 512 /* of a multiprocessor, to keep its share of the bandwidth busy */, ASSUMED_REGS = 128 };
 
@@ -138,6 +139,14 @@ CudaForecast cuda_forecast_group(const CudaTarget *t, const CudaLaunch *l, const
     f.memory_s = fmax(f.memory_s, memory_s);
     f.compute_s = fmax(f.compute_s, compute_s);
     return l->blocks == 0 ? f : with_launch(f);
+}
+
+CudaForecast cuda_forecast_library(const CudaTarget *t, const Graph *kernel)
+{
+    KernelCost c = kernel_cost(kernel);
+    double rate = t->bytes_s * (c.bytes <= (double)t->l2_bytes / 2 ? l2_faster : 1);
+    return with_launch((CudaForecast){.memory_s = c.bytes / (rate * memory_reached),
+                                      .compute_s = c.flops / (cuda_peak_of(t, kernel) * library_reached)});
 }
 
 double cuda_floor(const CudaTarget *t, double bytes, double seconds_at_peak)

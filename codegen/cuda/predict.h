@@ -26,6 +26,8 @@ CudaForecast cuda_forecast(const CudaTarget *t, const CudaLaunch *l, const CudaU
 /* Of a launch of several kernels (merge.h); of[i]: what part i alone would be launched as. */
 CudaForecast cuda_forecast_group(const CudaTarget *t, const CudaLaunch *l, const CudaUse *use, const CudaPart *part, const CudaLaunch *of,
                                  int n);
+/* The same of a product that cuBLASLt runs. */
+CudaForecast cuda_forecast_library(const CudaTarget *t, const Graph *kernel);
 /* Operations a second at most of what the kernel's products are made of. */
 double cuda_peak_of(const CudaTarget *t, const Graph *kernel);
 /* Seconds that moving `bytes` once and `seconds_at_peak` of arithmetic take at least, in one launch. */

@@ -1,4 +1,5 @@
 #include "runtime/cuda/group.h"
+#include "runtime/cuda/blaslt_rule.h"
 
 enum { WAITING_BYTES = 256 << 20 };
 
@@ -40,23 +41,34 @@ static CudaGroup *group_of(Arena *arena, const Plan *p, int first, int end, bool
     return g;
 }
 
-static void find_groups(Arena *arena, const Plan *p, CudaGroup **group)
+/* Steps from first to before end share a launch, but for those of a library. */
+static void find_group(const Program *p, const Plan *plan, int first, int end, bool *placed, CudaGroup **group)
 {
-    bool *placed = arena_array(arena, bool, p->nstep + 1);
-    for (int i = 0, end; i < p->nstep; i = end) {
-        for (end = i + 1; end < p->nstep && p->step[end].group == i;)
+    for (int i = first; i < end; i++)
+        if (p->product[plan->step[i].kernel].library)
+            group[plan->step[i].kernel] = group_of(p->arena, plan, i, i + 1, placed);
+    for (int i = first; i < end; i++)
+        if (!placed[i])
+            group[plan->step[i].kernel] = group_of(p->arena, plan, i, end, placed);
+}
+
+static void find_groups(const Program *p, const Plan *plan, CudaGroup **group)
+{
+    bool *placed = arena_array(p->arena, bool, plan->nstep + 1);
+    for (int i = 0, end; i < plan->nstep; i = end) {
+        for (end = i + 1; end < plan->nstep && plan->step[end].group == i;)
             end++;
-        if (p->step[i].kind == STEP_KERNEL)
-            group[p->step[i].kernel] = group_of(arena, p, i, end, placed);
-        else if (p->step[i].kind == STEP_LOOP)
-            find_groups(arena, p->step[i].body, group);
+        if (plan->step[i].kind == STEP_KERNEL)
+            find_group(p, plan, i, end, placed, group);
+        else if (plan->step[i].kind == STEP_LOOP)
+            find_groups(p, plan->step[i].body, group);
     }
 }
 
-CudaGroup **cuda_groups(Arena *arena, const Plan *plan)
+CudaGroup **cuda_groups(const Program *p)
 {
-    CudaGroup **group = arena_array(arena, CudaGroup *, plan->nkernel + 1);
-    find_groups(arena, plan, group);
+    CudaGroup **group = arena_array(p->arena, CudaGroup *, p->plan->nkernel + 1);
+    find_groups(p, p->plan, group);
     return group;
 }
 

@@ -1,5 +1,6 @@
 /* Forecasts for a device that is not there. */
 #include "runtime/cuda/paper.h"
+#include "runtime/cuda/blaslt_rule.h"
 #include <inttypes.h>
 #include <math.h>
 #include <stdio.h>
@@ -40,7 +41,7 @@ static void add_steps(Program *p, const Plan *plan, double times)
         } else if (s->kind == STEP_KERNEL) {
             const Graph *k = p->plan->kernel[s->kernel];
             KernelCost c = kernel_cost(k);
-            paper->launches += s->group == i ? (int64_t)times : 0;
+            paper->launches += paper->group[s->kernel] ? (int64_t)times : 0;
             paper->bytes += times * c.bytes;
             paper->seconds += times * paper->launch[s->kernel].forecast.seconds;
             if (strcmp(kind_of(k), "product") == 0) {
@@ -114,11 +115,12 @@ static bool make_launch(Program *p, Err *err, const Nvrtc *nvrtc, int i)
     CudaLaunch *of = arena_array(p->arena, CudaLaunch, g->npart);
     for (int s = 0, part = 0; part < g->npart; s += g->part[part++].count)
         of[part] = paper->kernel[g->step[s]->kernel].launch;
-    k->forecast = cuda_forecast_group(paper->target, &k->launch, &k->use, g->part, of, g->npart);
+    k->forecast = p->product[i].library ? cuda_forecast_library(paper->target, g->part[0].kernel)
+                                        : cuda_forecast_group(paper->target, &k->launch, &k->use, g->part, of, g->npart);
     for (int s = 0; s < g->nstep; s++) {
         PaperKernel *alone = &paper->kernel[g->step[s]->kernel];
         alone->use = k->use;
-        alone->forecast = cuda_forecast(paper->target, &alone->launch, &k->use, p->plan->kernel[g->step[s]->kernel]);
+        alone->forecast = p->product[i].library ? k->forecast : cuda_forecast(paper->target, &alone->launch, &k->use, p->plan->kernel[g->step[s]->kernel]);
     }
     return true;
 }
@@ -145,7 +147,11 @@ bool paper_prepare(Program *p, Err *err, const char *name)
     paper->target = mine;
     paper->kernel = arena_array(p->arena, PaperKernel, p->plan->nkernel + 1);
     paper->launch = arena_array(p->arena, PaperKernel, p->plan->nkernel + 1);
-    paper->group = cuda_groups(p->arena, p->plan);
+    product_choices(p, NULL);
+    for (int i = 0; i < p->plan->nkernel; i++)
+        if (p->product[i].library)
+            p->product[i].rule = "large, assuming that cuBLASLt has an algorithm: no heuristics are known without a device";
+    paper->group = cuda_groups(p);
     if (!make_kernels(p, err) || !make_launches(p, err))
         return false;
     add_up(p);
@@ -170,7 +176,7 @@ static void count_rows(const Program *p, const Plan *plan, double times, Row *ro
         const PlanStep *s = &plan->step[i];
         if (s->kind == STEP_LOOP)
             count_rows(p, s->body, times * (double)attr_i(node_of(plan->g, s->node), A_TRIP), row);
-        else if (s->kind == STEP_KERNEL && !s->once && s->group == i)
+        else if (s->kind == STEP_KERNEL && !s->once && p->paper->group[s->kernel])
             row[s->kernel].count += times;
     }
 }
@@ -196,7 +202,9 @@ void paper_report(const Program *p, Buf *out)
 {
     enum { ROWS = 12 };
     const Paper *paper = p->paper;
-    int n = p->plan->nkernel;
+    int n = p->plan->nkernel, libraries = 0;
+    for (int i = 0; i < n; i++)
+        libraries += p->product[i].library;
     Row *row = arena_array(p->arena, Row, n + 1);
     for (int i = 0; i < n; i++)
         row[i] = (Row){p, i, 0, 0};
@@ -214,11 +222,14 @@ void paper_report(const Program *p, Buf *out)
         const CudaGroup *g = paper->group[row[i].kernel];
         KernelCost c = cost_of(g);
         char kind[32];
-        snprintf(kind, sizeof kind, g->nstep > 1 ? "%s x%d" : "%s", kind_of(g->part[0].kernel), g->nstep);
+        snprintf(kind, sizeof kind, g->nstep > 1 ? "%s x%d" : "%s",
+                 p->product[row[i].kernel].library ? "cuBLASLt" : kind_of(g->part[0].kernel), g->nstep);
         buf_printf(out, "%8.1f %6.0f  %-8s %-13s %8" PRId64 " x %-7d %5d %6d %9.0f%% %7.2f %8.2f %7.3f  %d\n", 1e6 * row[i].seconds,
                    row[i].count, k->forecast.bound, kind, k->launch.blocks, k->launch.threads, k->use.regs, k->use.spill_bytes,
                    100 * k->forecast.occupancy, k->forecast.waves, c.bytes * 1e-6, c.flops * 1e-9, row[i].kernel);
     }
+    if (libraries)
+        buf_printf(out, "%d products by cuBLASLt, assuming that it has algorithms for them: no heuristics are known without a device\n", libraries);
     buf_printf(out, "%" PRId64 " launches, %.2f MB, %.1f us; fused minimum %.2f MB, %.1f us: %.2f times the bytes, %.2f times the time\n",
                paper->launches, paper->bytes * 1e-6, 1e6 * paper->seconds, paper->least_bytes * 1e-6, 1e6 * paper->least_s,
                paper->bytes / paper->least_bytes, paper->seconds / paper->least_s);

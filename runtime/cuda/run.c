@@ -1,6 +1,8 @@
 /* Loading, memory and steps of a Program on a CUDA device. */
 #include "runtime/cuda/run.h"
 #include "codegen/cuda/cuda.h"
+#include "runtime/cuda/blaslt.h"
+#include "runtime/cuda/blaslt_rule.h"
 #include "runtime/cuda/driver.h"
 #include "runtime/cuda/explain.h"
 #include "runtime/cuda/group.h"
@@ -33,6 +35,9 @@ typedef struct CudaProgram {
     void **captured_in;      /* what in_ptr was when the graph was made */
     bool captures;           /* its runs can be replayed: no host function, not too long */
     int64_t most_arena;      /* that the device's memory leaves room for */
+    Blaslt *blaslt;          /* NULL: it runs none of the products */
+    CuPtr workspace;         /* of cuBLASLt's algorithms, which follow each other */
+    bool warm;               /* a run has been launched step by step */
     bool by_steps;           /* DAV_CUDA_SYNC=1: waits after each kernel, so that the one that fails is named */
     CuGraphExec graph;       /* a run from its inputs to its outputs; NULL: not captured yet */
 } CudaProgram;
@@ -149,7 +154,6 @@ static bool load_kernels(Program *p, Err *err, const CudaTarget *target)
     uint64_t *hash = arena_array(p->arena, uint64_t, n + 1);
     const Nvrtc *nvrtc = nvrtc_open(err);
     bool ok = nvrtc != NULL;
-    c->group = cuda_groups(p->arena, p->plan);
     jit_cache_dir(&p->cache_dir);
     for (int i = 0; i < n && ok; i++) {
         hash[i] = graph_hash(p->plan->kernel[i]);
@@ -187,7 +191,7 @@ static void largest_buffers(const Program *p, Buf *out)
 static int64_t room_for_arena(const Program *p, int64_t scratch, int64_t literals)
 {
     const CudaProgram *c = p->cuda;
-    int64_t left = (int64_t)c->device.memory - p->plan->kept_bytes - scratch - literals - c->params_bytes - c->in_bytes - c->out_bytes;
+    int64_t left = (int64_t)c->device.memory - p->plan->kept_bytes - scratch - blaslt_workspace(c->blaslt) - literals - c->params_bytes - c->in_bytes - c->out_bytes;
     return left > 0 ? left : 0;
 }
 
@@ -250,7 +254,8 @@ static bool take_memory(Program *p, Err *err)
         literals += padded(node_attr(p->plan->literal[i], A_DATA)->n * 8);
     c->most_arena = room_for_arena(p, scratch, literals);
     if (!take(p, err, &c->arena, p->plan->arena_bytes, "arena") || !take(p, err, &c->kept, p->plan->kept_bytes, "packed weights") ||
-        !take(p, err, &c->scratch, scratch, "scratch") || !take(p, err, &c->literals, literals, "constants"))
+        !take(p, err, &c->scratch, scratch, "scratch") || !take(p, err, &c->literals, literals, "constants") ||
+        !take(p, err, &c->workspace, blaslt_workspace(c->blaslt), "workspace of cuBLASLt"))
         return false;
     p->kept_mem = device_pointer(c->kept);
     return true;
@@ -294,12 +299,13 @@ static bool send_literals(Program *p, Err *err)
 }
 
 /* Launches and copies of a run without its `once` part; -1: there is a host function among them. */
-static int64_t count_nodes(const Plan *plan)
+static int64_t count_nodes(const Plan *plan, CudaGroup *const *group)
 {
     int64_t all = 0;
     for (int i = 0; i < plan->nstep && all >= 0; i++) {
         const PlanStep *s = &plan->step[i];
-        int64_t inner = s->kind == STEP_HOST ? -1 : s->kind == STEP_LOOP ? count_nodes(s->body) : s->once || s->group != i ? 0 : 1;
+        bool rides = s->kind == STEP_KERNEL && !group[s->kernel];
+        int64_t inner = s->kind == STEP_HOST ? -1 : s->kind == STEP_LOOP ? count_nodes(s->body, group) : s->once || rides ? 0 : 1;
         int64_t trip = s->kind == STEP_LOOP ? attr_i(node_of(plan->g, s->node), A_TRIP) : 1;
         if (inner < 0)
             return -1;
@@ -307,6 +313,15 @@ static int64_t count_nodes(const Plan *plan)
             return INT64_MAX;
     }
     return all;
+}
+
+static bool make_launches(Program *p, Err *err, const CudaTarget *target)
+{
+    CudaProgram *c = p->cuda;
+    c->group = cuda_groups(p);
+    p->stats.launches = count_nodes(p->plan, c->group);
+    c->captures = p->stats.launches > 0 && p->stats.launches <= MOST_NODES && !c->by_steps;
+    return load_kernels(p, err, target);
 }
 
 bool cuda_prepare(Program *p, Err *err, int index)
@@ -326,13 +341,10 @@ bool cuda_prepare(Program *p, Err *err, int index)
         return err_env(err, "CUDA: %s is of level sm_%d; sm_75 is the least", c->device.name, c->device.sm);
     const CudaDriver *d = c->device.driver;
     target.tf32 = p->options.tf32;
-    int64_t nodes = count_nodes(p->plan);
     c->by_steps = getenv("DAV_CUDA_SYNC") != NULL;
-    c->captures = nodes > 0 && nodes <= MOST_NODES && !c->by_steps;
-    p->stats.launches = nodes;
     lay_out(p);
     return cuda_ok(d, err, d->cuStreamCreate(&c->stream, CU_STREAM_NON_BLOCKING), "cuStreamCreate") &&
-           load_kernels(p, err, &target) && take_memory(p, err) && send_literals(p, err);
+           blaslt_prepare(p, err, &c->device, &c->blaslt) && make_launches(p, err, &target) && take_memory(p, err) && send_literals(p, err);
 }
 
 void cuda_release(Program *p)
@@ -351,7 +363,8 @@ void cuda_release(Program *p)
     for (int i = 0; i < p->plan->nkernel; i++)
         if (c->kernel[i].module)
             d->cuModuleUnload(c->kernel[i].module);
-    const CuPtr memory[] = {c->arena, c->kept, c->scratch, c->literals, c->params, c->inputs, c->outputs};
+    blaslt_release(c->blaslt);
+    const CuPtr memory[] = {c->arena, c->kept, c->scratch, c->workspace, c->literals, c->params, c->inputs, c->outputs};
     for (size_t i = 0; i < sizeof memory / sizeof *memory; i++)
         if (memory[i])
             d->cuMemFree_v2(memory[i]);
@@ -379,10 +392,12 @@ static bool launch(Program *p, Err *err, const Frame *f, const PlanStep *s)
     value[n] = device_pointer(c->scratch);
     for (int i = 0; i <= n; i++)
         arg[i] = &value[i]; /* a group's one parameter is a table of all of them */
-    CuStatus status = c->device.driver->cuLaunchKernel(k->function, (unsigned)k->launch.blocks, 1, 1, (unsigned)k->launch.threads, 1,
-                                                       1, (unsigned)k->launch.shared_bytes, c->stream, arg, NULL);
-    bool ok = cuda_ok(c->device.driver, err, status, "cuLaunchKernel") &&
-              (!c->by_steps || cuda_ok(c->device.driver, err, c->device.driver->cuStreamSynchronize(c->stream), "running"));
+    const CudaDriver *d = c->device.driver;
+    bool ok = p->product[s->kernel].library
+                  ? blaslt_launch(c->blaslt, err, s->kernel, value, c->workspace, c->stream)
+                  : cuda_ok(d, err, d->cuLaunchKernel(k->function, (unsigned)k->launch.blocks, 1, 1, (unsigned)k->launch.threads, 1, 1,
+                                                      (unsigned)k->launch.shared_bytes, c->stream, arg, NULL), "cuLaunchKernel");
+    ok = ok && (!c->by_steps || cuda_ok(d, err, d->cuStreamSynchronize(c->stream), "running"));
     return ok || explain_launch(p, err, g, c->device.name);
 }
 
@@ -457,7 +472,7 @@ static bool run_steps(Program *p, Err *err, Frame *f, bool once)
             continue;
         switch (s->kind) {
         case STEP_KERNEL:
-            ok = s->group != i || launch(p, err, f, s);
+            ok = !p->cuda->group[s->kernel] || launch(p, err, f, s);
             break;
         case STEP_HOST:
             ok = run_host(p, err, f, s);
@@ -548,7 +563,9 @@ static bool work(Program *p, Err *err, bool once)
     const CudaDriver *d = c->device.driver;
     if (once && !((!c->params_among_inputs || fetch_inputs(p, err)) && run_steps(p, err, p->frame, true)))
         return false;
-    if (!c->captures)
+    bool cold = blaslt_any(c->blaslt) && !c->warm; /* a library may load its code at its first call, which no capture allows */
+    c->warm = true;
+    if (!c->captures || cold)
         return enqueue(p, err);
     if (c->graph && memcmp(c->captured_in, c->in_ptr, (size_t)p->nin * sizeof *c->in_ptr) != 0) { /* bound to another array since */
         CuGraphExec old = c->graph;
