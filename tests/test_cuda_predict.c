@@ -1,5 +1,6 @@
 /* Forecasts on paper: occupancy against the published calculator, and the launches, bytes and time of the programs that matter. */
 #include "codegen/cuda/predict.h"
+#include "passes/plan.h"
 #include "frontend/net.h"
 #include "runtime/optim.h"
 #include "runtime/program.h"
@@ -85,6 +86,49 @@ static void unknown_devices_are_named(void **state)
     assert_string_equal(cuda_target(&err, "sm_90a")->name, "h100");
     assert_null(cuda_target(&err, "sm_90b"));
     assert_null(cuda_target(&err, "sm_91"));
+    arena_free(arena);
+}
+
+/* Sums over rows, added to accumulators: a launch of two of each shape, for every level.  Its table of buffers is read where it lies:
+ * a thread has no memory of its own. */
+static void launches_of_several_kernels_compile(void **state)
+{
+    (void)state;
+    static const char *const level[] = {"sm_75", "sm_80", "sm_86", "sm_89", "sm_90", "sm_100", "sm_120"};
+    Err err = {0};
+    const Nvrtc *nvrtc = nvrtc_open(&err);
+    if (!nvrtc) {
+        print_message("SKIPPED: %s\n", err.text);
+        skip();
+    }
+    Arena *arena = arena_new();
+    Graph *g = graph_new(arena, &err, "sums");
+    for (int i = 0; i < 3; i++) {
+        Val x = g_input(g, arena_printf(arena, "x%d", i), ROLE_DATA, type_make(DAV_F32, 2, (int64_t[]){50, 40 + i}));
+        graph_output(g, arena_printf(arena, "y%d", i), g_reduce_mask(g, OP_SUM, x, 1));
+    }
+    static const CompileOptions none = {0};
+    PassCx cx = {.arena = arena, .err = &err, .options = &none};
+    const Plan *plan = plan_make(arena, passes_run(&cx, g, NULL), NULL);
+    CudaPart part[CUDA_MOST_PARTS];
+    assert_int_equal(plan->nkernel, 3);
+    for (int i = 0; i < 3; i++)
+        part[i] = (CudaPart){plan->kernel[i], 2};
+    for (size_t l = 0; l < sizeof level / sizeof *level; l++) {
+        Buf text = {0}, cubin = {0}, log = {0};
+        CudaLaunch launch;
+        const CudaTarget *t = cuda_target(&err, level[l]);
+        cuda_group_source(t, part, 3, "kernel", &text, &launch);
+        if (!cuda_compile(nvrtc, &err, t, text.at, &cubin, &log))
+            fail_msg("%s", err.text);
+        if (!strstr(log.at, " 0 bytes stack frame, 0 bytes spill stores"))
+            fail_msg("%s: %s", level[l], log.at);
+        buf_free(&text);
+        buf_free(&cubin);
+        buf_free(&log);
+    }
+    vec_free(cx.notes);
+    vec_free(cx.times);
     arena_free(arena);
 }
 
@@ -216,7 +260,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(occupancy_is_the_calculators), cmocka_unit_test(logs_are_read),
-        cmocka_unit_test(a_copy_takes_its_bytes),       cmocka_unit_test(unknown_devices_are_named),
+        cmocka_unit_test(a_copy_takes_its_bytes), cmocka_unit_test(launches_of_several_kernels_compile),
+        cmocka_unit_test(unknown_devices_are_named),
         cmocka_unit_test(the_optimiser_is_three_kernels),
         cmocka_unit_test(blocks_need_few_launches),     cmocka_unit_test(the_method_needs_few_launches),
     };
