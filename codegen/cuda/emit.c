@@ -320,8 +320,10 @@ static void emit(Emit *e, Val v)
         e->depth++;
         break;
     case OP_END:
-        if (!put_tile_end(e, n->arg[0]))
+        if (!put_tile_end(e, n->arg[0])) {
             close(e, n->arg[0]);
+            put_finish_after(e, n->arg[0]);
+        }
         break;
     case OP_CONST:
         number(text, t, attr_f(n, A_VALUE), dav_dtype_is_float(t) ? 0 : (int64_t)attr_f(n, A_VALUE));
@@ -447,16 +449,17 @@ static void parameters(Emit *e, const char *symbol, bool scratch)
         buf_printf(e->out, "%s)\n{\n    const unsigned block = dav_block();\n", !scratch ? "" : i ? ", u8 *scratch" : "u8 *scratch");
 }
 
-static void signature(Emit *e, const char *symbol, const int64_t *offset)
+/* Bytes of shared memory that the launch must give. */
+static int signature(Emit *e, const char *symbol, const int64_t *offset)
 {
-    int teams = e->threads / e->team;
-    bool shared = e->scratch && e->scratch * teams <= SHARED_SCRATCH;
+    int teams = e->threads / e->team, by_launch = 0;
+    bool shared = e->shared_scratch = e->scratch && e->scratch * teams <= SHARED_SCRATCH;
     parameters(e, symbol, e->scratch && !shared);
     const char *task = kernel_trip(e->k) < INT64_C(1) << 30 ? "int" : "i64"; /* a block's teams may go past the end */
     buf_printf(e->out, "    const %s task = (%s)block * %d + (int)dav_thread() / %d;\n", task, task, teams, e->team);
     buf_printf(e->out, "    const int lane = (int)(dav_thread() %% %d);\n    (void)lane;\n", e->team);
     if (e->team > 32)
-        put_room(e);
+        by_launch = put_room(e, shared ? (int)e->scratch * teams : 0);
     else
         buf_str(e->out, "    u8 *const room = 0;\n    (void)room;\n");
     if (shared)
@@ -471,6 +474,7 @@ static void signature(Emit *e, const char *symbol, const int64_t *offset)
                        shared ? "scratch_of_block" : "scratch", shared ? team_number : "task",
                        (long long)e->scratch, (long long)offset[v]);
     }
+    return by_launch;
 }
 
 /* A team of several warps meets at the block's barrier, so it has the block for itself. */
@@ -485,6 +489,7 @@ void cuda_prologue(Buf *text)
 {
     buf_str(text, cuda_machine);
     buf_str(text, cuda_prelude);
+    buf_str(text, cuda_tiles);
     buf_str(text, "\n");
 }
 
@@ -494,7 +499,7 @@ void cuda_function(const CudaTarget *t, const Graph *kernel, const char *symbol,
     int64_t *offset = mem_alloc(mem_mul((size_t)kernel->n, sizeof *offset));
     Emit e = {.k = kernel, .out = text, .target = t, .part = part, .depth = 1, .team = shape.team, .threads = shape.threads,
               .reread = reread_buffers(kernel), .narrow = narrow_values(kernel), .scratch = kernel_scratch(kernel, offset)};
-    signature(&e, symbol, offset);
+    int by_launch = signature(&e, symbol, offset);
     mem_free(offset);
     for (Val v = 1; v < kernel->n; v++)
         emit(&e, v);
@@ -502,7 +507,8 @@ void cuda_function(const CudaTarget *t, const Graph *kernel, const char *symbol,
     mem_free(e.reread);
     mem_free(e.narrow);
     int64_t teams = shape.threads / shape.team, blocks = (kernel_trip(kernel) + teams - 1) / teams;
-    *launch = (CudaLaunch){.threads = shape.threads, .blocks = blocks, .scratch_bytes = shape.shared ? 0 : shape.scratch * blocks};
+    *launch = (CudaLaunch){.threads = shape.threads, .blocks = blocks, .shared_bytes = by_launch,
+                           .scratch_bytes = shape.shared ? 0 : shape.scratch * blocks};
 }
 
 bool cuda_source(const CudaTarget *t, Err *err, const Graph *kernel, const char *symbol, Buf *text, CudaLaunch *launch)

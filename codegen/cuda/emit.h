@@ -10,10 +10,12 @@ typedef struct Emit {
     bool part;           /* of a launch (merge.c) */
     int team, threads;   /* of an iteration of the parallel loop, of a block */
     int64_t scratch;     /* bytes of an iteration */
+    bool shared_scratch; /* in shared memory */
     bool *reread;   /* by value: a buffer that the kernel stores to and loads from */
     bool *narrow;        /* by value: an i64 that 32 bits hold, and is declared so */
     Val vector;          /* the vector loop that is open, 0: none */
     Val flat;            /* the row loop that was made one with its vector loop */
+    bool direct;         /* and runs over the elements that a thread owns */
 } Emit;
 
 void put_line(Emit *e, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
@@ -36,9 +38,11 @@ void cuda_prologue(Buf *text);
 void cuda_function(const CudaTarget *t, const Graph *kernel, const char *symbol, bool part, Buf *text, CudaLaunch *launch);
 
 /* tile.c */
-void put_room(Emit *e); /* shared memory of the block, for joins and tiles */
+/* Shared memory of the block, for joins and tiles, `beside` bytes of another kind; the bytes that the launch must give. */
+int put_room(Emit *e, int beside);
 void put_tile(Emit *e, Val v);
 void put_contract(Emit *e, Val v);
+void put_finish_after(Emit *e, Val closed); /* what the loop or condition that was closed has left to be done */
 void put_tile_get(Emit *e, Val v);
 /* The loops around tile_get: true when `loop` (or what closes it) was one of them and has been written. */
 bool put_tile_loop(Emit *e, Val loop);

@@ -283,6 +283,8 @@ static bool run_grid(const Work &w)
     *w.f->machine = &machine;
     machine.shared = shared.data() + (64 - (size_t)shared.data() % 64) % 64;
     machine.blocks = w.blocks;
+    machine.memory = region;
+    machine.memory_end = region + region_bytes;
     machine.access = touch;
     if (getenv("DAV_STANDIN_RACE"))
         places.resize(PLACES);
