@@ -14,6 +14,7 @@ DAV_FN u16 dav_to_bf16(float f)
     unsigned u = dav_bits(f);
     return (u16)(f != f ? u >> 16 | 0x40u : (u + 0x7fffu + (u >> 16 & 1u)) >> 16);
 }
+DAV_FN u16 dav_upper_half(float f) { return (u16)(dav_bits(f) >> 16); } /* of what is a bf16 already */
 DAV_FN float dav_from_f16(u16 h)
 {
     unsigned sign = (unsigned)(h & 0x8000u) << 16, mag = h & 0x7fffu;
