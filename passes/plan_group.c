@@ -1,8 +1,9 @@
 /* Which steps a device may start with one launch: kernels of one class that do not depend on each other.
  *
- * Steps are put into a new order in which those of a group stand next to each other.  The next group is taken from a class
- * that gains nothing by waiting: each of its steps that cannot run yet depends on one that can.  So what no step waits for
- * (the gradient of a weight, say) is put off until all of its kind can go together, or rides along with what is urgent. */
+ * Steps are put into a new order in which those of a group stand next to each other.  The next group is taken from a
+ * class that gains nothing by waiting: each of its steps that cannot run yet depends on one that can.  So what no step
+ * waits for (the gradient of a weight, say) is put off until all of its kind can go together, or rides along with what
+ * is urgent. */
 #include "passes/plan_group.h"
 #include <string.h>
 
@@ -12,11 +13,11 @@ typedef struct Segment {
     const PlanStep *step; /* n kernels, in the order they came in */
     int n;
     size_t words;
-    uint64_t *reach; /* by step: those that it depends on, through others too */
+    uint64_t *reach;          /* by step: those that it depends on, through others too */
     uint64_t *class, *kernel; /* by step: its class, the hash of its kernel */
-    int *left;       /* by step: dependences that have no group yet; -1: it has one itself */
-    uint64_t *now;   /* a set of steps */
-    int *seen;       /* by buffer: the last count that it was part of */
+    int *left;                /* by step: dependences that have no group yet; -1: it has one itself */
+    uint64_t *now;            /* a set of steps */
+    int *seen;                /* by buffer: the last count that it was part of */
     int count;
 } Segment;
 

@@ -1,5 +1,5 @@
-/* Several kernels in one launch: that they compute what each does alone, that none touches what another one writes, and that memory
- * is not used twice at a time.  The device is the stand-in, which watches threads and blocks for races. */
+/* Several kernels in one launch: that they compute what each does alone, that none touches what another one writes, and
+ * that memory is not used twice at a time.  The device is the stand-in, which watches threads and blocks for races. */
 #include "codegen/cuda/merge.h"
 #include "ir/build.h"
 #include "passes/plan.h"
@@ -66,7 +66,8 @@ static void accumulations_share_launches(void **state)
     Buf inplace = {0};
     for (int i = 0; i < TENSORS; i++)
         buf_printf(&inplace, "%sacc%d=sum%d;all%d=square%d", i ? ";" : "", i, i, i, i);
-    Program *p = program_compile(&err, accumulations(a, &err), &(ProgramOptions){.device = "cuda", .inplace = inplace.at});
+    Program *p =
+        program_compile(&err, accumulations(a, &err), &(ProgramOptions){.device = "cuda", .inplace = inplace.at});
     if (!p)
         fail_msg("%s", err.text);
     assert_int_equal(program_stats(p).launches, 2);
@@ -111,7 +112,7 @@ static Val product(Graph *g, Val x, Val w)
     return g_contract(g, x, w, &s, DAV_F32);
 }
 
-/* Equal products share a launch, one of another depth does not; parts of a block's tile beyond the last row are nobody's. */
+/* Rows and columns end within a block's tile: what is beyond is nobody's. */
 static void equal_products_share_a_launch(void **state)
 {
     (void)state;
@@ -175,7 +176,8 @@ static Graph *chains(Arena *a, Err *err)
     return g;
 }
 
-/* Two readers of one intermediate value, one of them element by element and last: alone it would take over its memory. */
+/* Two readers of one intermediate value, one of them element by element and last: alone it would take over its memory.
+ */
 static Graph *neighbours(Arena *a, Err *err)
 {
     Graph *g = graph_new(a, err, "neighbours");
@@ -211,7 +213,8 @@ static void check_groups(const Plan *p)
             for (int j = 0; i != o && s->group == t->group && j < s->nbuf; j++)
                 for (int k = 0; writes(p, s, j) && k < t->nbuf; k++) {
                     const PlanBuf *x = &p->buf[s->buf[j]], *y = &p->buf[t->buf[k]];
-                    if (x->place == AT_ARENA && y->place == AT_ARENA && x->offset < y->offset + y->bytes && y->offset < x->offset + x->bytes)
+                    if (x->place == AT_ARENA && y->place == AT_ARENA && x->offset < y->offset + y->bytes &&
+                        y->offset < x->offset + x->bytes)
                         fail_msg("steps %d and %d share a launch and memory at %lld", i, o, (long long)x->offset);
                 }
         }
@@ -227,12 +230,18 @@ static int groups_of(const Plan *p)
     return n;
 }
 
-/* Chains of 1 to 6 steps need as many launches as the longest is long, and one each when a group holds the buffers of one. */
+/* Chains of 1 to 6 steps need as many launches as the longest is long, and one each when a group holds the buffers of
+ * one. */
 static void chains_go_in_step(void **state)
 {
     (void)state;
-    static const struct { Graph *(*make)(Arena *, Err *); PlanGrouping how; int steps, groups; } row[] = {
-        {chains, {one_class, 100, 8, INT64_MAX}, 21, 6}, {chains, {one_class, 2, 8, INT64_MAX}, 21, 21},
+    static const struct {
+        Graph *(*make)(Arena *, Err *);
+        PlanGrouping how;
+        int steps, groups;
+    } row[] = {
+        {chains, {one_class, 100, 8, INT64_MAX}, 21, 6},
+        {chains, {one_class, 2, 8, INT64_MAX}, 21, 21},
         {neighbours, {one_class, 100, 8, INT64_MAX}, 5, 3},
     };
     Arena *a = arena_new();
@@ -253,7 +262,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(accumulations_share_launches),
-        cmocka_unit_test(equal_products_share_a_launch), cmocka_unit_test(chains_go_in_step),
+        cmocka_unit_test(equal_products_share_a_launch),
+        cmocka_unit_test(chains_go_in_step),
     };
     setenv("DAV_STANDIN_RACE", "1", 1);
     cuda_choose();

@@ -1,10 +1,11 @@
-/* One launch for several kernels: each is a device function, blocks are dealt out to them in order.
+/* One launch for several kernels: each is a device function, blocks are dealt out to them in order.  Here are two launches
+ * of part0, of 16 blocks and 3 buffers each, and one of part1, of 4 blocks and 2 buffers:
  *
- *     extern "C" __global__ void kernel(const dav_pointers<8> all)      two launches of part0, of 16 blocks and 3 buffers each,
- *     {                                                                 and one of part1, of 4 blocks and 2 buffers
+ *     extern "C" __global__ void kernel(const dav_pointers<8> all)
+ *     {
  *         unsigned block = dav_block();
  *         if (block < 32u)
- *             return part0(block % 16u, all.at + block / 16u * 3u);
+ *             return part0(block % 16u, all.at + 0 + block / 16u * 3u);
  *         block -= 32u;
  *         part1(block % 4u, all.at + 6 + block / 4u * 2u);
  *     }
@@ -49,12 +50,14 @@ static void call_part(Buf *text, int i, const CudaPart *p, const CudaLaunch *l, 
         buf_printf(text, "    if (block < %lldu)\n        return ", (long long)l->blocks * p->count);
     else
         buf_str(text, "    ");
-    buf_printf(text, "part%d(block %% %lldu, all.at + %d + block / %lldu * %du);\n", i, blocks, first, blocks, cuda_buffer_count(p->kernel));
+    buf_printf(text, "part%d(block %% %lldu, all.at + %d + block / %lldu * %du);\n", i, blocks, first, blocks,
+               cuda_buffer_count(p->kernel));
     if (!last)
         buf_printf(text, "    block -= %lldu;\n", (long long)l->blocks * p->count);
 }
 
-void cuda_group_source(const CudaTarget *t, const CudaPart *part, int n, const char *symbol, Buf *text, CudaLaunch *launch)
+void cuda_group_source(const CudaTarget *t, const CudaPart *part, int n, const char *symbol, Buf *text,
+                       CudaLaunch *launch)
 {
     CudaLaunch *of = mem_alloc(mem_mul((size_t)n, sizeof *of));
     int pointers = 0, first = 0;
@@ -69,8 +72,9 @@ void cuda_group_source(const CudaTarget *t, const CudaPart *part, int n, const c
         launch->shared_bytes = of[i].shared_bytes > launch->shared_bytes ? of[i].shared_bytes : launch->shared_bytes;
         pointers += part[i].count * cuda_buffer_count(part[i].kernel);
     }
-    buf_printf(text, "DAV_KERNEL(%d) %s(const DAV_CONSTANT dav_pointers<%d> all)\n{\n    unsigned block = dav_block();\n", launch->threads, symbol,
-               pointers);
+    buf_printf(text,
+               "DAV_KERNEL(%d) %s(const DAV_CONSTANT dav_pointers<%d> all)\n{\n    unsigned block = dav_block();\n",
+               launch->threads, symbol, pointers);
     for (int i = 0; i < n; i++) {
         call_part(text, i, &part[i], &of[i], first, i == n - 1);
         first += part[i].count * cuda_buffer_count(part[i].kernel);

@@ -98,6 +98,11 @@ static bool make_kernels(Program *p, Err *err)
     return true;
 }
 
+static bool same_text(const Buf *a, const Buf *b)
+{
+    return a->len == b->len && memcmp(a->at, b->at, a->len) == 0;
+}
+
 /* The launch at kernel i's step: compiled, unless an equal text was. */
 static bool make_launch(Program *p, Err *err, const Nvrtc *nvrtc, int i)
 {
@@ -107,7 +112,7 @@ static bool make_launch(Program *p, Err *err, const Nvrtc *nvrtc, int i)
     if (!cuda_group_text(paper->target, err, g, &k->text, &k->launch))
         return false;
     int same = 0;
-    while (same < i && !(paper->launch[same].text.len == k->text.len && memcmp(paper->launch[same].text.at, k->text.at, k->text.len) == 0))
+    while (same < i && !same_text(&paper->launch[same].text, &k->text))
         same++;
     k->use = same < i ? paper->launch[same].use : cuda_use_assumed();
     if (same == i && nvrtc && !compile_kernel(nvrtc, err, paper, k))
@@ -120,7 +125,9 @@ static bool make_launch(Program *p, Err *err, const Nvrtc *nvrtc, int i)
     for (int s = 0; s < g->nstep; s++) {
         PaperKernel *alone = &paper->kernel[g->step[s]->kernel];
         alone->use = k->use;
-        alone->forecast = p->product[i].library ? k->forecast : cuda_forecast(paper->target, &alone->launch, &k->use, p->plan->kernel[g->step[s]->kernel]);
+        alone->forecast = p->product[i].library ? k->forecast
+                                                : cuda_forecast(paper->target, &alone->launch, &k->use,
+                                                                p->plan->kernel[g->step[s]->kernel]);
     }
     return true;
 }
