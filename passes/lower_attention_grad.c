@@ -8,7 +8,7 @@
  * Each of the three sums is taken in one order: groups of keys, blocks of queries ascending. */
 #include "passes/lower_attention.h"
 
-enum { LARGE_TILE = 16, PANELS = 4, QUERY_BLOCK = 132, SPREAD = 16 /* rows apart: not all in one set of the cache */ };
+enum { PANELS = 4, QUERY_BLOCK = 132, SPREAD = 16 /* rows apart: not all in one set of the cache */ };
 
 typedef struct Backward {
     Val lse, delta, dout;        /* buffers */
@@ -152,7 +152,7 @@ static void dq_tile(Attention *a, void *arg, Val first, int rows)
 /* Columns of a tile of dq: the fewest tiles whose accumulators fit, in whole vectors. */
 static int dq_columns(const Attention *a)
 {
-    int unit = a->nr < 16 ? a->nr : 16, most = a->mr >= LARGE_TILE ? a->nr : 3 * a->nr > 96 ? 96 : 3 * a->nr;
+    int unit = a->nr < 16 ? a->nr : 16, most = 3 * a->nr > 96 ? 96 : 3 * a->nr;
     int64_t tiles = (a->width + most - 1) / most, columns = (a->width + tiles - 1) / tiles;
     return (int)((columns + unit - 1) / unit) * unit;
 }
@@ -167,7 +167,7 @@ static void query_block(Attention *a, Backward *w, Val q0, int64_t block)
         attention_tiles(a, a->value, a->mr, dv_tile, w);
         attention_tiles(a, a->width, a->mr, dk_tile, w);
     }
-    int rows = a->mr >= LARGE_TILE ? a->mr : a->mr * a->nr / w->nr;
+    int rows = a->mr * a->nr / w->nr;
     for (w->col0 = 0; w->col0 < a->width; w->col0 += w->nr)
         attention_tiles(a, block, rows > 0 ? rows : 1, dq_tile, w);
 }
@@ -230,13 +230,16 @@ void lower_attention_grad(Lower *l, const Node *n)
 {
     Attention a = attention_of(l, n);
     Graph *k = l->k;
-    bool large = a.mr >= LARGE_TILE;
-    int64_t panels = (a.keys + a.nr - 1) / a.nr, rows = large ? a.mr : QUERY_BLOCK / a.mr * a.mr;
-    panels = large ? 1 : panels < PANELS ? panels : PANELS;
+    if (a.spread) {
+        lower_attention_grad_panels(&a, n);
+        return;
+    }
+    int64_t panels = (a.keys + a.nr - 1) / a.nr, rows = QUERY_BLOCK / a.mr * a.mr;
+    panels = panels < PANELS ? panels : PANELS;
     rows = a.queries < rows ? a.queries : rows + rows % 2 * a.mr;
     int64_t group = panels * a.nr < a.keys ? panels * a.nr : a.keys;
     Backward w = {.lse = l->buf[n->arg[3]], .delta = l->buf[n->arg[4]], .dout = l->buf[n->arg[5]],
-                  .stride = panels * a.nr + (large ? 0 : SPREAD), .nr = dq_columns(&a)};
+                  .stride = panels * a.nr + SPREAD, .nr = dq_columns(&a)};
     w.key_panel = attention_scratch(&a, panels * panel_size(&a, a.width), true);
     w.value_panel = attention_scratch(&a, panels * panel_size(&a, a.value), true);
     w.p = attention_scratch(&a, rows * w.stride, false);

@@ -7,6 +7,7 @@ typedef struct Emit {
     Buf *out;
     const CudaTarget *target;
     int depth;
+    bool part;           /* of a launch (merge.c) */
     int team, threads;   /* of an iteration of the parallel loop, of a block */
     int64_t scratch;     /* bytes of an iteration */
     bool shared_scratch; /* in shared memory */
@@ -14,6 +15,7 @@ typedef struct Emit {
     bool *narrow;        /* by value: an i64 that 32 bits hold, and is declared so */
     Val vector;          /* the vector loop that is open, 0: none */
     Val flat;            /* the row loop that was made one with its vector loop */
+    Val nest;            /* the serial loop that was made one with its vector loop */
     bool direct;         /* and runs over the elements that a thread owns */
 } Emit;
 
@@ -25,9 +27,26 @@ const char *cuda_widen(DavDtype t);       /* the function from memory to variabl
 const char *cuda_narrow(DavDtype t);
 DavDtype operand_dtype(const Emit *e, Val v);
 
+typedef struct KernelShape {
+    int team, threads; /* of an iteration of the parallel loop, of a block */
+    int64_t scratch;   /* bytes of a block */
+    bool shared;       /* scratch lies in shared memory; else in the device's */
+} KernelShape;
+KernelShape kernel_shape(const Graph *k);
+/* What stands before every kernel. */
+void cuda_prologue(Buf *text);
+/* The kernel as a function: for a launch, or as the part of one, which is given its block and a table of its buffers. */
+void cuda_function(const CudaTarget *t, const Graph *kernel, const char *symbol, bool part, Buf *text, CudaLaunch *launch);
+
+void put_meeting(Emit *e, Val loop); /* the team's, where the loop stores what the kernel also reads */
+
+/* nest.c: true when `loop` (or what closes it) was one of two that are run as one and has been written. */
+bool put_nest(Emit *e, Val loop);
+bool put_nest_end(Emit *e, Val loop);
+
 /* tile.c */
-/* Shared memory of the block, for joins and tiles, `beside` bytes of another kind; the bytes that the launch must give. */
-int put_room(Emit *e, int beside);
+int room_bytes(const Emit *e); /* of shared memory, for joins and tiles */
+void put_tile_types(Emit *e);
 void put_tile(Emit *e, Val v);
 void put_contract(Emit *e, Val v);
 void put_finish_after(Emit *e, Val closed); /* what the loop or condition that was closed has left to be done */

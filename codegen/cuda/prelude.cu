@@ -4,6 +4,9 @@ typedef unsigned long long u64;
 typedef unsigned short u16;
 typedef unsigned char u8;
 
+/* Buffers of the launches that share one. */
+template <int N> struct dav_pointers { void *at[N]; };
+
 /* ---- 16-bit floats: computed in f32, rounded after every operation (ir/dtype.h) ---- */
 DAV_FN float dav_from_bf16(u16 h) { return dav_float((unsigned)h << 16); }
 DAV_FN u16 dav_to_bf16(float f)
@@ -11,6 +14,7 @@ DAV_FN u16 dav_to_bf16(float f)
     unsigned u = dav_bits(f);
     return (u16)(f != f ? u >> 16 | 0x40u : (u + 0x7fffu + (u >> 16 & 1u)) >> 16);
 }
+DAV_FN u16 dav_upper_half(float f) { return (u16)(dav_bits(f) >> 16); } /* of what is a bf16 already */
 DAV_FN float dav_from_f16(u16 h)
 {
     unsigned sign = (unsigned)(h & 0x8000u) << 16, mag = h & 0x7fffu;

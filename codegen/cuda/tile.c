@@ -4,7 +4,7 @@
 #include <stdio.h>
 #include <string.h>
 
-enum { STATIC_SHARED = 40 << 10, MOST_DIRECT = 4096, CALL_WEIGHT = 16 };
+enum { MOST_DIRECT = 4096, CALL_WEIGHT = 16 };
 
 /* The first contraction into a tile; tiles are made for one. */
 static Val contract_of(const Graph *k, Val tile)
@@ -13,16 +13,6 @@ static Val contract_of(const Graph *k, Val tile)
     while (v < k->n && !(node_of(k, v)->op == OP_TILE_CONTRACT && node_of(k, v)->arg[0] == tile))
         v++;
     return v < k->n ? v : 0;
-}
-
-static TileForm form_of(const Emit *e, Val tile)
-{
-    const Node *n = node_of(e->k, tile);
-    Val v = contract_of(e->k, tile);
-    TileContract c = v ? k_tile_contract_of(e->k, v) : (TileContract){0};
-    const Node *depth = node_of(e->k, c.k);
-    return tile_form(e->target, v && operand_dtype(e, c.a) != DAV_F32, (int)attr_i(n, A_MR), (int)attr_i(n, A_NR),
-                     v && depth->op == OP_CONST ? (int64_t)attr_f(depth, A_VALUE) : INT64_MAX, e->threads);
 }
 
 /* ---- lines of 16 bytes ---- */
@@ -46,12 +36,58 @@ static int64_t unit_of(const Emit *e, Val v, int depth)
     return n->op == OP_ADD || n->op == OP_SUB || n->op == OP_MIN || n->op == OP_MAX || n->op == OP_REM ? x < y ? x : y : 1;
 }
 
+/* ---- the form of a tile ---- */
+/* The most that the sum is long. */
+static int64_t depth_of(const Emit *e, Val v)
+{
+    const Node *n = node_of(e->k, v);
+    for (int i = 0; i < 2 && n->op == OP_MIN; i++)
+        if (node_of(e->k, n->arg[i])->op == OP_CONST)
+            n = node_of(e->k, n->arg[i]);
+    return n->op == OP_CONST ? (int64_t)attr_f(n, A_VALUE) : INT64_MAX;
+}
+
+static bool is_near(const Emit *e, Val buf)
+{
+    return e->shared_scratch && attr_i(node_of(e->k, buf), A_ROLE) == BUF_SCRATCH;
+}
+
+/* Elements from row to row of a B that tiles can take straight from scratch in shared memory; 0: they cannot. */
+static int near_pitch(const Emit *e, const TileContract *c)
+{
+    DavDtype t = operand_dtype(e, c->b);
+    int64_t line = 16 / (int64_t)dav_dtype_size(t);
+    bool fits = is_near(e, c->b) && !c->b_packed && !c->cols && (t == DAV_F32 || (t == DAV_BF16 && e->target->sm >= 80));
+    return fits && c->b_k_stride % line == 0 && unit_of(e, c->b_off, 0) % line == 0 ? (int)c->b_k_stride : 0;
+}
+
+static int near_of(const Emit *e, Val tile)
+{
+    int pitch = -1;
+    for (Val v = tile + 1; v < e->k->n; v++) {
+        if (node_of(e->k, v)->op != OP_TILE_CONTRACT || node_of(e->k, v)->arg[0] != tile)
+            continue;
+        TileContract c = k_tile_contract_of(e->k, v);
+        int p = near_pitch(e, &c);
+        pitch = pitch < 0 || pitch == p ? p : 0;
+    }
+    return pitch > 0 ? pitch : 0;
+}
+
+static TileForm form_of(const Emit *e, Val tile)
+{
+    const Node *n = node_of(e->k, tile);
+    Val v = contract_of(e->k, tile);
+    TileContract c = v ? k_tile_contract_of(e->k, v) : (TileContract){0};
+    return tile_form(e->target, v && operand_dtype(e, c.a) != DAV_F32, (int)attr_i(n, A_MR), (int)attr_i(n, A_NR),
+                     v ? depth_of(e, c.k) : INT64_MAX, e->threads, near_of(e, tile), e->shared_scratch ? (int)e->scratch : 0);
+}
+
 /* Can lines of the buffer, at multiples of their length from `off`, be copied?  From device memory alone, and only where the buffer
  * starts at a multiple of 16 bytes also when it is one of many that lie behind each other. */
 static bool has_lines(const Emit *e, Val buf, Val off, int64_t line)
 {
-    bool shared = attr_i(node_of(e->k, buf), A_ROLE) == BUF_SCRATCH && e->shared_scratch;
-    return !shared && node_count(e->k, buf) * (int64_t)dav_dtype_size(operand_dtype(e, buf)) % 16 == 0 && unit_of(e, off, 0) % line == 0;
+    return !is_near(e, buf) && node_count(e->k, buf) * (int64_t)dav_dtype_size(operand_dtype(e, buf)) % 16 == 0 && unit_of(e, off, 0) % line == 0;
 }
 
 /* Elements of an operand, or pairs of them, in 16 bytes. */
@@ -135,10 +171,19 @@ static int weight_of(const Emit *e, Val row, Val vector, Val end)
     return weight / SHARED_BY;
 }
 
-/* May each thread run the loops for the elements that it owns, straight from its registers? */
+static bool reads_another(const Emit *e, Val tile, Val loop, Val end)
+{
+    for (Val v = loop + 1; v < end; v++)
+        if (node_of(e->k, v)->op == OP_TILE_GET && node_of(e->k, v)->arg[0] != tile)
+            return true;
+    return false;
+}
+
+/* May each thread run the loops for the elements that it owns, straight from its registers?  It must where there are two tiles (of one
+ * form): there is room for one. */
 static bool is_direct(const Emit *e, Val tile, Val loop, Val vector, Val end)
 {
-    return vector && form_of(e, tile).count * weight_of(e, loop, vector, end) <= MOST_DIRECT;
+    return vector && (reads_another(e, tile, loop, end) || form_of(e, tile).count * weight_of(e, loop, vector, end) <= MOST_DIRECT);
 }
 
 /* Does some loop read the tile from shared memory? */
@@ -158,7 +203,8 @@ void put_tile(Emit *e, Val v)
 {
     put_line(e, "tile%d t%d;", v, v);
     put_line(e, "t%d.zero();", v);
-    put_line(e, "dav_pipe<tile%d> pipe%d;", v, v);
+    if (!form_of(e, v).near)
+        put_line(e, "dav_pipe<tile%d> pipe%d;", v, v);
     put_line(e, "const float *s%d = 0;", v);
 }
 
@@ -196,7 +242,8 @@ static Val stretch_of(const Emit *e, Val contract)
 static void put_finish(Emit *e, Val contract)
 {
     Val tile = k_tile_contract_of(e->k, contract).tile;
-    put_line(e, "dav_finish<panels%d>(t%d, pipe%d, room);", contract, tile, tile);
+    if (!form_of(e, tile).near)
+        put_line(e, "dav_finish<panels%d>(t%d, pipe%d, room);", contract, tile, tile);
 }
 
 void put_finish_after(Emit *e, Val closed)
@@ -226,25 +273,29 @@ static void put_panels(Emit *e)
     }
 }
 
-int put_room(Emit *e, int beside)
+int room_bytes(const Emit *e)
 {
     int room = 64;
     for (Val v = 1; v < e->k->n; v++)
         if (node_of(e->k, v)->op == OP_TILE) {
             TileForm f = form_of(e, v);
             int mr = (int)attr_i(node_of(e->k, v), A_MR), nr = (int)attr_i(node_of(e->k, v), A_NR), all = is_spread(e, v) ? mr * nr * 4 : 0;
-            put_line(e, "typedef %s<%d, %d, %d, %d, %d, %d> tile%d;", f.kind, mr, nr, f.down, f.across, f.kc, f.stages, v);
-            put_line(e, "static_assert(tile%d::STAGES * tile%d::STAGE == %d, \"room\");", v, v, f.room);
             room = f.room > room ? f.room : room;
             room = all > room ? all : room;
         }
+    return room;
+}
+
+void put_tile_types(Emit *e)
+{
+    for (Val v = 1; v < e->k->n; v++)
+        if (node_of(e->k, v)->op == OP_TILE) {
+            TileForm f = form_of(e, v);
+            put_line(e, "typedef %s<%d, %d, %d, %d, %d, %d, %d> tile%d;", f.kind, (int)attr_i(node_of(e->k, v), A_MR),
+                     (int)attr_i(node_of(e->k, v), A_NR), f.down, f.across, f.kc, f.stages, f.near, v);
+            put_line(e, "static_assert(tile%d::STAGES * tile%d::STAGE == %d, \"room\");", v, v, f.room);
+        }
     put_panels(e);
-    if (room + beside > STATIC_SHARED) {
-        put_line(e, "DAV_SHARED_BY_LAUNCH(room);");
-        return room;
-    }
-    put_line(e, "DAV_SHARED(room, %d);", room);
-    return 0;
 }
 
 void put_contract(Emit *e, Val v)
@@ -255,7 +306,10 @@ void put_contract(Emit *e, Val v)
     snprintf(cols, sizeof cols, c.cols ? "(int)v%d" : "%d", c.cols ? c.cols : nr);
     put_line(e, "const panels%d c%d = {p%d + v%d, (const %s *)(p%d + v%d), v%d, (int)(v%d < %d ? v%d : %d), %s, (int)v%d};", v, v, c.a, c.a_off,
              cuda_memory_type(operand_dtype(e, c.a)), c.b, c.b_off, c.row0, c.rows, mr, c.rows, mr, cols, c.k);
-    put_line(e, "dav_contract(t%d, pipe%d, c%d, room);", c.tile, c.tile, v);
+    if (form_of(e, c.tile).near)
+        put_line(e, "dav_contract_near(t%d, c%d, room);", c.tile, v);
+    else
+        put_line(e, "dav_contract(t%d, pipe%d, c%d, room);", c.tile, c.tile, v);
     if (stretch_of(e, v) == v)
         put_finish(e, v);
 }
@@ -305,6 +359,7 @@ bool put_tile_loop(Emit *e, Val loop)
     e->vector = vector;
     e->flat = vector ? loop : 0;
     if (e->direct) {
+        put_meeting(e, loop);
         open_direct(e, loop, vector, tile);
         return true;
     }
@@ -328,10 +383,12 @@ bool put_tile_end(Emit *e, Val loop)
     }
     if (loop != e->flat)
         return false;
-    e->flat = 0;
-    e->direct = false;
     e->depth--;
     put_line(e, "}");
+    if (e->direct)
+        put_meeting(e, loop);
+    e->flat = 0;
+    e->direct = false;
     return true;
 }
 

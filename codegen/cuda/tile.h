@@ -8,10 +8,11 @@ typedef struct TileForm {
     int kc, stages;    /* of the sum in a stage; stages */
     int rows, cols;    /* mr and nr rounded up to whole fragments */
     int count;         /* elements a thread owns */
+    int near;          /* B lies in shared memory already, in rows of so many elements; 0: it does not */
     int element, room; /* bytes: of an operand's element in shared memory; of all stages */
     bool lines;        /* copies of 16 bytes may go straight from memory to a stage */
 } TileForm;
 
-/* half: operands of 16 bits; depth: the sum's length where it is known, else INT64_MAX.  Bits depend on none of these choices: an
- * element is summed in the same order in all of them. */
-TileForm tile_form(const CudaTarget *t, bool half, int mr, int nr, int64_t depth, int threads);
+/* half: operands of 16 bits; depth: the sum's length where it is known, else INT64_MAX; beside: bytes of shared memory that
+ * the block wants besides.  Bits depend on none of these choices: an element is summed in the same order in all of them. */
+TileForm tile_form(const CudaTarget *t, bool half, int mr, int nr, int64_t depth, int threads, int near, int beside);

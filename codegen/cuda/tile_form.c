@@ -30,20 +30,21 @@ static int stage_bytes(const TileForm *f, bool fma)
 {
     int line = 16 / f->element, banks = f->element == 4 && !fma ? 32 : line, pad = f->element == 4 && !fma ? 8 : line;
     int along = f->rows * (f->kc + line), across = f->kc * (up(f->rows, banks) + pad);
-    return (larger(along, across) + f->kc * (up(f->cols, banks) + pad)) * f->element;
+    return (larger(along, across) + (f->near ? 0 : f->kc * (up(f->cols, banks) + pad))) * f->element;
 }
 
-TileForm tile_form(const CudaTarget *t, bool half, int mr, int nr, int64_t depth, int threads)
+TileForm tile_form(const CudaTarget *t, bool half, int mr, int nr, int64_t depth, int threads, int near, int beside)
 {
     enum { MOST_STAGES = 4, RESERVED = 1024 };
     bool tensor = t->sm >= 80, fma = !tensor || (!half && !t->tf32);
     TileForm f;
     divide(&f, mr, nr, fma ? threads : threads / 32, fma ? 1 : 16, fma ? 1 : 8);
+    f.near = near;
     f.kind = fma ? "dav_fma_tile" : half ? "dav_mma_tile" : "dav_tf32_tile";
     f.element = half && !fma ? 2 : 4;
     f.lines = tensor && (half == !fma || !half);
     f.count = f.rows * f.cols / threads;
-    int share = (t->shared_bytes + RESERVED) / 2 - RESERVED; /* two blocks fit on a multiprocessor */
+    int share = (t->shared_bytes + RESERVED) / 2 - RESERVED - beside; /* two blocks fit on a multiprocessor */
     bool little = f.count <= 64;                             /* work in a step: longer ones pay for the barrier */
     f.kc = fma ? 16 : (half ? 32 : 16) * (little && depth >= 128 ? 2 : 1);
     if (3 * stage_bytes(&f, fma) > share)

@@ -233,7 +233,7 @@ template <class Tile, class P> DAV_FN void dav_contract(Tile &tile, dav_pipe<Til
         a.fill(next);
         b.fill(next);
         dav_copy_commit();
-        tile.template multiply<P>(as + at, bs + at);
+        tile.template multiply<P>(as + at, bs + at, left);
         next = at;
         at = pipe.after(at);
     }
@@ -249,20 +249,54 @@ template <class P, class Tile> DAV_FN void dav_finish(Tile &tile, dav_pipe<Tile>
     dav_sync_block();
 #pragma unroll 1
     for (; pipe.full > 0; pipe.full--) {
-        tile.template multiply<P>(as + pipe.at, bs + pipe.at);
+        tile.template multiply<P>(as + pipe.at, bs + pipe.at, Tile::KC);
         pipe.at = pipe.after(pipe.at);
     }
     pipe = dav_pipe<Tile>();
 }
 
+/* The same where B lies in shared memory already: the tile's NEAR is the pitch of its rows. */
+template <class Tile, class P> DAV_FN void dav_contract_near(Tile &tile, const P &p, unsigned char *bytes)
+{
+    typedef typename dav_either<P::A_ACROSS, dav_a_across<P, Tile>, dav_a_along<P, Tile>>::Type Lines;
+    const dav_room room = {bytes, dav_place_of(bytes)};
+    typename dav_either<P::A_LINES, Lines, dav_a_single<P, Tile>>::Type a(p, room);
+    const dav_place as = Tile::template place_of_a<P>(room.place);
+    dav_place bs = Tile::template place_of_b<P>(dav_place_of((unsigned char *)p.b));
+    const int AHEAD = Tile::STAGES - 1;
+    dav_sync_block(); /* B is whole, and whatever was in the room has been read */
+#pragma unroll
+    for (int s = 0; s < AHEAD; s++) {
+        if (s * Tile::KC < p.k)
+            a.fill(s * Tile::STAGE);
+        dav_copy_commit();
+    }
+    int at = 0, next = AHEAD * Tile::STAGE;
+#pragma unroll 1
+    for (int left = p.k; left > 0; left -= Tile::KC) {
+        dav_copy_wait<AHEAD - 1>();
+        dav_sync_block();
+        if (left > AHEAD * Tile::KC)
+            a.fill(next);
+        dav_copy_commit();
+        tile.template multiply<P>(as + at, bs, left);
+        bs += Tile::KC * Tile::NEAR * (int)sizeof(typename P::E);
+        next = at;
+        at = at == AHEAD * Tile::STAGE ? 0 : at + Tile::STAGE;
+    }
+    dav_copy_wait<0>();
+}
+
 /* ---- tensor cores: WY x WX warps, each with FM x FN fragments of 16x8 ---- */
-template <class Element_, int MR, int NR, int WY, int WX, int KC_, int STAGES_> struct dav_fragments {
+template <class Element_, int MR, int NR, int WY, int WX, int KC_, int STAGES_, int NEAR_> struct dav_fragments {
     typedef Element_ Element;
-    static const int THREADS = WY * WX * 32, KC = KC_, STAGES = STAGES_, COLUMNS = NR;
+    static const int THREADS = WY * WX * 32, KC = KC_, STAGES = STAGES_, NEAR = NEAR_, COLUMNS = NR;
     static const int FM = (MR + 16 * WY - 1) / (16 * WY), FN = (NR + 8 * WX - 1) / (8 * WX), COUNT = FM * FN * 4;
     static const int ROWS = WY * FM * 16, COLS = WX * FN * 8;
     float v[FM][FN][4];
 
+    /* Of a panel that is not staged nothing is known behind the sum's last row. */
+    template <class P> DAV_MEMBER static bool ends(int step, int left) { return NEAR > 0 && P::K_WHOLE % KC != 0 && step >= left; }
     DAV_MEMBER void zero()
     {
 #pragma unroll
@@ -276,15 +310,16 @@ template <class Element_, int MR, int NR, int WY, int WX, int KC_, int STAGES_> 
 };
 
 /* bf16 by mma.m16n8k16.  Rows of a panel in shared memory are 16 bytes longer than they need be: no two of 8 in one bank. */
-template <int MR, int NR, int WY, int WX, int KC, int STAGES> struct dav_mma_tile : dav_fragments<u16, MR, NR, WY, WX, KC, STAGES> {
-    typedef dav_fragments<u16, MR, NR, WY, WX, KC, STAGES> Base;
+template <int MR, int NR, int WY, int WX, int KC, int STAGES, int NEAR>
+struct dav_mma_tile : dav_fragments<u16, MR, NR, WY, WX, KC, STAGES, NEAR> {
+    typedef dav_fragments<u16, MR, NR, WY, WX, KC, STAGES, NEAR> Base;
     using Base::FM;
     using Base::FN;
     using Base::v;
     using Base::warp_row;
     using Base::warp_col;
-    static const int A_PITCH = KC + 8, A_PITCH_ACROSS = Base::ROWS + 8, B_PITCH = Base::COLS + 8;
-    static const int A_BYTES = dav_most<Base::ROWS * A_PITCH, KC * A_PITCH_ACROSS>::value * 2, STAGE = A_BYTES + KC * B_PITCH * 2;
+    static const int A_PITCH = KC + 8, A_PITCH_ACROSS = Base::ROWS + 8, B_PITCH = NEAR ? NEAR : Base::COLS + 8;
+    static const int A_BYTES = dav_most<Base::ROWS * A_PITCH, KC * A_PITCH_ACROSS>::value * 2, STAGE = A_BYTES + (NEAR ? 0 : KC * B_PITCH * 2);
 
     DAV_MEMBER static int col(int e) { return warp_col() + e / 4 % FN * 8 + e % 2 + (int)dav_thread() % 4 * 2; }
 
@@ -323,10 +358,12 @@ template <int MR, int NR, int WY, int WX, int KC, int STAGES> struct dav_mma_til
             b[i / 2][i % 2] = !P::B_PAIRS ? both[i]
                                           : dav_load_words(bs + 4 * ((step / 2 + i % 2 * 4) * B_PITCH + (j + i / 2) * 8), dav_words<1>()).at[0];
     }
-    template <class P> DAV_MEMBER void multiply(dav_place as, dav_place bs)
+    template <class P> DAV_MEMBER void multiply(dav_place as, dav_place bs, int left)
     {
 #pragma unroll
         for (int step = 0; step < KC; step += 16) {
+            if (Base::template ends<P>(step, left))
+                break;
             unsigned a[FM][4], b[(FN + 1) / 2][2][2];
 #pragma unroll
             for (int i = 0; i < FM; i++)
@@ -343,16 +380,17 @@ template <int MR, int NR, int WY, int WX, int KC, int STAGES> struct dav_mma_til
 
 /* f32 by mma.m16n8k8, operands rounded to tf32 (10 bits of mantissa) on their way from shared memory.  Column g of fragment j is
  * not 8 j + g: a thread's columns of WIDE fragments stand next to each other and are loaded at once. */
-template <int MR, int NR, int WY, int WX, int KC, int STAGES> struct dav_tf32_tile : dav_fragments<float, MR, NR, WY, WX, KC, STAGES> {
-    typedef dav_fragments<float, MR, NR, WY, WX, KC, STAGES> Base;
+template <int MR, int NR, int WY, int WX, int KC, int STAGES, int NEAR>
+struct dav_tf32_tile : dav_fragments<float, MR, NR, WY, WX, KC, STAGES, NEAR> {
+    typedef dav_fragments<float, MR, NR, WY, WX, KC, STAGES, NEAR> Base;
     using Base::FM;
     using Base::FN;
     using Base::v;
     using Base::warp_row;
     using Base::warp_col;
     static const int WIDE = FN % 4 == 0 ? 4 : FN % 2 == 0 ? 2 : 1;
-    static const int A_PITCH = KC + 4, A_PITCH_ACROSS = (Base::ROWS + 31) / 32 * 32 + 8, B_PITCH = (Base::COLS + 31) / 32 * 32 + 8;
-    static const int A_BYTES = dav_most<Base::ROWS * A_PITCH, KC * A_PITCH_ACROSS>::value * 4, STAGE = A_BYTES + KC * B_PITCH * 4;
+    static const int A_PITCH = KC + 4, A_PITCH_ACROSS = (Base::ROWS + 31) / 32 * 32 + 8, B_PITCH = NEAR ? NEAR : (Base::COLS + 31) / 32 * 32 + 8;
+    static const int A_BYTES = dav_most<Base::ROWS * A_PITCH, KC * A_PITCH_ACROSS>::value * 4, STAGE = A_BYTES + (NEAR ? 0 : KC * B_PITCH * 4);
 
     DAV_MEMBER static int col(int e)
     {
@@ -371,10 +409,12 @@ template <int MR, int NR, int WY, int WX, int KC, int STAGES> struct dav_tf32_ti
         const int lane = (int)dav_thread() % 32;
         return dav_kept(panel + 4 * (lane % 4 * B_PITCH + warp_col() + lane / 4 * WIDE));
     }
-    template <class P> DAV_MEMBER void multiply(dav_place as, dav_place bs)
+    template <class P> DAV_MEMBER void multiply(dav_place as, dav_place bs, int left)
     {
 #pragma unroll
         for (int step = 0; step < KC; step += 8) {
+            if (Base::template ends<P>(step, left))
+                break;
             unsigned a[FM][4], b[FN][2];
 #pragma unroll
             for (int i = 0; i < FM; i++) {
@@ -403,13 +443,13 @@ template <int MR, int NR, int WY, int WX, int KC, int STAGES> struct dav_tf32_ti
 };
 
 /* By multiply-add, f32 in shared memory: a thread has M rows and N columns, in runs of RUN_M and RUN_N neighbours. */
-template <int MR, int NR, int TY, int TX, int KC_, int STAGES_> struct dav_fma_tile {
+template <int MR, int NR, int TY, int TX, int KC_, int STAGES_, int NEAR_> struct dav_fma_tile {
     typedef float Element;
-    static const int THREADS = TY * TX, KC = KC_, STAGES = STAGES_, COLUMNS = NR;
+    static const int THREADS = TY * TX, KC = KC_, STAGES = STAGES_, NEAR = NEAR_, COLUMNS = NR;
     static const int M = (MR + TY - 1) / TY, N = (NR + TX - 1) / TX, COUNT = M * N, ROWS = M * TY, COLS = N * TX;
     static const int RUN_M = M % 4 == 0 ? 4 : 1, RUN_N = N % 4 == 0 ? 4 : 1;
-    static const int A_PITCH = KC + 4, A_PITCH_ACROSS = (ROWS + 3) / 4 * 4 + 4, B_PITCH = (COLS + 3) / 4 * 4 + 4;
-    static const int A_BYTES = dav_most<ROWS * A_PITCH, KC * A_PITCH_ACROSS>::value * 4, STAGE = A_BYTES + KC * B_PITCH * 4;
+    static const int A_PITCH = KC + 4, A_PITCH_ACROSS = (ROWS + 3) / 4 * 4 + 4, B_PITCH = NEAR ? NEAR : (COLS + 3) / 4 * 4 + 4;
+    static const int A_BYTES = dav_most<ROWS * A_PITCH, KC * A_PITCH_ACROSS>::value * 4, STAGE = A_BYTES + (NEAR ? 0 : KC * B_PITCH * 4);
     float v[M][N];
 
     DAV_MEMBER void zero()
@@ -438,10 +478,10 @@ template <int MR, int NR, int TY, int TX, int KC_, int STAGES_> struct dav_fma_t
         return dav_kept(panel + 4 * ((int)dav_thread() / TX * RUN_M * (P::A_ACROSS ? 1 : A_PITCH)));
     }
     template <class P> DAV_MEMBER static dav_place place_of_b(dav_place panel) { return dav_kept(panel + 4 * ((int)dav_thread() % TX * RUN_N)); }
-    template <class P> DAV_MEMBER void multiply(dav_place as, dav_place bs)
+    template <class P> DAV_MEMBER void multiply(dav_place as, dav_place bs, int left)
     {
 #pragma unroll 1
-        for (int k = 0; k < KC; k += 4) {
+        for (int k = 0; k < KC && !(NEAR > 0 && P::K_WHOLE % KC != 0 && k >= left); k += 4) {
             float along[M][4];
 #pragma unroll
             for (int i = 0; i < M && !P::A_ACROSS; i++)

@@ -47,6 +47,7 @@ DAV_HOOK __tsan_write_range(void *p, unsigned long n) { dav_machine->access(p, (
 #define DAV_MEMBER inline
 #define DAV_KERNEL(threads) extern "C" void
 #define DAV_ENTRY(name)
+#define DAV_CONSTANT
 
 DAV_FN unsigned dav_thread() { return dav_machine->thread; }
 DAV_FN unsigned dav_block() { return dav_machine->block; }
@@ -55,7 +56,7 @@ DAV_FN unsigned dav_blocks() { return dav_machine->blocks; }
 #define DAV_SHARED(name, bytes)                                                \
     static unsigned char name[bytes] __attribute__((aligned(16)));            \
     if (dav_machine->thread == 0)                                              \
-    memset(name, 0xdb, sizeof name)
+    memset(name, 0xff, sizeof name)
 #define DAV_SHARED_BY_LAUNCH(name) unsigned char *const name = dav_machine->shared
 DAV_FN void dav_sync_block() { dav_machine->sync_block(); }
 DAV_FN void dav_sync_lanes(unsigned mask) { dav_machine->sync_lanes(mask); }
@@ -136,7 +137,7 @@ DAV_FN void dav_copy_part(dav_place to, const void *from, int bytes)
     const bool in_memory = (const char *)from >= dav_machine->memory && (const char *)from + bytes <= dav_machine->memory_end;
     if (c.count == DAV_MAX_COPIES || bytes < 0 || (bytes && !in_memory) || bytes > 16 || ((unsigned long long)to & 15) || (bytes && ((unsigned long long)from & 15)))
         __builtin_trap(); /* misaligned, not in device memory, or never waited for */
-    memset(to, 0xdb, 16);
+    memset(to, 0xff, 16);
     c.copy[c.count].to = (unsigned char *)to;
     c.copy[c.count].from = from;
     c.copy[c.count].bytes = bytes;
@@ -217,5 +218,7 @@ template <class... A> DAV_FN void dav_call(void (*f)(A...), void **p)
 {
     dav_call_at(f, p, typename DavCount<(int)sizeof...(A)>::All());
 }
-template <class... A> constexpr int dav_parameters(void (*)(A...)) { return (int)sizeof...(A); }
+/* Bytes of each parameter, then 0. */
+template <class F> struct DavSizes;
+template <class... A> struct DavSizes<void(A...)> { static constexpr int at[] = {(int)sizeof(A)..., 0}; };
 #endif
