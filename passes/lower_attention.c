@@ -8,7 +8,7 @@
  * the keys alone. */
 #include "passes/lower_attention.h"
 
-enum { KEY_BLOCK = 512, LARGE_TILE = 16 };
+enum { KEY_BLOCK = 512, LARGE_TILE = ATTENTION_LARGE_TILE };
 
 Attention attention_of(Lower *l, const Node *n)
 {
@@ -19,6 +19,7 @@ Attention attention_of(Lower *l, const Node *n)
     int rows = o && o->tile_rows ? o->tile_rows : 6, columns = o && o->tile_columns ? o->tile_columns : 16;
     a.nr = columns;
     a.mr = rows * columns / a.nr;
+    a.pair_rows = o ? o->pair_rows : 0;
     a.q = l->buf[n->arg[0]];
     a.key = l->buf[n->arg[1]];
     a.v = l->buf[n->arg[2]];
@@ -45,9 +46,14 @@ static Val bf16_bits(Graph *k, Val x)
     return k_bitcast(k, k_cast(k, k_cast(k, x, DAV_BF16), DAV_F32), DAV_U32);
 }
 
+Val bf16_join(Graph *k, Val low, Val high)
+{
+    return k_op(k, OP_OR, k_op(k, OP_SHR, low, k_num(k, DAV_U32, 16), 0), high, 0);
+}
+
 Val bf16_word(Graph *k, Val low, Val high)
 {
-    return k_op(k, OP_OR, k_op(k, OP_SHR, bf16_bits(k, low), k_num(k, DAV_U32, 16), 0), bf16_bits(k, high), 0);
+    return bf16_join(k, bf16_bits(k, low), bf16_bits(k, high));
 }
 
 static Val scaled(Graph *k, Val src, Val off, Val mask, double scale)
@@ -66,8 +72,10 @@ void attention_pack(Attention *a, Val src, Val base, int64_t depth, double scale
         Val r = tail ? k_int(k, full) : k_for(k, LOOP_SERIAL, 0, full, 1), c = k_for(k, LOOP_VECTOR, 0, a->nr, 1);
         Val mask = valid ? k_op(k, OP_LT, c, valid, 0) : columns && columns < a->nr ? k_op(k, OP_LT, c, k_int(k, columns), 0) : 0;
         Val off = k_addmul(k, k_addmul(k, base, c, depth), r, step), x = scaled(k, src, off, mask, scale);
-        if (a->pairs)
-            x = bf16_word(k, x, tail ? k_num(k, DAV_F32, 0) : scaled(k, src, k_op(k, OP_ADD, off, k_int(k, 1), 0), mask, scale));
+        if (a->pairs) {
+            Val next = tail ? k_num(k, DAV_F32, 0) : scaled(k, src, k_op(k, OP_ADD, off, k_int(k, 1), 0), mask, scale);
+            x = scale == 1 ? bf16_join(k, k_bitcast(k, x, DAV_U32), k_bitcast(k, next, DAV_U32)) : bf16_word(k, x, next);
+        }
         k_store(k, panel, k_op(k, OP_ADD, k_addmul(k, k_int(k, at), r, a->nr), c, 0), x, 0);
         k_end(k, c);
         if (!tail)
@@ -282,6 +290,10 @@ void lower_attention(Lower *l, const Node *n)
 {
     Attention a = attention_of(l, n);
     Graph *k = l->k;
+    if (node_attr(n, A_ROWS)) {
+        lower_attention_rows(&a);
+        return;
+    }
     int64_t block = block_of(&a), panels = (a.queries + a.nr - 1) / a.nr, full = a.keys / block, rest = a.keys % block;
     Forward f = {.only = full + (rest > 0) == 1};
     if (f.only) /* score and weights for no more keys than there are */

@@ -18,6 +18,7 @@ typedef struct Attention {
     bool causal, pairs; /* pairs: operands are bf16, panels are words of two */
     double scale;
     int mr, nr;         /* tile */
+    int pair_rows;      /* rows of a tile of pairs, 0: as mr */
     Val q, key, v, bias; /* buffers; bias 0: none */
     Val b;               /* batch entry */
 } Attention;
@@ -33,6 +34,8 @@ Val attention_scratch(Attention *a, int64_t elements, bool panel);
 void attention_pack(Attention *a, Val src, Val base, int64_t depth, double scale, Val panel, int64_t at, int64_t columns, Val valid);
 /* The words of two numbers in bf16, the first one in the lower half. */
 Val bf16_word(Graph *k, Val low, Val high);
+/* The same of the bits of floats that are bf16: the lower halves of both are 0. */
+Val bf16_join(Graph *k, Val low, Val high);
 /* For every tile of `rows` rows in all: fn gets the tile's first row and how many rows it has. */
 typedef void (*TileFn)(Attention *a, void *arg, Val first, int rows);
 void attention_tiles(Attention *a, int64_t rows, int most, TileFn fn, void *arg);
@@ -43,4 +46,5 @@ TileLoop tile_loop(Graph *k, int rows, int64_t columns);
 void tile_loop_end(Graph *k, TileLoop t);
 
 void lower_attention(Lower *l, const Node *n);
+void lower_attention_rows(Attention *a);
 void lower_attention_grad(Lower *l, const Node *n);

@@ -21,10 +21,10 @@ typedef struct Amx {
 static bool fits(const Emit *e, const TileContract *c)
 {
     DavDtype a = (DavDtype)node_of(e->k, c->a)->dtype, b = (DavDtype)node_of(e->k, c->b)->dtype;
-    int64_t k, rows, pair = a == DAV_U32 ? 1 : 2;
+    int64_t k, rows;
     if ((a != DAV_BF16 && a != DAV_U32) || (b != DAV_U32 && b != a) || !c->b_packed)
         return false;
-    if (!emit_const_i64(e->k, c->k, &k) || k < BLOCK_PAIRS * pair)
+    if (!emit_const_i64(e->k, c->k, &k) || k < 2 * BLOCK_PAIRS)
         return false;
     bool along = a == DAV_BF16 && c->a_row_step * c->a_row_stride == 1 && c->a_ext == 0 && c->a_div == 1 &&
                  emit_const_i64(e->k, c->rows, &rows);
@@ -310,7 +310,7 @@ void amx_product(const Panel *p, bool fresh)
     Amx x = {.p = p, .f = f, .row = LLVMVectorType(f->i32, TILE_ROWS), .along = p->c.a_k_stride != 1,
              .reg = f->target->amx_emulated ? p->e->registers : NULL};
     must(emit_const_i64(p->e->k, p->c.k, &k));
-    int64_t numbers = words(&x) ? 2 * k : k, blocks = numbers / (2 * BLOCK_PAIRS), valid = numbers % (2 * BLOCK_PAIRS);
+    int64_t blocks = k / (2 * BLOCK_PAIRS), valid = k % (2 * BLOCK_PAIRS);
     for (int c = 0; c < t->vecs; c++)
         if (fresh)
             tile_zero(&x, c);
