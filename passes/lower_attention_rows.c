@@ -7,13 +7,16 @@
  * element's bits depend on its own query and on the keys alone. */
 #include "passes/lower_attention.h"
 
-enum { QUERY_ROWS = 48, KEY_BLOCK = 256, CHUNK_MOST = 512, CHUNKS = 32, LANES = 16 };
+enum { QUERY_ROWS = 48, KEY_BLOCK = 512, CHUNK_MOST = 512, CHUNKS = 32, LANES = 16, TILE_DEPTH = 32 };
 
 typedef struct Rows {
     int64_t rows, chunk, block;   /* queries of a block and of a chunk; keys of a block, now */
     int nr, vr;                   /* columns of a panel of keys, of values */
     int area;                     /* of a tile at most */
     int64_t panels, stride;       /* panels of keys in the block; a row of scores */
+    int64_t depth;                /* width, with AMX whole blocks of it */
+    Val padded;                   /* queries of that depth; 0: as they are */
+    Val key_words;                /* the keys as words of two; 0: their width is odd */
     Val keys, values;             /* packed: [panels][width][nr], [panels][block][vr] (f32: not packed) */
     Val score, weight;            /* weight: words of two exponentials; f32: score itself */
     Val sum, most, total;         /* of the chunk's queries: sums of values; largest score, sum of weights */
@@ -36,14 +39,40 @@ static Val of_batch(Attention *a, int64_t rows, Val row, int64_t width)
 }
 
 /* ---- packing ---- */
+static void pack_words(Attention *a, Rows *f, Val first, int panel, int64_t left)
+{
+    Graph *k = a->k;
+    Val r = k_for(k, LOOP_SERIAL, 0, a->width / 2, 1), c = k_for(k, LOOP_VECTOR, 0, f->nr, 1);
+    Val mask = left < f->nr ? k_op(k, OP_LT, c, k_int(k, left), 0) : 0;
+    Val from = sum_of(k, k_addmul(k, of_batch(a, a->keys, first, a->width / 2), c, a->width / 2), r);
+    Val to = sum_of(k, k_addmul(k, k_int(k, panel * panel_size(a, f->depth)), r, f->nr), c);
+    k_store(k, f->keys, to, k_load(k, f->key_words, from, mask), 0);
+    k_end(k, c);
+    k_end(k, r);
+}
+
 static void pack_keys(Attention *a, Rows *f)
 {
     for (int p = 0; p < f->panels; p++) {
         Val first = sum_of(a->k, f->j0, k_int(a->k, (int64_t)p * f->nr));
         int64_t left = f->block - (int64_t)p * f->nr;
-        attention_pack(a, a->key, of_batch(a, a->keys, first, a->width), a->width, a->pairs ? 1 : a->scale, f->keys,
-                       p * panel_size(a, a->width), left, 0);
+        if (f->key_words)
+            pack_words(a, f, first, p, left);
+        else
+            attention_pack(a, a->key, of_batch(a, a->keys, first, a->width), a->width, a->pairs ? 1 : a->scale, f->keys,
+                           p * panel_size(a, f->depth), left, 0);
     }
+}
+
+/* Queries with zeros up to the depth that tile registers take. */
+static void pad_queries(Attention *a, Rows *f)
+{
+    Graph *k = a->k;
+    Val r = k_for(k, LOOP_SERIAL, 0, f->rows, 1), c = k_for(k, LOOP_VECTOR, 0, f->depth, 1), inside = k_op(k, OP_LT, c, k_int(k, a->width), 0);
+    Val x = k_load(k, a->q, sum_of(k, of_batch(a, a->queries, sum_of(k, f->q0, r), a->width), c), inside);
+    k_store(k, f->padded, k_addmul(k, c, r, f->depth), x, 0);
+    k_end(k, c);
+    k_end(k, r);
 }
 
 static Val value_bits(Attention *a, Rows *f, Val key, Val col, bool tail)
@@ -80,8 +109,10 @@ static void score_tile(Attention *a, void *arg, Val first, int rows)
 {
     Rows *f = arg;
     Graph *k = a->k;
-    Product p = {a->q, of_batch(a, a->queries, f->q0, a->width), f->keys, k_int(k, f->panel * panel_size(a, a->width)),
+    Product p = {a->q, of_batch(a, a->queries, f->q0, a->width), f->keys, k_int(k, f->panel * panel_size(a, f->depth)),
                  a->width, 1, 0, a->width, 0};
+    if (f->padded)
+        p.a = f->padded, p.a_off = a->l->zero, p.row_stride = p.depth = f->depth;
     Val tile = attention_product(a, &p, first, rows, f->nr);
     TileLoop t = tile_loop(k, rows, f->nr);
     int64_t left = f->block - (int64_t)f->panel * f->nr;
@@ -250,6 +281,8 @@ static void query_block(Attention *a, Rows *f, Val c0, Val i)
     Graph *k = a->k;
     f->state = k_op(k, OP_MUL, i, k_int(k, f->rows), 0);
     f->q0 = k_op(k, OP_MIN, sum_of(k, c0, f->state), k_int(k, a->queries - f->rows), 0);
+    if (f->padded)
+        pad_queries(a, f);
     for (f->panel = 0; f->panel < f->panels; f->panel++)
         attention_tiles(a, f->rows, tile_rows(a, f, f->nr), score_tile, f);
     softmax(a, f);
@@ -280,6 +313,11 @@ static void key_block(Attention *a, Rows *f, Val j0, int64_t block, Val c0, Val 
 static void start(Attention *a, Rows *f)
 {
     Graph *k = a->k;
+    if (f->padded) {
+        Val c = k_for(k, LOOP_VECTOR, 0, f->panels * panel_size(a, f->depth), 1);
+        k_store(k, f->keys, c, k_num(k, DAV_U32, 0), 0);
+        k_end(k, c);
+    }
     if (f->only)
         return;
     Val c = k_for(k, LOOP_VECTOR, 0, f->chunk, 1);
@@ -338,6 +376,15 @@ static Rows plan(Attention *a)
     return f;
 }
 
+/* The same buffer read as words of two bf16. */
+static Val words_of(Attention *a, Val buf)
+{
+    Type t = type_of(a->k, buf);
+    t.dtype = DAV_U32;
+    t.dim[t.rank - 1] /= 2;
+    return k_buf(a->k, "words", BUF_IN, (int)attr_i(node_of(a->k, buf), A_INDEX), t);
+}
+
 void lower_attention_rows(Attention *a)
 {
     Graph *k = a->k;
@@ -345,7 +392,15 @@ void lower_attention_rows(Attention *a)
     Rows f = plan(a);
     int64_t block = f.block, full = a->keys / block, rest = a->keys % block, chunks = (a->queries + f.chunk - 1) / f.chunk;
     int64_t panels = (block + f.nr - 1) / f.nr, stride = panels * f.nr, words = (stride + 2 * LANES - 1) / (2 * LANES) * LANES;
-    f.keys = attention_scratch(a, panels * panel_size(a, a->width), true);
+    f.panels = panels;
+    f.depth = a->width;
+    if (a->pairs && a->pair_rows && a->width % TILE_DEPTH) {
+        f.depth = (a->width + TILE_DEPTH - 1) / TILE_DEPTH * TILE_DEPTH;
+        f.padded = lower_scratch(a->l, DAV_BF16, f.rows * f.depth);
+    }
+    if (a->pairs && a->width % 2 == 0)
+        f.key_words = words_of(a, a->key);
+    f.keys = attention_scratch(a, panels * panel_size(a, f.depth), true);
     if (a->pairs)
         f.values = attention_scratch(a, words * ((a->value + f.vr - 1) / f.vr * f.vr), true);
     f.score = attention_scratch(a, f.rows * stride, false);

@@ -110,15 +110,21 @@ static V power_of_two(const Fn *f, V n, V shape) /* n within the normal exponent
 }
 
 /* ---- exponentials ---- */
-/* e^r - 1 and n of x = n ln 2 + r. */
-static V exp_reduced(const Fn *f, V x, V *n)
+/* r and n of x = n ln 2 + r. */
+static V exp_rest(const Fn *f, V x, V *n)
 {
     const Precision *p = precision(f, x);
     V k = nearest(f, mul(f, x, num(x, 1.44269504088896340736)), n);
     V minus = LLVMBuildFNeg(f->b, k, "");
     V r = ll_fma(f, minus, num(x, p->ln2_hi), x);
-    r = ll_fma(f, minus, num(x, p->ln2_lo), r);
-    return ll_fma(f, mul(f, r, r), horner(f, r, p->exp), r);
+    return ll_fma(f, minus, num(x, p->ln2_lo), r);
+}
+
+/* e^r - 1 and n of x = n ln 2 + r. */
+static V exp_reduced(const Fn *f, V x, V *n)
+{
+    V r = exp_rest(f, x, n);
+    return ll_fma(f, mul(f, r, r), horner(f, r, precision(f, x)->exp), r);
 }
 
 /* AVX-512 has x 2^n as one instruction (n rounded down), right for subnormals as well. */
@@ -136,8 +142,9 @@ static V scaled(const Fn *f, V x, V n)
 
 static V exp_in_range(const Fn *f, V x)
 {
-    V n, q = add(f, exp_reduced(f, x, &n), num(x, 1));
-    if (has_scale(f, x)) /* the same float that exp_reduced took off */
+    V n, r = exp_rest(f, x, &n), one = num(x, 1);
+    V q = ll_fma(f, ll_fma(f, horner(f, r, precision(f, x)->exp), r, one), r, one);
+    if (has_scale(f, x)) /* the same float that exp_rest took off */
         return scaled(f, q, nearest(f, mul(f, x, num(x, 1.44269504088896340736)), &n));
     V half = LLVMBuildAShr(f->b, n, ll_int(LLVMTypeOf(n), 1), "");
     V rest = LLVMBuildSub(f->b, n, half, "");

@@ -450,7 +450,7 @@ static void prefetch_rows(const Panel *p)
 {
     const Fn *f = p->f;
     int64_t k, size = (int64_t)dav_dtype_size(p->a_type);
-    if (p->c.a_k_stride != 1 || p->c.a_div != 1 || !emit_const_i64(p->e->k, p->c.k, &k) || k * size > MAX_PREFETCH)
+    if (p->t->memory || p->c.a_k_stride != 1 || p->c.a_div != 1 || !emit_const_i64(p->e->k, p->c.k, &k) || k * size > MAX_PREFETCH)
         return;
     LLVMValueRef on, first = row_start(p, row_index(p, 0, &on));
     for (int64_t at = 0; at < k * size; at += 64)
