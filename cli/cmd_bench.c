@@ -1,9 +1,13 @@
 /* dav bench: timed works, as lines of JSON or a table. */
 #include "cli/cli.h"
+#include "codegen/cuda/cuda.h"
 #include "runtime/benchmark.h"
 #include "runtime/checkpoint.h"
+#include "runtime/cuda/driver.h"
+#include "runtime/cuda/run.h"
 #include "runtime/plugin.h"
 #include "runtime/stats.h"
+#include <inttypes.h>
 #include <jansson.h>
 #include <omp.h>
 #include <stdio.h>
@@ -16,6 +20,7 @@ typedef struct BenchCommand {
     Err *err;
     Registry *registry;
     bool json;
+    char paper[64];
 } BenchCommand;
 
 static void print_json(const BenchWork *w, const BenchSettings *s, const BenchResult *r, double median)
@@ -55,44 +60,75 @@ static bool one_work(BenchCommand *b, const char *name, const BenchSettings *s)
             printf("%-22s %-4s median %.4f s (%.4f..%.4f, %zu)  %7.1f GFLOP/s, %7.1f useful  built in %.2f s, %d kernels (%d cached), "
                    "%.0f MB\n", w.name, s->precision == DAV_BF16 ? "bf16" : "f32", median, r.second[0], r.second[n - 1], n,
                    r.gflop / median, r.useful_gflop / median, r.compile_s, r.kernels, r.cached, (double)r.arena_bytes / 1e6);
+        if (!b->json && s->paper)
+            printf("%-22s %-4s forecast %.6f s for %s, %" PRId64 " launches a micro-batch: measured %.2f times the forecast\n", "", "",
+                   r.forecast_s, s->paper + strlen("paper:"), r.launches, median / r.forecast_s);
     }
     vec_free(r.second);
     return ok;
+}
+
+/* A CUDA device's works stand beside what is forecast for its kind; *there: it opens. */
+static bool forecast_for(BenchCommand *b, BenchSettings *s, bool *there)
+{
+    Err err = {0};
+    CudaDevice d = {0};
+    CudaTarget t;
+    int index = cuda_device_index(s->device);
+    *there = index < 0 || cuda_device_open(&d, &err, index);
+    if (err.kind == ERR_USER) /* a number that no device has */
+        return *b->err = err, false;
+    if (!*there)
+        printf("SKIPPED: no CUDA device: %s\n", err.text);
+    else if (index >= 0 && cuda_target_of_sm(d.sm, &t))
+        snprintf(b->paper, sizeof b->paper, "paper:%s", t.name);
+    if (b->paper[0] && !b->json)
+        printf("%s, sm_%d, beside forecasts for %s\n", d.name, d.sm, t.name);
+    s->paper = b->paper[0] ? b->paper : NULL;
+    cuda_device_close(&d);
+    return true;
 }
 
 static bool bench_command(void *arg)
 {
     BenchCommand *b = arg;
     static const char *const usual[] = {"dna-fwd-b64-L200", "dna-fwd-b64-L80", "dna-train-b64-L200", "dna-train-b64-L80"};
-    const char *works[64], *dtype = "f32";
+    const char *works[64], *dtype = NULL;
     int64_t threads = omp_get_max_threads(), rows = 0, repeats = 7;
     BenchSettings s = {.device = "cpu"};
     int n;
     const CliOption options[] = {
-        {"dtype", CLI_TEXT, &dtype, "TYPE", "f32 (default) or bf16"},
+        {"dtype", CLI_TEXT, &dtype, "TYPE", "f32 (default) or bf16; default on cuda: both"},
         {"threads", CLI_INT, &threads, "N", "default: all"},
         {"rows", CLI_INT, &rows, "N", "rows of a micro-batch; default: the batch"},
         {"repeats", CLI_INT, &repeats, "N", "timed runs, default 7"},
         {"min-s", CLI_FLOAT, &s.min_seconds, "S", "at least this many seconds of timed runs"},
-        {"device", CLI_TEXT, &s.device, "DEVICE", "cpu (default) or interp"},
+        {"device", CLI_TEXT, &s.device, "DEVICE", "cpu (default), cuda, cuda:N or interp"},
         {"json", CLI_FLAG, &b->json, "", "one line of JSON a work"},
     };
     const CliUse use = {.synopsis = "bench [WORK ...] [--dtype f32|bf16] [--threads N] [--json]", .most = 64, CLI_OPTIONS(options),
                         .doc = "Times works such as dna-train-b64-L200 on random weights; without one, the four usual ones."};
     if (!cli_parse(b->err, &use, b->argc, b->argv, works, &n))
         return false;
-    if (strcmp(dtype, "f32") != 0 && strcmp(dtype, "bf16") != 0)
+    if (dtype && strcmp(dtype, "f32") != 0 && strcmp(dtype, "bf16") != 0)
         return err_user(b->err, "--dtype: expected f32 or bf16, found '%.40s'", dtype);
     if (threads < 1 || threads > 1024 || repeats < 1 || repeats > 100000 || rows < 0 || rows > 65536)
         return err_user(b->err, "--threads, --repeats, --rows: out of range");
-    s.precision = strcmp(dtype, "bf16") == 0 ? DAV_BF16 : DAV_F32;
     s.threads = (int)threads;
     s.rows = rows;
     s.repeats = (int)repeats;
     omp_set_num_threads(s.threads);
-    for (int i = 0; i < (n ? n : 4); i++)
-        if (!one_work(b, n ? works[i] : usual[i], &s))
-            return false;
+    bool there;
+    if (!forecast_for(b, &s, &there) || !there)
+        return b->err->kind == ERR_NONE;
+    bool both = !dtype && s.paper;
+    for (int half = 0; half < 2; half++) {
+        bool asked = both || half == (dtype && strcmp(dtype, "bf16") == 0);
+        s.precision = half ? DAV_BF16 : DAV_F32;
+        for (int i = 0; asked && i < (n ? n : 4); i++)
+            if (!one_work(b, n ? works[i] : usual[i], &s))
+                return false;
+    }
     return true;
 }
 

@@ -203,7 +203,7 @@ static bool compile_command(void *arg)
         {"dump", CLI_TEXT, &c->dump, "DIR", "folder for the dump of one task"},
         {"emit", CLI_TEXT, &c->emit, "ir", "print the graph before any pass instead"},
         {"dtype", CLI_TEXT, &c->dtype, "TYPE", "f32 (default), bf16, or tf32 (of CUDA devices)"},
-        {"target", CLI_TEXT, &c->target, "DEVICE", "what it would cost on a CUDA device, which need not be there: t4, a100, a10, rtx4090, h100, h200, b200, rtx5090"},
+        {"target", CLI_TEXT, &c->target, "DEVICE", "what it would cost on a CUDA device, which need not be there: t4, a100, a10, rtx4090, h100, h200, b200, rtx5090, or sm_90"},
         {"rows", CLI_INT, &c->rows, "N", "rows of the program, default 32"},
         {"memory-budget", CLI_TEXT, &c->budget, "BYTES", "for the program's values, such as 2GiB; default: no bound"},
         {"reward", CLI_TEXT, &c->reward, "MODEL|DIR|PLUGIN.so", "the reward of a denoiser's tasks value and guide"},

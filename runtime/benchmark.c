@@ -152,6 +152,24 @@ static bool measure(Err *err, Bench *b, const BenchSettings *s, BenchResult *r)
     return true;
 }
 
+/* What the model of docs/cuda.md says of the same program: its micro-batches one after the other. */
+static bool forecast(Err *err, Bench *b, const BenchSettings *s, BenchResult *r)
+{
+    BenchSettings on_paper = *s;
+    ProgramForecast f;
+    on_paper.device = s->paper;
+    int64_t rows = s->rows && s->rows < b->w->batch ? s->rows : b->w->batch;
+    rows_free(b->program);
+    optim_free(b->optim);
+    params_free(b->theta);
+    b->program = NULL;
+    b->optim = NULL;
+    if (!build(err, b, &on_paper) || !program_forecast(b->program->program, &f, NULL))
+        return false;
+    r->forecast_s = f.seconds * (double)((b->w->batch + rows - 1) / rows);
+    return true;
+}
+
 static void close(Bench *b)
 {
     rows_free(b->program);
@@ -179,8 +197,9 @@ bool bench_run(Err *err, const DavModel *dna_conv, const BenchWork *w, const Ben
         out->arena_bytes = st.arena_bytes + st.packed_bytes;
         out->kernels = st.unique_kernels;
         out->cached = st.cached_kernels;
+        out->launches = st.launches;
         fill(&b);
-        ok = measure(err, &b, s, out);
+        ok = measure(err, &b, s, out) && (!s->paper || forecast(err, &b, s, out));
     }
     close(&b);
     return ok;

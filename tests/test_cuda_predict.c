@@ -79,6 +79,11 @@ static void unknown_devices_are_named(void **state)
     graph_output(g, "y", g_input(g, "x", ROLE_DATA, type_make(DAV_F32, 0, NULL)));
     assert_null(program_compile(&err, g, &(ProgramOptions){.device = "paper:h101"}));
     assert_non_null(strstr(err.text, "h100"));
+    err_clear(&err);
+    assert_string_equal(cuda_target(&err, "sm_86")->name, "a10");
+    assert_string_equal(cuda_target(&err, "sm_90a")->name, "h100");
+    assert_null(cuda_target(&err, "sm_90b"));
+    assert_null(cuda_target(&err, "sm_91"));
     arena_free(arena);
 }
 

@@ -2,9 +2,11 @@
 #include "dav/dav.h"
 #include "frontend/net.h"
 #include "runtime/program.h"
+#include "support/cuda.h"
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
+#include <string.h>
 
 #include <cmocka.h>
 
@@ -23,19 +25,34 @@ static void write_losses(DavNet *n, const void *context, int64_t rows)
     dav_output(n, "grad", dav_grad(total, logits));
 }
 
-static void losses_have_the_exact_gradients(void **state)
+/* The program's floats are those of the device: doubles under interp64, else f32. */
+static void put(void *to, const double *from, int n, bool f32)
 {
-    (void)state;
+    for (int i = 0; i < n; i++)
+        if (f32)
+            ((float *)to)[i] = (float)from[i];
+        else
+            ((double *)to)[i] = from[i];
+}
+
+static double get(const void *from, int i, bool f32)
+{
+    return f32 ? ((const float *)from)[i] : ((const double *)from)[i];
+}
+
+static void exact_on(const char *device, double tolerance)
+{
+    const bool f32 = strcmp(device, "interp64") != 0;
     const double lambda = 0.7, c = 0.4;
     Arena *arena = arena_new();
     Err err = {0};
     DavNet *net = net_new(arena, &err, "losses");
     write_losses(net, &lambda, ROWS);
-    Program *p = program_compile(&err, net->g, &(ProgramOptions){.compile = {.precision = DAV_F32}, .device = "interp64"});
+    Program *p = program_compile(&err, net->g, &(ProgramOptions){.compile = {.precision = DAV_F32}, .device = device});
     if (!p)
         fail_msg("%s", err.text);
     double logits[L][V + 1] = {{0.3, -1.1, 2}, {-0.4, 0.9, 0.1}, {1.3, 0.2, -3}}, logp0[L][V], weight[ROWS], share[ROWS];
-    double total, grad[L][V + 1], want[L][V + 1] = {{0}}, pr[L][V], sum = 0;
+    double total, grad[L * (V + 1)], want[L][V + 1] = {{0}}, pr[L][V], sum = 0;
     int64_t x[ROWS][L], next[ROWS][L];
     for (int l = 0; l < L; l++)
         for (int k = 0; k < V; k++) {
@@ -61,25 +78,46 @@ static void losses_have_the_exact_gradients(void **state)
             }
         }
     }
+    double logits_in[L * (V + 1)], logp0_in[L * V], weight_in[ROWS], share_in[ROWS];
+    put(logits_in, logits[0], L * (V + 1), f32);
+    put(logp0_in, logp0[0], L * V, f32);
+    put(weight_in, weight, ROWS, f32);
+    put(share_in, share, ROWS, f32);
     void *in[6], *out[2];
-    const struct { const char *name; void *at; } ins[] = {{"logits", logits}, {"logp0", logp0}, {"x", x}, {"next", next},
-                                                          {"weight", weight}, {"share", share}};
+    const struct { const char *name; void *at; } ins[] = {{"logits", logits_in}, {"logp0", logp0_in}, {"x", x}, {"next", next},
+                                                          {"weight", weight_in}, {"share", share_in}};
     for (int i = 0; i < 6; i++)
         in[program_input(p, ins[i].name)] = ins[i].at;
     out[program_output(p, "total")] = &total;
     out[program_output(p, "grad")] = grad;
-    assert_true(program_run(p, &err, in, out, 1, 1));
-    assert_true(fabs(total - sum) < 1e-10);
+    if (!program_run(p, &err, in, out, 1, 1))
+        fail_msg("%s", err.text);
+    assert_true(fabs(get(&total, 0, f32) - sum) < tolerance);
     for (int l = 0; l < L; l++)
         for (int k = 0; k <= V; k++)
-            assert_true(fabs(grad[l][k] - want[l][k]) < 1e-10);
+            assert_true(fabs(get(grad, l * (V + 1) + k, f32) - want[l][k]) < tolerance);
     program_free(p);
     net_free(net);
     arena_free(arena);
 }
 
+static void losses_have_the_exact_gradients(void **state)
+{
+    (void)state;
+    exact_on("interp64", 1e-10);
+    exact_on("cpu", 1e-5);
+}
+
+static void on_cuda(void **state)
+{
+    (void)state;
+    cuda_or_skip();
+    exact_on("cuda", 1e-5);
+}
+
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(losses_have_the_exact_gradients)};
+    cuda_choose();
+    const struct CMUnitTest tests[] = {cmocka_unit_test(losses_have_the_exact_gradients), cmocka_unit_test(on_cuda)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

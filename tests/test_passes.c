@@ -474,8 +474,8 @@ static void test_runner(void **state)
     assert_string_equal(cx.times[2].name, "autodiff");
     assert_true(cx.times[2].changed && !cx.times[1].changed && !cx.times[0].changed);
     assert_true(cx.state & HAS_NO_GRAD);
-    static const char *const files[] = {"00-input.ir", "01-inline.ir", "02-autodiff.ir", "03-simplify.ir"};
-    for (int i = 0; i < 4; i++) { /* each reads back */
+    static const char *const files[] = {"00-input.ir", "01-inline.ir", "02-attention.ir", "03-autodiff.ir", "04-simplify.ir"};
+    for (int i = 0; i < 5; i++) { /* each reads back */
         char path[100];
         snprintf(path, sizeof path, "%s/%s", folder, files[i]);
         assert_non_null(graph_read(arena, &err, path));

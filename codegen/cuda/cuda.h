@@ -12,12 +12,14 @@ typedef struct CudaTarget {
     int64_t l2_bytes;
     double bytes_s, f32_s, bf16_s, tf32_s;
     bool tf32; /* asked for: products of f32 by tensor cores, operands rounded */
+    bool ptx;  /* the device is of a later generation than sm: it compiles PTX for sm itself when the kernel is loaded */
 } CudaTarget;
 
-/* By name (t4 a100 a10 rtx4090 h100 h200 b200 rtx5090); an unknown one is a user's error. */
+/* By name (t4 a100 a10 rtx4090 h100 h200 b200 rtx5090) or capability (sm_90, sm_90a); an unknown one is a user's error. */
 const CudaTarget *cuda_target(Err *err, const char *name);
-/* The description whose capability is the largest not above sm; NULL below 75. */
-const CudaTarget *cuda_target_of_sm(int sm);
+/* The description whose capability is the largest not above sm: machine code for it runs on the device when both are of one
+ * generation (sm / 10), else *ptx is set.  False below 75. */
+bool cuda_target_of_sm(int sm, CudaTarget *out);
 
 typedef struct CudaLaunch {
     int threads;         /* of a block */
@@ -31,12 +33,13 @@ typedef struct CudaLaunch {
 bool cuda_source(const CudaTarget *t, Err *err, const Graph *kernel, const char *symbol, Buf *text, CudaLaunch *launch);
 
 typedef struct Nvrtc Nvrtc;
-/* libnvrtc, DAV_CUDA_LIBRARY_PATH first; NULL with err set.  Lives as long as the process. */
+/* libnvrtc of CUDA 13, else of 12, in DAV_CUDA_LIBRARY_PATH when that is set; NULL with err set.  Lives as long as the process. */
 const Nvrtc *nvrtc_open(Err *err);
 /* "13.0" of the library that would be used; size of out: 64. */
 bool nvrtc_version(Err *err, char out[64]);
 /* The same by way of the cache folder (NULL: none); *miss: why the cubin had to be compiled, NULL when it came from there. */
 bool cuda_compile_cached(const Nvrtc *nvrtc, Err *err, const char *dir, const CudaTarget *t, const char *text, Buf *cubin,
                          const char **miss);
-/* Text to a cubin for t->sm; log: NVRTC's, with ptxas' registers and spills.  Text that does not compile is our bug and dies. */
+/* Text to what the driver loads: a cubin for t->sm, or PTX where t->ptx says so; log: NVRTC's, with ptxas' registers and spills.
+ * Text that does not compile is our bug: it dies and leaves the kernel as a file that nvcc compiles alone. */
 bool cuda_compile(const Nvrtc *nvrtc, Err *err, const CudaTarget *t, const char *text, Buf *cubin, Buf *log);

@@ -2,6 +2,7 @@
  * spread over them, everything else they do alike, and the first one alone stores.  Tiles belong to a whole block. */
 #include "codegen/cuda/emit.h"
 #include "codegen/cuda_text.h"
+#include "codegen/ranges.h"
 #include <stdio.h>
 #include <string.h>
 
@@ -82,30 +83,64 @@ static const char *operator_of(Op op)
     return NULL;
 }
 
+/* 64-bit arithmetic, divisions above all, costs a device several times as much. */
+static bool *narrow_values(const Graph *k)
+{
+    const int64_t most = INT64_C(1) << 30; /* a loop's variable may go past its end by a step of its team */
+    bool *narrow = mem_alloc((size_t)k->n);
+    Range *range = mem_alloc(mem_mul((size_t)k->n, sizeof *range));
+    kernel_ranges(k, range);
+    for (Val v = 1; v < k->n; v++) {
+        const Node *n = node_of(k, v);
+        bool index = n->op == OP_FOR || n->op == OP_CONST || n->op == OP_CAST || (op_info[n->op].flags & OPF_ELEMENTWISE);
+        narrow[v] = index && (n->op == OP_FOR || n->dtype == DAV_I64) && range[v].lo >= -most && range[v].hi <= most;
+    }
+    mem_free(range);
+    return narrow;
+}
+
+const char *type_of_value(const Emit *e, Val v)
+{
+    return e->narrow[v] ? "int" : cuda_value_type(node_of(e->k, v)->op == OP_FOR ? DAV_I64 : (DavDtype)node_of(e->k, v)->dtype);
+}
+
+/* The call of the function of an op: on ints where operands and result are, else small operands are widened first. */
+static void call_function(Emit *e, Val v, char out[200])
+{
+    const Node *n = node_of(e->k, v);
+    bool narrow = e->narrow[v];
+    int at = 0;
+    for (int i = 0; i < n->narg; i++)
+        narrow = narrow && e->narrow[n->arg[i]];
+    at += snprintf(out, 200, "dav_%s(", op_info[n->op].text);
+    for (int i = 0; i < n->narg; i++)
+        at += snprintf(out + at, (size_t)(200 - at), "%s%sv%d", i ? ", " : "", e->narrow[n->arg[i]] && !narrow ? "(i64)" : "", n->arg[i]);
+    snprintf(out + at, (size_t)(200 - at), ")");
+}
+
 static void elementwise(Emit *e, Val v)
 {
     const Node *n = node_of(e->k, v);
-    const char *type = cuda_value_type((DavDtype)n->dtype), *round = rounded((DavDtype)n->dtype), *sign = operator_of((Op)n->op);
+    const char *type = type_of_value(e, v), *round = e->narrow[v] ? "(int)" : rounded((DavDtype)n->dtype), *sign = operator_of((Op)n->op);
     const Val *a = n->arg;
+    char call[200];
     if (n->op == OP_SELECT)
         put_line(e, "%s v%d = v%d ? v%d : v%d;", type, v, a[0], a[1], a[2]);
     else if (n->op == OP_STOP)
         put_line(e, "%s v%d = v%d;", type, v, a[0]);
     else if (sign)
         put_line(e, "%s v%d = v%d %s v%d;", type, v, a[0], sign, a[1]);
-    else if (n->narg == 1)
-        put_line(e, "%s v%d = %s(dav_%s(v%d));", type, v, round, op_info[n->op].text, a[0]);
-    else if (n->narg == 2)
-        put_line(e, "%s v%d = %s(dav_%s(v%d, v%d));", type, v, round, op_info[n->op].text, a[0], a[1]);
-    else
-        put_line(e, "%s v%d = %s(dav_%s(v%d, v%d, v%d));", type, v, round, op_info[n->op].text, a[0], a[1], a[2]);
+    else {
+        call_function(e, v, call);
+        put_line(e, "%s v%d = %s(%s);", type, v, round, call);
+    }
 }
 
 static void cast(Emit *e, Val v)
 {
     const Node *n = node_of(e->k, v);
     DavDtype from = operand_dtype(e, n->arg[0]), to = (DavDtype)n->dtype;
-    const char *type = cuda_value_type(to);
+    const char *type = type_of_value(e, v);
     if (to == DAV_BOOL)
         put_line(e, "bool v%d = v%d != 0;", v, n->arg[0]);
     else if (dav_dtype_is_float(from) && !dav_dtype_is_float(to))
@@ -164,7 +199,8 @@ static void update(Emit *e, const Node *n)
     if (kind == ACC_SET)
         put_line(e, "v%d = v%d;", n->arg[0], n->arg[1]);
     else
-        put_line(e, "v%d = %s(dav_%s(v%d, v%d));", n->arg[0], rounded((DavDtype)acc->dtype), join[kind], n->arg[0], n->arg[1]);
+        put_line(e, "v%d = %s(dav_%s(v%d, %sv%d));", n->arg[0], rounded((DavDtype)acc->dtype), join[kind], n->arg[0],
+                 e->narrow[n->arg[1]] ? "(i64)" : "", n->arg[1]);
 }
 
 /* ---- loops ---- */
@@ -240,18 +276,19 @@ static void open_loop(Emit *e, Val v)
 {
     const Node *n = node_of(e->k, v);
     const int64_t *nums = attr_ints(n, A_NUMS, NULL);
+    const char *type = type_of_value(e, v), *ll = e->narrow[v] ? "" : "ll";
     char lo[40], hi[40];
-    snprintf(lo, sizeof lo, n->narg ? "v%lld" : "%lldll", n->narg ? (long long)n->arg[0] : (long long)nums[0]);
-    snprintf(hi, sizeof hi, n->narg ? "v%lld" : "%lldll", n->narg ? (long long)n->arg[1] : (long long)nums[1]);
+    snprintf(lo, sizeof lo, n->narg ? "(%s)v%lld" : "(%s)%lld", type, n->narg ? (long long)n->arg[0] : (long long)nums[0]);
+    snprintf(hi, sizeof hi, n->narg ? "v%lld" : "%lld", n->narg ? (long long)n->arg[1] : (long long)nums[1]);
     if (attr_i(n, A_KIND) == LOOP_PARALLEL) {
         put_line(e, "if (task < %lldll) {", (long long)kernel_trip(e->k));
-        put_line(e, "    i64 v%d = %lldll + task * %lldll;", v, (long long)nums[0], (long long)nums[2]);
+        put_line(e, "    const %s v%d = (%s)(%lld + task * %lld);", type, v, type, (long long)nums[0], (long long)nums[2]);
     } else if (attr_i(n, A_KIND) == LOOP_VECTOR && e->team > 1) {
         open_lanes(e, v);
         e->vector = v;
-        put_line(e, "for (i64 v%d = %s + lane; v%d < %s; v%d += %d) {", v, lo, v, hi, v, e->team);
+        put_line(e, "for (%s v%d = %s + lane; v%d < %s; v%d += %d) {", type, v, lo, v, hi, v, e->team);
     } else {
-        put_line(e, "for (i64 v%d = %s; v%d < %s; v%d += %lldll) {", v, lo, v, hi, v, (long long)nums[2]);
+        put_line(e, "for (%s v%d = %s; v%d < %s; v%d += %lld%s) {", type, v, lo, v, hi, v, (long long)nums[2], ll);
     }
     e->depth++;
 }
@@ -288,7 +325,10 @@ static void emit(Emit *e, Val v)
         break;
     case OP_CONST:
         number(text, t, attr_f(n, A_VALUE), dav_dtype_is_float(t) ? 0 : (int64_t)attr_f(n, A_VALUE));
-        put_line(e, "const %s v%d = %s;", cuda_value_type(t), v, text);
+        if (e->narrow[v])
+            put_line(e, "const int v%d = %d;", v, (int)attr_f(n, A_VALUE));
+        else
+            put_line(e, "const %s v%d = %s;", cuda_value_type(t), v, text);
         break;
     case OP_ACC:
         number(text, t, attr_f(n, A_VALUE), dav_dtype_is_float(t) ? 0 : k_acc_start_int(n));
@@ -396,7 +436,8 @@ static void signature(Emit *e, const char *symbol, const int64_t *offset)
     int teams = e->threads / e->team;
     bool shared = e->scratch && e->scratch * teams <= SHARED_SCRATCH;
     buf_printf(e->out, "%s)\n{\n", !e->scratch || shared ? "" : count ? ", u8 *scratch" : "u8 *scratch");
-    buf_printf(e->out, "    const i64 task = (i64)dav_block() * %d + dav_thread() / %d;\n", teams, e->team);
+    const char *task = kernel_trip(e->k) < INT64_C(1) << 30 ? "int" : "i64"; /* a block's teams may go past the end */
+    buf_printf(e->out, "    const %s task = (%s)dav_block() * %d + (int)dav_thread() / %d;\n", task, task, teams, e->team);
     buf_printf(e->out, "    const int lane = (int)(dav_thread() %% %d);\n    (void)lane;\n", e->team);
     if (e->team > 32)
         put_room(e);
@@ -422,7 +463,7 @@ bool cuda_source(const CudaTarget *t, Err *err, const Graph *kernel, const char 
     /* a team of several warps meets at the block's barrier, so it has the block for itself */
     int team = team_of(kernel), threads = team <= 32 ? BLOCK_THREADS : team;
     int64_t *offset = mem_alloc(mem_mul((size_t)kernel->n, sizeof *offset));
-    Emit e = {.k = kernel, .out = text, .target = t, .depth = 1, .team = team, .threads = threads, .reread = reread_buffers(kernel),
+    Emit e = {.k = kernel, .out = text, .target = t, .depth = 1, .team = team, .threads = threads, .reread = reread_buffers(kernel), .narrow = narrow_values(kernel),
               .scratch = kernel_scratch(kernel, offset)};
     buf_str(text, cuda_machine);
     buf_str(text, cuda_prelude);
@@ -433,6 +474,7 @@ bool cuda_source(const CudaTarget *t, Err *err, const Graph *kernel, const char 
         emit(&e, v);
     buf_str(text, "}\n");
     mem_free(e.reread);
+    mem_free(e.narrow);
     int64_t teams = threads / team, blocks = (kernel_trip(kernel) + teams - 1) / teams;
     bool in_memory = e.scratch * teams > SHARED_SCRATCH;
     *launch = (CudaLaunch){.threads = threads, .blocks = blocks, .scratch_bytes = in_memory ? e.scratch * blocks * teams : 0};

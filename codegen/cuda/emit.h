@@ -10,12 +10,14 @@ typedef struct Emit {
     int team, threads;   /* of an iteration of the parallel loop, of a block */
     int64_t scratch;     /* bytes of an iteration */
     bool *reread;   /* by value: a buffer that the kernel stores to and loads from */
+    bool *narrow;        /* by value: an i64 that 32 bits hold, and is declared so */
     Val vector;          /* the vector loop that is open, 0: none */
     Val flat;            /* the row loop that was made one with its vector loop */
 } Emit;
 
 void put_line(Emit *e, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 const char *cuda_value_type(DavDtype t);  /* of a variable */
+const char *type_of_value(const Emit *e, Val v); /* the same, int for integers that are known to be small */
 const char *cuda_memory_type(DavDtype t); /* of an element in memory */
 const char *cuda_widen(DavDtype t);       /* the function from memory to variable, "" for none; narrow: back */
 const char *cuda_narrow(DavDtype t);

@@ -18,9 +18,9 @@ struct Nvrtc {
 #undef MEMBER
 };
 
-static const char library[] = "libnvrtc.so.13";
+static const char *const libraries[] = {"libnvrtc.so.13", "libnvrtc.so.12"};
 
-static bool find_symbols(Nvrtc *n, Err *err)
+static bool find_symbols(Nvrtc *n, Err *err, const char *library)
 {
 #define FIND(result, name, parameters)                                                                                 \
     *(void **)&n->name = dlsym(n->library, #name);                                                                     \
@@ -38,7 +38,8 @@ static void forget(Nvrtc *n)
     free(n);
 }
 
-static Nvrtc *load(Err *err)
+/* One library; *found: it is there, whatever comes of it. */
+static Nvrtc *load(Err *err, const char *library, bool *found)
 {
     char path[4096];
     const char *folder = getenv("DAV_CUDA_LIBRARY_PATH");
@@ -49,12 +50,26 @@ static Nvrtc *load(Err *err)
     }
     snprintf(path, sizeof path, "%s%s%s", folder ? folder : "", folder ? "/" : "", library);
     n->library = dlopen(path, RTLD_NOW | RTLD_LOCAL);
-    if (!n->library)
-        err_env(err, "CUDA: %s of the CUDA 13 toolkit does not load: %s", library, dlerror());
-    if (n->library && find_symbols(n, err))
+    *found = n->library != NULL;
+    if (!*found)
+        err_env(err, "CUDA: %s of the CUDA toolkit does not load: %s", library, dlerror());
+    if (*found && find_symbols(n, err, library))
         return n;
     forget(n);
     return NULL;
+}
+
+/* The newest that is there; what is wrong with the first one is what is told. */
+static Nvrtc *load_any(Err *err)
+{
+    Err other = {0};
+    bool found = false;
+    Nvrtc *n = load(err, libraries[0], &found);
+    for (size_t i = 1; !n && !found && i < sizeof libraries / sizeof *libraries; i++)
+        n = load(&other, libraries[i], &found);
+    if (n)
+        err_clear(err);
+    return n;
 }
 
 const Nvrtc *nvrtc_open(Err *err)
@@ -63,7 +78,7 @@ const Nvrtc *nvrtc_open(Err *err)
     static pthread_mutex_t opening = PTHREAD_MUTEX_INITIALIZER;
     pthread_mutex_lock(&opening);
     if (!opened)
-        opened = load(err);
+        opened = load_any(err);
     pthread_mutex_unlock(&opening);
     return opened;
 }
@@ -75,7 +90,7 @@ bool nvrtc_version(Err *err, char out[64])
     if (!n)
         return false;
     if (n->nvrtcVersion(&major, &minor) != 0)
-        return err_env(err, "CUDA: %s does not tell its version", library);
+        return err_env(err, "CUDA: NVRTC does not tell its version");
     snprintf(out, 64, "%d.%d", major, minor);
     return true;
 }
@@ -96,28 +111,68 @@ static void read_log(const Nvrtc *n, NvrtcProgram p, Buf *log)
     mem_free(text);
 }
 
-static bool compile(const Nvrtc *n, Err *err, NvrtcProgram p, int sm, const char *text, Buf *cubin, Buf *log)
+/* Leaves the kernel as a file that nvcc compiles alone; path "" when it cannot. */
+static void write_repro(const char *arch, const char *text, char path[4096])
 {
-    char arch[32];
-    snprintf(arch, sizeof arch, "--gpu-architecture=sm_%d", sm);
-    const char *const option[] = {arch, CUDA_OPTIONS};
-    int status = n->nvrtcCompileProgram(p, (int)(sizeof option / sizeof *option), option);
-    read_log(n, p, log);
-    if (status == NVRTC_COMPILATION)
-        die("NVRTC refuses a kernel for sm_%d:\n%s\nThe kernel, which compiles alone:\n%s", sm, log->len ? log->at : "", text);
-    if (status == NVRTC_BUILTIN_OPERATION)
-        return err_env(err, "CUDA: NVRTC does not find its builtins, the library libnvrtc-builtins that belongs beside %s: %.300s", library,
-                       log->len ? log->at : n->nvrtcGetErrorString(status));
+    Err ignored = {0};
+    Buf whole = {0};
+    const char *folder = getenv("TMPDIR");
+    snprintf(path, 4096, "%s/dav-kernel-%016" PRIx64 ".cu", folder ? folder : "/tmp", hash_bytes(text, strlen(text), 11));
+    buf_printf(&whole, "// nvcc --std=c++17 -fmad=false -arch=%s -cubin -o /dev/null %s\n%s", strchr(arch, '=') + 1, path, text);
+    if (!file_write(&ignored, path, whole.at, whole.len))
+        path[0] = 0;
+    buf_free(&whole);
+}
+
+static _Noreturn void die_of(const char *arch, const char *text, const char *log)
+{
+    char path[4096];
+    write_repro(arch, text, path);
+    if (!path[0]) /* it is all there is to find the bug by */
+        fputs(text, stderr);
+    die("NVRTC refuses a kernel that dav wrote (%s):\n%s\nThe kernel stands in %s; its first line says how to compile it alone", arch, log,
+        path[0] ? path : "the lines above");
+}
+
+typedef int (*SizeOf)(NvrtcProgram, size_t *);
+typedef int (*CopyOf)(NvrtcProgram, char *);
+
+static bool take_code(const Nvrtc *n, Err *err, NvrtcProgram p, SizeOf size, CopyOf copy, Buf *out)
+{
     size_t bytes = 0;
-    if (!succeeded(n, err, status, "nvrtcCompileProgram") ||
-        !succeeded(n, err, n->nvrtcGetCUBINSize(p, &bytes), "nvrtcGetCUBINSize"))
+    if (!succeeded(n, err, size(p, &bytes), "asking NVRTC for the size of a kernel's code"))
         return false;
     char *code = mem_alloc(bytes + 1);
-    bool ok = succeeded(n, err, n->nvrtcGetCUBIN(p, code), "nvrtcGetCUBIN");
+    bool ok = succeeded(n, err, copy(p, code), "taking a kernel's code from NVRTC");
     if (ok)
-        buf_add(cubin, code, bytes);
+        buf_add(out, code, bytes);
     mem_free(code);
     return ok;
+}
+
+static void arch_option(const CudaTarget *t, char out[40])
+{
+    snprintf(out, 40, "--gpu-architecture=%s_%d", t->ptx ? "compute" : "sm", t->sm);
+}
+
+static bool compile(const Nvrtc *n, Err *err, NvrtcProgram p, const CudaTarget *t, const char *text, Buf *code, Buf *log)
+{
+    char arch[40];
+    arch_option(t, arch);
+    const char *const option[] = {arch, CUDA_OPTIONS};
+    int options = (int)(sizeof option / sizeof *option) - t->ptx; /* the last one is for ptxas, which PTX does not meet here */
+    int status = n->nvrtcCompileProgram(p, options, option);
+    read_log(n, p, log);
+    if (status == NVRTC_COMPILATION)
+        die_of(arch, text, log->len ? log->at : "");
+    if (status == NVRTC_BUILTIN_OPERATION)
+        return err_env(err, "CUDA: NVRTC does not find its builtins, the library libnvrtc-builtins that belongs beside libnvrtc: %.300s",
+                       log->len ? log->at : n->nvrtcGetErrorString(status));
+    if (status == NVRTC_INVALID_OPTION)
+        return err_env(err, "CUDA: this NVRTC does not know sm_%d; a newer one does", t->sm);
+    return succeeded(n, err, status, "nvrtcCompileProgram") &&
+           (t->ptx ? take_code(n, err, p, n->nvrtcGetPTXSize, n->nvrtcGetPTX, code)
+                   : take_code(n, err, p, n->nvrtcGetCUBINSize, n->nvrtcGetCUBIN, code));
 }
 
 bool cuda_compile(const Nvrtc *n, Err *err, const CudaTarget *t, const char *text, Buf *cubin, Buf *log)
@@ -125,7 +180,7 @@ bool cuda_compile(const Nvrtc *n, Err *err, const CudaTarget *t, const char *tex
     NvrtcProgram p = NULL;
     if (!succeeded(n, err, n->nvrtcCreateProgram(&p, text, "kernel.cu", 0, NULL, NULL), "nvrtcCreateProgram"))
         return false;
-    bool ok = compile(n, err, p, t->sm, text, cubin, log);
+    bool ok = compile(n, err, p, t, text, cubin, log);
     n->nvrtcDestroyProgram(&p);
     return ok;
 }
@@ -137,8 +192,8 @@ static void key_of(const Nvrtc *n, Buf *key, const CudaTarget *t, const char *te
     int major = 0, minor = 0;
     size_t len = strlen(text);
     n->nvrtcVersion(&major, &minor);
-    buf_printf(key, "cuda %016" PRIx64 "%016" PRIx64 " of %zu bytes sm %d nvrtc %d.%d", hash_bytes(text, len, 11), hash_bytes(text, len, 23),
-               len, t->sm, major, minor);
+    buf_printf(key, "cuda %016" PRIx64 "%016" PRIx64 " of %zu bytes sm %d%s nvrtc %d.%d", hash_bytes(text, len, 11),
+               hash_bytes(text, len, 23), len, t->sm, t->ptx ? " ptx" : "", major, minor);
     for (size_t i = 0; i < sizeof option / sizeof *option; i++)
         buf_printf(key, " %s", option[i]);
 }

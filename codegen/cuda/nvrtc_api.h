@@ -3,7 +3,7 @@
 #include <stddef.h>
 
 typedef void *NvrtcProgram;
-enum { NVRTC_COMPILATION = 6, NVRTC_BUILTIN_OPERATION = 7 };
+enum { NVRTC_INVALID_OPTION = 5, NVRTC_COMPILATION = 6, NVRTC_BUILTIN_OPERATION = 7 };
 
 #define NVRTC(F)                                                                                                       \
     F(int, nvrtcVersion, (int *major, int *minor))                                                                     \
@@ -13,6 +13,8 @@ enum { NVRTC_COMPILATION = 6, NVRTC_BUILTIN_OPERATION = 7 };
     F(int, nvrtcCompileProgram, (NvrtcProgram p, int options, const char *const *option))                              \
     F(int, nvrtcGetCUBINSize, (NvrtcProgram p, size_t * bytes))                                                        \
     F(int, nvrtcGetCUBIN, (NvrtcProgram p, char *to))                                                                  \
+    F(int, nvrtcGetPTXSize, (NvrtcProgram p, size_t * bytes))                                                          \
+    F(int, nvrtcGetPTX, (NvrtcProgram p, char *to))                                                                    \
     F(int, nvrtcGetProgramLogSize, (NvrtcProgram p, size_t * bytes))                                                   \
     F(int, nvrtcGetProgramLog, (NvrtcProgram p, char *to))                                                             \
     F(const char *, nvrtcGetErrorString, (int status))

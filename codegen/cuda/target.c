@@ -1,5 +1,6 @@
 /* The devices that code is made for. */
 #include "codegen/cuda/cuda.h"
+#include <stdio.h>
 #include <string.h>
 
 /* Makers' data sheets, dense rates. */
@@ -15,9 +16,24 @@ static const CudaTarget targets[] = {
 };
 enum { TARGETS = sizeof targets / sizeof *targets };
 
+/* "sm_90", "sm_90a": the first device of that capability; NULL: not such a name, or none is known. */
+static const CudaTarget *target_of_level(const char *name)
+{
+    int sm = 0, end = 0;
+    if (sscanf(name, "sm_%d%n", &sm, &end) != 1 || (strcmp(name + end, "") != 0 && strcmp(name + end, "a") != 0))
+        return NULL;
+    for (int i = 0; i < TARGETS; i++)
+        if (targets[i].sm == sm)
+            return &targets[i];
+    return NULL;
+}
+
 const CudaTarget *cuda_target(Err *err, const char *name)
 {
     const char *names[TARGETS];
+    const CudaTarget *level = target_of_level(name);
+    if (level)
+        return level;
     for (int i = 0; i < TARGETS; i++) {
         names[i] = targets[i].name;
         if (strcmp(name, names[i]) == 0)
@@ -28,11 +44,15 @@ const CudaTarget *cuda_target(Err *err, const char *name)
     return NULL;
 }
 
-const CudaTarget *cuda_target_of_sm(int sm)
+bool cuda_target_of_sm(int sm, CudaTarget *out)
 {
     const CudaTarget *best = NULL;
     for (int i = 0; i < TARGETS; i++)
         if (targets[i].sm <= sm && (!best || targets[i].sm > best->sm))
             best = &targets[i];
-    return best;
+    if (!best)
+        return false;
+    *out = *best;
+    out->ptx = sm / 10 != best->sm / 10;
+    return true;
 }

@@ -128,7 +128,8 @@ bool put_tile_loop(Emit *e, Val loop)
         return false;
     put_line(e, "for (int e%d = lane; e%d < %lld; e%d += %d) {", loop, loop, (long long)attr_ints(n, A_NUMS, NULL)[1] * nr, loop, e->threads);
     e->depth++;
-    put_line(e, "const i64 v%d = e%d / %d, v%d = e%d %% %d;", loop, loop, nr, vector, loop, nr);
+    put_line(e, "const %s v%d = e%d / %d;", type_of_value(e, loop), loop, loop, nr);
+    put_line(e, "const %s v%d = e%d %% %d;", type_of_value(e, vector), vector, loop, nr);
     e->flat = loop;
     e->vector = vector;
     return true;

@@ -24,10 +24,10 @@ static bool fits(const Emit *e, const TileContract *c)
     int64_t k, rows;
     if ((a != DAV_BF16 && a != DAV_U32) || (b != DAV_U32 && b != a) || !c->b_packed)
         return false;
-    if (!emit_const_i64(e->k, c->k, &k) || k < 2 * BLOCK_PAIRS)
+    if (!kernel_const_i64(e->k, c->k, &k) || k < 2 * BLOCK_PAIRS)
         return false;
     bool along = a == DAV_BF16 && c->a_row_step * c->a_row_stride == 1 && c->a_ext == 0 && c->a_div == 1 &&
-                 emit_const_i64(e->k, c->rows, &rows);
+                 kernel_const_i64(e->k, c->rows, &rows);
     return c->a_k_stride == 1 || along;
 }
 
@@ -57,7 +57,7 @@ Val amx_first(const Emit *e, Val tile)
             continue;
         TileContract c = k_tile_contract_of(e->k, v);
         int64_t rows;
-        return c.a_ext == 0 && c.a_div == 1 && emit_const_i64(e->k, c.rows, &rows) && rows > 0 ? v : 0;
+        return c.a_ext == 0 && c.a_div == 1 && kernel_const_i64(e->k, c.rows, &rows) && rows > 0 ? v : 0;
     }
     return 0;
 }
@@ -309,7 +309,7 @@ void amx_product(const Panel *p, bool fresh)
     open_registers(p->e);
     Amx x = {.p = p, .f = f, .row = LLVMVectorType(f->i32, TILE_ROWS), .along = p->c.a_k_stride != 1,
              .reg = f->target->amx_emulated ? p->e->registers : NULL};
-    must(emit_const_i64(p->e->k, p->c.k, &k));
+    must(kernel_const_i64(p->e->k, p->c.k, &k));
     int64_t blocks = k / (2 * BLOCK_PAIRS), valid = k % (2 * BLOCK_PAIRS);
     for (int c = 0; c < t->vecs; c++)
         if (fresh)

@@ -166,7 +166,7 @@ static bool emit_linear(Emit *e, Val v)
         *r = (Lane){.v = LLVMBuildSub(b, x.v, y.v, ""), .stride = x.stride - y.stride};
         return true;
     default:
-        if (x.stride ? !emit_const_i64(e->k, n->arg[1], &cy) : !emit_const_i64(e->k, n->arg[0], &cx))
+        if (x.stride ? !kernel_const_i64(e->k, n->arg[1], &cy) : !kernel_const_i64(e->k, n->arg[0], &cx))
             return false;
         *r = (Lane){.v = LLVMBuildMul(b, x.v, y.v, ""), .stride = x.stride ? x.stride * cy : y.stride * cx};
         return true;

@@ -6,6 +6,7 @@
  * known to fit are held as i32. */
 #pragma once
 #include "codegen/codegen.h"
+#include "codegen/ranges.h"
 #include <llvm-c/Core.h>
 
 enum { MAX_UNROLL = 4, MAX_TILE_ROWS = 32, MAX_TILE_VECS = 16 };
@@ -29,8 +30,6 @@ typedef struct Tile {
     Val first;           /* the product that makes its contents; 0: it starts as zeros */
     int mr, nr, lanes, vecs;
 } Tile;
-
-typedef struct Range { int64_t lo, hi; } Range;
 
 /* The function being emitted; math.c and its tests need no more than this. */
 typedef struct Fn {
@@ -94,9 +93,7 @@ LLVMValueRef as_lanes(Emit *e, Val v);                  /* vector inside of a ve
 LLVMValueRef as_index(Emit *e, Val v, bool narrow);     /* lanes of an i64 as i32 or i64 */
 bool is_uniform(const Emit *e, Val v);
 bool fits_i32(const Emit *e, Val v);
-bool emit_const_i64(const Graph *k, Val v, int64_t *value);
 LLVMValueRef emit_variable(Emit *e, LLVMTypeRef t, const char *name);
-void ranges_compute(Emit *e);
 void emit_elementwise(Emit *e, Val v);
 void emit_cast(Emit *e, Val v);
 void emit_bitcast(Emit *e, Val v);

@@ -20,7 +20,7 @@ static Bounds bounds_of(Emit *e, Val loop)
     if (n->narg) {
         b.lo = as_scalar(e, n->arg[0]);
         b.hi = as_scalar(e, n->arg[1]);
-        b.fixed = emit_const_i64(e->k, n->arg[0], &b.from) && emit_const_i64(e->k, n->arg[1], &b.to);
+        b.fixed = kernel_const_i64(e->k, n->arg[0], &b.from) && kernel_const_i64(e->k, n->arg[1], &b.to);
     } else {
         b.lo = ll_i64(&e->f, b.from);
         b.hi = ll_i64(&e->f, b.to);
@@ -398,7 +398,7 @@ void emit_kernel(Arena *arena, LLVMBuilderRef b, const CpuTarget *target, LLVMMo
     e.end = arena_array(arena, Val, k->n);
     e.buf = arena_array(arena, LLVMValueRef, k->n);
     find_ends(&e);
-    ranges_compute(&e);
+    kernel_ranges(k, e.range);
     Val *buf = arena_array(arena, Val, k->n);
     int nbuf = 0;
     for (Val v = 1; v < k->n; v++)

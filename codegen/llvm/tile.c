@@ -429,7 +429,7 @@ static LLVMValueRef rows_checked(Panel *p, LLVMValueRef rows)
 {
     const Fn *f = p->f;
     int64_t k, reach = -1;
-    if (emit_const_i64(p->e->k, p->c.k, &k) && k < MAX_ZERO_ROW)
+    if (kernel_const_i64(p->e->k, p->c.k, &k) && k < MAX_ZERO_ROW)
         reach = (k - 1) * p->c.a_k_stride + 1;
     bool long_zero = reach > 0 && reach <= MAX_ZERO_ROW;
     LLVMValueRef zero = zero_row(f, long_zero ? reach + 1 : 1), any = LLVMConstInt(f->i1, 0, false);
@@ -450,7 +450,7 @@ static void prefetch_rows(const Panel *p)
 {
     const Fn *f = p->f;
     int64_t k, size = (int64_t)dav_dtype_size(p->a_type);
-    if (p->t->memory || p->c.a_k_stride != 1 || p->c.a_div != 1 || !emit_const_i64(p->e->k, p->c.k, &k) || k * size > MAX_PREFETCH)
+    if (p->t->memory || p->c.a_k_stride != 1 || p->c.a_div != 1 || !kernel_const_i64(p->e->k, p->c.k, &k) || k * size > MAX_PREFETCH)
         return;
     LLVMValueRef on, first = row_start(p, row_index(p, 0, &on));
     for (int64_t at = 0; at < k * size; at += 64)
@@ -493,7 +493,7 @@ static void find_columns(Panel *p)
 {
     const Fn *f = p->f;
     int64_t known;
-    if (!p->c.cols || p->c.b_packed || (emit_const_i64(p->e->k, p->c.cols, &known) && known >= p->t->nr))
+    if (!p->c.cols || p->c.b_packed || (kernel_const_i64(p->e->k, p->c.cols, &known) && known >= p->t->nr))
         return;
     LLVMValueRef id[64], cols = LLVMBuildTrunc(f->b, as_scalar(p->e, p->c.cols), f->i32, "");
     for (int c = 0; c < p->t->vecs; c++) {

@@ -46,6 +46,9 @@ typedef void *CuContext, *CuStream, *CuModule, *CuFunction, *CuGraph, *CuGraphEx
 
 enum {
     CU_OUT_OF_MEMORY = 2,
+    CU_INVALID_IMAGE = 200,
+    CU_NO_BINARY = 209,
+    CU_UNSUPPORTED_PTX = 222,
     CU_STREAM_NON_BLOCKING = 1,
     /* after these nothing works in this process any more */
     CU_LOST_ECC = 214,

@@ -2,6 +2,7 @@
 #include "runtime/cuda/run.h"
 #include "codegen/cuda/cuda.h"
 #include "runtime/cuda/driver.h"
+#include "runtime/cuda/explain.h"
 #include <stdlib.h>
 #include <string.h>
 
@@ -25,6 +26,7 @@ typedef struct CudaProgram {
     void **in_ptr, **out_ptr;
     bool captures;           /* its runs can be replayed: no host function, not too long */
     int64_t most_arena;      /* that the device's memory leaves room for */
+    bool by_steps;           /* DAV_CUDA_SYNC=1: waits after each kernel, so that the one that fails is named */
     CuGraphExec graph;       /* a run from its inputs to its outputs; NULL: not captured yet */
 } CudaProgram;
 
@@ -57,6 +59,21 @@ static CuPtr address(const void *p)
 }
 
 /* ---- kernels ---- */
+/* A driver that serves an older CUDA than NVRTC's may refuse what that made. */
+static bool load_module(const CudaDriver *d, Err *err, CuModule *module, const Buf *code)
+{
+    CuStatus status = d->cuModuleLoadData(module, code->at);
+    char nvrtc[64] = "?";
+    int version = 0;
+    if (status != CU_INVALID_IMAGE && status != CU_NO_BINARY && status != CU_UNSUPPORTED_PTX)
+        return cuda_ok(d, err, status, "loading a kernel (cuModuleLoadData)");
+    nvrtc_version(&(Err){0}, nvrtc);
+    d->cuDriverGetVersion(&version);
+    return cuda_ok(d, err, status, "loading a kernel (cuModuleLoadData)") ||
+           err_prefix(err, "the driver serves CUDA %d.%d and refuses what NVRTC %s made; a driver of that version, or an older NVRTC, helps",
+                      version / 1000, version % 1000 / 10, nvrtc);
+}
+
 static bool load_kernel(Program *p, Err *err, const Nvrtc *nvrtc, const CudaTarget *target, int i)
 {
     CudaProgram *c = p->cuda;
@@ -66,7 +83,7 @@ static bool load_kernel(Program *p, Err *err, const Nvrtc *nvrtc, const CudaTarg
     const char *miss = NULL;
     bool ok = cuda_source(target, err, p->plan->kernel[i], "kernel", &text, &k->launch) &&
               cuda_compile_cached(nvrtc, err, p->cache_dir.at, target, text.at, &cubin, &miss) &&
-              cuda_ok(d, err, d->cuModuleLoadData(&k->module, cubin.at), "loading a kernel (cuModuleLoadData)") &&
+              load_module(d, err, &k->module, &cubin) &&
               cuda_ok(d, err, d->cuModuleGetFunction(&k->function, k->module, "kernel"), "cuModuleGetFunction");
     if (ok && k->launch.shared_bytes > 48 * 1024)
         ok = cuda_ok(d, err, d->cuFuncSetAttribute(k->function, CU_FUNC_MAX_DYNAMIC_SHARED, k->launch.shared_bytes),
@@ -77,7 +94,7 @@ static bool load_kernel(Program *p, Err *err, const Nvrtc *nvrtc, const CudaTarg
     p->stats.cached_kernels += p->code[i].from_cache;
     buf_free(&text);
     buf_free(&cubin);
-    return ok || err_prefix(err, "kernel %d (%s) on %s", i, p->plan->kernel[i]->name, c->device.name);
+    return ok || explain_kernel(p, err, i, c->device.name);
 }
 
 static bool load_kernels(Program *p, Err *err, const CudaTarget *target)
@@ -240,18 +257,18 @@ bool cuda_prepare(Program *p, Err *err, int index)
     c->out_ptr = arena_array(p->arena, void *, p->nout + 1);
     if (!cuda_device_open(&c->device, err, index))
         return false;
-    const CudaTarget *target = cuda_target_of_sm(c->device.sm);
-    if (!target)
+    CudaTarget target;
+    if (!cuda_target_of_sm(c->device.sm, &target))
         return err_env(err, "CUDA: %s is of level sm_%d; sm_75 is the least", c->device.name, c->device.sm);
     const CudaDriver *d = c->device.driver;
-    CudaTarget mine = *target;
-    mine.tf32 = p->options.tf32;
+    target.tf32 = p->options.tf32;
     int64_t nodes = count_nodes(p->plan);
-    c->captures = nodes > 0 && nodes <= MOST_NODES;
+    c->by_steps = getenv("DAV_CUDA_SYNC") != NULL;
+    c->captures = nodes > 0 && nodes <= MOST_NODES && !c->by_steps;
     p->stats.launches = nodes;
     lay_out(p);
     return cuda_ok(d, err, d->cuStreamCreate(&c->stream, CU_STREAM_NON_BLOCKING), "cuStreamCreate") &&
-           load_kernels(p, err, &mine) && take_memory(p, err) && send_literals(p, err);
+           load_kernels(p, err, &target) && take_memory(p, err) && send_literals(p, err);
 }
 
 void cuda_release(Program *p)
@@ -296,8 +313,9 @@ static bool launch(Program *p, Err *err, const Frame *f, const PlanStep *s)
         arg[i] = &value[i];
     CuStatus status = c->device.driver->cuLaunchKernel(k->function, (unsigned)k->launch.blocks, 1, 1, (unsigned)k->launch.threads, 1,
                                                        1, (unsigned)k->launch.shared_bytes, c->stream, arg, NULL);
-    return cuda_ok(c->device.driver, err, status, "cuLaunchKernel") ||
-           err_prefix(err, "kernel %d (%s) of '%s'", s->kernel, p->plan->kernel[s->kernel]->name, p->stats.name);
+    bool ok = cuda_ok(c->device.driver, err, status, "cuLaunchKernel") &&
+              (!c->by_steps || cuda_ok(c->device.driver, err, c->device.driver->cuStreamSynchronize(c->stream), "running"));
+    return ok || explain_kernel(p, err, s->kernel, c->device.name);
 }
 
 static bool copy(Program *p, Err *err, void *to, const void *from, int64_t bytes)
@@ -466,7 +484,7 @@ static bool take_outputs(Program *p, Err *err, void *const *in, void *const *out
     CudaProgram *c = p->cuda;
     const CudaDriver *d = c->device.driver;
     if (!cuda_ok(d, err, d->cuStreamSynchronize(c->stream), "running"))
-        return err_prefix(err, "'%s' on %s", p->stats.name, c->device.name);
+        return err_prefix(err, "'%s' on %s (DAV_CUDA_SYNC=1 names the kernel)", p->stats.name, c->device.name);
     for (int o = 0; o < p->nout; o++) {
         void *to = out[o] || p->inplace[o] < 0 ? out[o] : in[p->inplace[o]];
         if (to && bytes_of(&p->out[o].type))

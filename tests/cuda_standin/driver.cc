@@ -1,10 +1,12 @@
-/* libcuda's place: one device whose blocks run one after the other, the threads of a block as fibers.
+/* libcuda's place: devices whose blocks run one after the other, the threads of a block as fibers.
  *
  * What is asynchronous happens late: copies and launches wait in their stream until somebody synchronises.  Device memory
  * is readable only while the device works, and holds poison until written; so does shared memory at a block's start.
  * Settings of the environment:
  *   DAV_STANDIN_FAIL=n          the n-th call fails, with CUDA_ERROR_UNKNOWN or DAV_STANDIN_STATUS
- *   DAV_STANDIN_INIT=status     of cuInit; DAV_STANDIN_VERSION=n of the driver
+ *   DAV_STANDIN_INIT=status     of cuInit; DAV_STANDIN_VERSION=n of the driver; DAV_STANDIN_SM=n of the device, 90 by default
+ *   DAV_STANDIN_DEVICES=n       1 by default; what belongs to one is refused where another's context is current
+ *   DAV_STANDIN_LOAD=status     of cuModuleLoadData
  *   DAV_STANDIN_MEMORY=bytes    of the device
  *   DAV_STANDIN_RACE=1          two threads of a block that touch one place between barriers, one of them writing, end the launch
  *   DAV_STANDIN_SHUFFLE=seed    blocks run in an order drawn from it
@@ -28,22 +30,25 @@
 
 #define API extern "C" __attribute__((visibility("default")))
 typedef unsigned long long Ptr;
-enum { OK = 0, INVALID = 1, NO_MEMORY = 2, INVALID_IMAGE = 200, NOT_FOUND = 500, ILLEGAL = 700, LAUNCH_FAILED = 719, CAPTURE_UNSUPPORTED = 900, CAPTURE_INVALIDATED = 901, UNKNOWN = 999 };
+enum { OK = 0, INVALID = 1, NO_MEMORY = 2, INVALID_IMAGE = 200, WRONG_CONTEXT = 201, NO_BINARY = 209, NOT_FOUND = 500, ILLEGAL = 700, LAUNCH_FAILED = 719, CAPTURE_UNSUPPORTED = 900, CAPTURE_INVALIDATED = 901, UNKNOWN = 999 };
 
 /* ---- the device's state ---- */
 static const size_t shared_limit = 227 * 1024, region_bytes = (size_t)16 << 30;
 static std::mutex lock;
 static char *region;
-static std::map<size_t, size_t> taken; /* offset -> bytes */
-static size_t used;
+enum { MOST_DEVICES = 8 };
+struct Taken { size_t bytes; int device; };
+static std::map<size_t, Taken> taken; /* by offset */
+static size_t used[MOST_DEVICES];
+static thread_local int current_device = -1; /* whose context is current */
 static long long ncalls, live;
 static int lost; /* the status that every call gives after a kernel failed */
 
 struct Work { int kind; Ptr to, from; size_t bytes; struct Function *f; unsigned blocks, threads; size_t shared; std::vector<unsigned long long> args; };
-struct Stream { std::vector<Work> queue, captured; bool capturing = false, broken = false; };
-struct TaskGraph { std::vector<Work> work; };
-struct Function { void (*entry)(void **); DavMachine **machine; int nparam; size_t shared; };
-struct Module { void *so; std::vector<Function *> functions; };
+struct Stream { int device; std::vector<Work> queue, captured; bool capturing = false, broken = false; };
+struct TaskGraph { int device; std::vector<Work> work; };
+struct Function { void (*entry)(void **); DavMachine **machine; int nparam; size_t shared; int device; };
+struct Module { void *so; int device; std::vector<Function *> functions; };
 enum { TO_DEVICE, TO_HOST, WITHIN, LAUNCH, FILL };
 
 static int setting(const char *name, int otherwise)
@@ -71,10 +76,11 @@ static bool fails()
     const int status = lost ? lost : fails() ? (int)UNKNOWN : (int)OK
 
 static int capturing; /* streams that record */
-static void open_memory(bool open)
+static void open_memory(int device, bool open)
 {
     for (auto &t : taken)
-        mprotect(region + t.first, t.second, open ? PROT_READ | PROT_WRITE : PROT_NONE);
+        if (t.second.device == device)
+            mprotect(region + t.first, t.second.bytes, open ? PROT_READ | PROT_WRITE : PROT_NONE);
 }
 
 /* ---- a block's threads ---- */
@@ -278,7 +284,7 @@ static bool run_grid(const Work &w)
 
 static int drain(Stream *s)
 {
-    open_memory(true);
+    open_memory(s->device, true);
     int status = OK;
     for (Work &w : s->queue)
         if (w.kind == LAUNCH)
@@ -288,7 +294,7 @@ static int drain(Stream *s)
         else
             memmove((void *)w.to, (void *)w.from, w.bytes);
     s->queue.clear();
-    open_memory(false);
+    open_memory(s->device, false);
     return lost = status;
 }
 
@@ -299,8 +305,9 @@ API long long dav_standin_calls() { return ncalls; }
 API int dav_standin_fail_in(long long n) { fail_at = n ? ncalls + n : 0; return OK; }
 API int cuInit(unsigned) { ENTER(); return setting("DAV_STANDIN_INIT", OK); }
 API int cuDriverGetVersion(int *v) { ENTER(); *v = setting("DAV_STANDIN_VERSION", 13000); return OK; }
-API int cuDeviceGetCount(int *n) { ENTER(); *n = 1; return OK; }
-API int cuDeviceGet(int *d, int i) { ENTER(); *d = i; return i == 0 ? OK : 101; }
+static int device_count() { return std::min(setting("DAV_STANDIN_DEVICES", 1), (int)MOST_DEVICES); }
+API int cuDeviceGetCount(int *n) { ENTER(); *n = device_count(); return OK; }
+API int cuDeviceGet(int *d, int i) { ENTER(); *d = i; return i >= 0 && i < device_count() ? OK : 101; }
 API int cuDeviceGetName(char *to, int n, int) { ENTER(); snprintf(to, (size_t)n, "stand-in"); return OK; }
 static size_t memory_limit()
 {
@@ -311,12 +318,14 @@ API int cuDeviceTotalMem_v2(size_t *n, int) { ENTER(); *n = memory_limit(); retu
 API int cuDeviceGetAttribute(int *v, int which, int)
 {
     ENTER();
-    *v = which == 75 ? 9 : which == 76 ? 0 : which == 97 ? (int)shared_limit : which == 16 ? 4 : 0;
+    const int sm = setting("DAV_STANDIN_SM", 90);
+    *v = which == 75 ? sm / 10 : which == 76 ? sm % 10 : which == 97 ? (int)shared_limit : which == 16 ? 4 : 0;
     return OK;
 }
-API int cuDevicePrimaryCtxRetain(void **c, int) { ENTER(); *c = &live; live++; return OK; }
+static char context[MOST_DEVICES]; /* each place is a context */
+API int cuDevicePrimaryCtxRetain(void **c, int device) { ENTER(); *c = &context[device]; live++; return OK; }
 API int cuDevicePrimaryCtxRelease_v2(int) { LEAVE(); live--; return status; }
-API int cuCtxSetCurrent(void *) { ENTER(); return OK; }
+API int cuCtxSetCurrent(void *c) { ENTER(); current_device = c ? (int)((char *)c - context) : -1; return OK; }
 
 /* ---- memory ---- */
 API int cuMemAlloc_v2(Ptr *to, size_t bytes)
@@ -329,15 +338,17 @@ API int cuMemAlloc_v2(Ptr *to, size_t bytes)
     size_t whole = (bytes + 4095) / 4096 * 4096, at = 0;
     if (!bytes)
         return INVALID;
-    if (used + whole > memory_limit())
+    if (current_device < 0)
+        return WRONG_CONTEXT;
+    if (used[current_device] + whole > memory_limit())
         return NO_MEMORY;
     for (auto &t : taken) { /* a page between two allocations is nobody's */
         if (t.first >= at + whole + 4096)
             break;
-        at = t.first + t.second + 4096;
+        at = t.first + t.second.bytes + 4096;
     }
-    taken[at] = whole;
-    used += whole;
+    taken[at] = Taken{whole, current_device};
+    used[current_device] += whole;
     live++;
     mprotect(region + at, whole, PROT_READ | PROT_WRITE);
     memset(region + at, 0xfb, whole); /* as floats: huge and negative */
@@ -351,8 +362,8 @@ API int cuMemFree_v2(Ptr p)
     auto t = taken.find((size_t)((char *)p - region));
     if (t == taken.end())
         return INVALID;
-    madvise(region + t->first, t->second, MADV_DONTNEED);
-    used -= t->second;
+    madvise(region + t->first, t->second.bytes, MADV_DONTNEED);
+    used[t->second.device] -= t->second.bytes;
     taken.erase(t);
     live--;
     return status;
@@ -370,6 +381,8 @@ API int cuMemFreeHost(void *p) { LEAVE(); free(p); live--; return status; }
 static int enqueue(Stream *s, int kind, Ptr to, Ptr from, size_t bytes)
 {
     ENTER();
+    if (s->device != current_device)
+        return WRONG_CONTEXT;
     (s->capturing ? s->captured : s->queue).push_back(Work{kind, to, from, bytes, NULL, 0, 0, 0, {}});
     return OK;
 }
@@ -379,7 +392,7 @@ API int cuMemcpyDtoDAsync_v2(Ptr to, Ptr from, size_t n, Stream *s) { return enq
 API int cuMemsetD8Async(Ptr to, unsigned char v, size_t n, Stream *s) { return enqueue(s, FILL, to, v, n); }
 
 /* ---- streams ---- */
-API int cuStreamCreate(Stream **s, unsigned) { ENTER(); *s = new Stream; live++; return OK; }
+API int cuStreamCreate(Stream **s, unsigned) { ENTER(); *s = new Stream{current_device, {}, {}}; live++; return OK; }
 API int cuStreamDestroy_v2(Stream *s) { LEAVE(); delete s; live--; return status; }
 API int cuStreamSynchronize(Stream *s)
 {
@@ -395,21 +408,29 @@ API int cuStreamSynchronize(Stream *s)
 API int cuModuleLoadData(Module **to, const void *image)
 {
     ENTER();
-    if (memcmp(image, "DAVSTAND", 8) != 0)
+    if (int refused = setting("DAV_STANDIN_LOAD", OK))
+        return refused;
+    /* Machine code runs on later devices of its generation, PTX on all later ones. */
+    unsigned long long level, sm = (unsigned long long)setting("DAV_STANDIN_SM", 90);
+    bool ptx = memcmp(image, "DAVPTX  ", 8) == 0;
+    if (!ptx && memcmp(image, "DAVCUBIN", 8) != 0)
         return INVALID_IMAGE;
+    memcpy(&level, (const char *)image + 8, sizeof level);
+    if (level > sm || (!ptx && level / 10 != sm / 10))
+        return NO_BINARY;
     size_t bytes;
-    memcpy(&bytes, (const char *)image + 8, sizeof bytes);
+    memcpy(&bytes, (const char *)image + 16, sizeof bytes);
     char path[] = "/tmp/dav-standin-XXXXXX";
     int fd = mkstemp(path);
     if (fd < 0)
         return UNKNOWN;
-    bool ok = write(fd, (const char *)image + 16, bytes) == (ssize_t)bytes;
+    bool ok = write(fd, (const char *)image + 24, bytes) == (ssize_t)bytes;
     close(fd);
     void *so = ok ? dlopen(path, RTLD_NOW | RTLD_LOCAL) : NULL;
     unlink(path);
     if (!so)
         return INVALID_IMAGE;
-    *to = new Module{so, {}};
+    *to = new Module{so, current_device, {}};
     live++;
     return OK;
 }
@@ -431,7 +452,7 @@ API int cuModuleGetFunction(Function **to, Module *m, const char *name)
     auto at = (DavMachine **)dlsym(m->so, "dav_machine");
     if (!entry || !count || !at)
         return NOT_FOUND;
-    m->functions.push_back(*to = new Function{entry, at, *count, 48 * 1024});
+    m->functions.push_back(*to = new Function{entry, at, *count, 48 * 1024, m->device});
     return OK;
 }
 API int cuFuncSetAttribute(Function *f, int which, int v)
@@ -448,6 +469,8 @@ API int cuLaunchKernel(Function *f, unsigned gx, unsigned gy, unsigned gz, unsig
     ENTER();
     if (!gx || gy != 1 || gz != 1 || !bx || bx > DAV_MAX_THREADS || by != 1 || bz != 1 || shared > f->shared)
         return INVALID;
+    if (s->device != current_device || f->device != current_device)
+        return WRONG_CONTEXT;
     Work w = {LAUNCH, 0, 0, 0, f, gx, bx, shared, {}};
     for (int i = 0; i < f->nparam; i++) /* a parameter is a pointer, of 8 bytes; its value is taken now */
         w.args.push_back(*(unsigned long long *)params[i]);
@@ -475,7 +498,7 @@ API int cuStreamEndCapture(Stream *s, TaskGraph **g)
     s->capturing = false;
     capturing--;
     if (status == OK && !s->broken) {
-        *g = new TaskGraph{s->captured};
+        *g = new TaskGraph{s->device, s->captured};
         live++;
     }
     s->captured.clear();
@@ -484,13 +507,15 @@ API int cuStreamEndCapture(Stream *s, TaskGraph **g)
 API int cuGraphInstantiateWithFlags(TaskGraph **exec, TaskGraph *g, unsigned long long)
 {
     ENTER();
-    *exec = new TaskGraph{g->work};
+    *exec = new TaskGraph{g->device, g->work};
     live++;
     return OK;
 }
 API int cuGraphLaunch(TaskGraph *exec, Stream *s)
 {
     ENTER();
+    if (exec->device != s->device || s->device != current_device)
+        return WRONG_CONTEXT;
     s->queue.insert(s->queue.end(), exec->work.begin(), exec->work.end());
     return OK;
 }
@@ -501,7 +526,8 @@ API int cuGetErrorName(int e, const char **to)
 {
     *to = e == OK ? "CUDA_SUCCESS" : e == NO_MEMORY ? "CUDA_ERROR_OUT_OF_MEMORY" : e == INVALID ? "CUDA_ERROR_INVALID_VALUE"
         : e == LAUNCH_FAILED ? "CUDA_ERROR_LAUNCH_FAILED" : e == INVALID_IMAGE ? "CUDA_ERROR_INVALID_IMAGE"
-        : e == NOT_FOUND ? "CUDA_ERROR_NOT_FOUND" : e == 100 ? "CUDA_ERROR_NO_DEVICE" : e == ILLEGAL ? "CUDA_ERROR_ILLEGAL_ADDRESS" : "CUDA_ERROR_UNKNOWN";
+        : e == NOT_FOUND ? "CUDA_ERROR_NOT_FOUND" : e == WRONG_CONTEXT ? "CUDA_ERROR_INVALID_CONTEXT" : e == NO_BINARY ? "CUDA_ERROR_NO_BINARY_FOR_GPU" : e == 222 ? "CUDA_ERROR_UNSUPPORTED_PTX_VERSION"
+        : e == 100 ? "CUDA_ERROR_NO_DEVICE" : e == ILLEGAL ? "CUDA_ERROR_ILLEGAL_ADDRESS" : "CUDA_ERROR_UNKNOWN";
     return OK;
 }
 API int cuGetErrorString(int e, const char **to) { return cuGetErrorName(e, to); }

@@ -1,5 +1,6 @@
 /* NVRTC's place: compiles the text of a kernel for the host.  What stands before the prelude, the machine's own part, is
- * replaced by machine.h; all the rest is compiled as it is.  The "cubin" is 8 bytes of mark, 8 of length, a shared object. */
+ * replaced by machine.h; all the rest is compiled as it is.  The code is 8 bytes of mark ("DAVCUBIN", "DAVPTX  "), 8 of the level,
+ * 8 of length, a shared object. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string>
@@ -8,11 +9,11 @@
 
 #define API extern "C" __attribute__((visibility("default")))
 
-enum { OK = 0, OUT_OF_MEMORY = 1, INVALID_PROGRAM = 4, COMPILATION = 6 };
+enum { OK = 0, OUT_OF_MEMORY = 1, INVALID_PROGRAM = 4, INVALID_OPTION = 5, COMPILATION = 6 };
 static const char prelude_mark[] = "/* What generated kernels call";
 static int calls, fails_at = -1;
 
-struct Program { std::string text, object, log; };
+struct Program { std::string text, object, log; bool ptx; };
 
 /* DAV_STANDIN_NVRTC_FAIL=n makes the n-th call fail. */
 static bool fails()
@@ -63,7 +64,7 @@ API int nvrtcCreateProgram(Program **p, const char *text, const char *, int, con
 {
     if (fails())
         return OUT_OF_MEMORY;
-    *p = new Program{text, "", ""};
+    *p = new Program{text, "", "", false};
     return OK;
 }
 
@@ -74,10 +75,29 @@ API int nvrtcDestroyProgram(Program **p)
     return OK;
 }
 
-API int nvrtcCompileProgram(Program *p, int, const char *const *)
+/* sm_N or compute_N, N a level that NVRTC 13 knows; 0: neither. */
+static unsigned long long level_asked(int n, const char *const *option, bool *ptx)
+{
+    static const int known[] = {75, 80, 86, 87, 88, 89, 90, 100, 103, 110, 120, 121};
+    int level = 0;
+    for (int i = 0; i < n; i++)
+        if (sscanf(option[i], "--gpu-architecture=compute_%d", &level) == 1)
+            *ptx = true;
+        else
+            sscanf(option[i], "--gpu-architecture=sm_%d", &level);
+    for (int k : known)
+        if (k == level)
+            return (unsigned long long)level;
+    return 0;
+}
+
+API int nvrtcCompileProgram(Program *p, int options, const char *const *option)
 {
     if (fails())
         return OUT_OF_MEMORY;
+    const unsigned long long level = level_asked(options, option, &p->ptx);
+    if (!level)
+        return INVALID_OPTION;
     if (const char *status = getenv("DAV_STANDIN_NVRTC")) /* of every compilation */
         return p->log = "as DAV_STANDIN_NVRTC says", atoi(status);
     size_t from = p->text.find(prelude_mark);
@@ -105,14 +125,24 @@ API int nvrtcCompileProgram(Program *p, int, const char *const *)
     unlink(log.c_str());
     rmdir(dir);
     size_t len = p->object.size();
-    p->object = "DAVSTAND" + std::string((const char *)&len, sizeof len) + p->object;
+    p->object = (p->ptx ? "DAVPTX  " : "DAVCUBIN") + std::string((const char *)&level, sizeof level) +
+                std::string((const char *)&len, sizeof len) + p->object;
     return ok ? OK : COMPILATION;
 }
 
-API int nvrtcGetCUBINSize(Program *p, size_t *n) { *n = p->object.size(); return fails() ? OUT_OF_MEMORY : OK; }
-API int nvrtcGetCUBIN(Program *p, char *to) { p->object.copy(to, p->object.size()); return fails() ? OUT_OF_MEMORY : OK; }
-API int nvrtcGetPTXSize(Program *p, size_t *n) { return nvrtcGetCUBINSize(p, n); }
-API int nvrtcGetPTX(Program *p, char *to) { return nvrtcGetCUBIN(p, to); }
+/* There is no cubin of a virtual level; PTX there always is. */
+API int nvrtcGetCUBINSize(Program *p, size_t *n) { *n = p->ptx ? 0 : p->object.size(); return fails() ? OUT_OF_MEMORY : OK; }
+API int nvrtcGetCUBIN(Program *p, char *to)
+{
+    p->object.copy(to, p->ptx ? 0 : p->object.size());
+    return fails() ? OUT_OF_MEMORY : OK;
+}
+API int nvrtcGetPTXSize(Program *p, size_t *n) { *n = p->object.size(); return fails() ? OUT_OF_MEMORY : OK; }
+API int nvrtcGetPTX(Program *p, char *to)
+{
+    p->object.replace(0, 8, "DAVPTX  ").copy(to, p->object.size());
+    return fails() ? OUT_OF_MEMORY : OK;
+}
 API int nvrtcGetProgramLogSize(Program *p, size_t *n) { *n = p->log.size() + 1; return OK; }
 API int nvrtcGetProgramLog(Program *p, char *to)
 {
@@ -122,6 +152,6 @@ API int nvrtcGetProgramLog(Program *p, char *to)
 }
 API const char *nvrtcGetErrorString(int r)
 {
-    return r == OK ? "NVRTC_SUCCESS" : r == COMPILATION ? "NVRTC_ERROR_COMPILATION" : r == INVALID_PROGRAM
+    return r == OK ? "NVRTC_SUCCESS" : r == INVALID_OPTION ? "NVRTC_ERROR_INVALID_OPTION" : r == COMPILATION ? "NVRTC_ERROR_COMPILATION" : r == INVALID_PROGRAM
            ? "NVRTC_ERROR_INVALID_PROGRAM" : "NVRTC_ERROR_OUT_OF_MEMORY";
 }

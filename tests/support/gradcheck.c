@@ -1,6 +1,7 @@
 #include "support/gradcheck.h"
 #include "ir/interp.h"
 #include "passes/pass.h"
+#include "runtime/program.h"
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -32,7 +33,7 @@ static Val weighted_sum(Graph *g, Val x)
 }
 
 /* The scalar of the given order; with `gradients` also its gradients as outputs g0, g1, ... */
-static const Graph *build(Arena *arena, Err *err, const GradCase *c, int order, bool gradients)
+static Graph *write(Arena *arena, Err *err, const GradCase *c, int order, bool gradients)
 {
     Graph *g = graph_new(arena, err, c->name);
     Val arg[GRAD_MAX_INPUTS + 1];
@@ -53,6 +54,12 @@ static const Graph *build(Arena *arena, Err *err, const GradCase *c, int order, 
     Val tuple = gradients ? graph_node(g, OP_GRAD, arg, c->nin + 1, NULL, 0, NULL) : 0;
     for (int i = 0; gradients && i < c->nin; i++)
         graph_output(g, arena_printf(arena, "g%d", i), g_pick(g, tuple, i));
+    return g;
+}
+
+static const Graph *build(Arena *arena, Err *err, const GradCase *c, int order, bool gradients)
+{
+    const Graph *g = write(arena, err, c, order, gradients);
     PassCx cx = {.arena = arena, .err = err};
     const Graph *done = err->kind == ERR_NONE ? passes_run(&cx, g, "simplify") : NULL;
     vec_free(cx.notes);
@@ -66,6 +73,35 @@ static void run(Err *err, const Graph *g, const InterpHost *host, double *const 
 {
     if (!graph_interpret(err, g, true, (const void *const *)in, (void *const *)out, host))
         fail_msg("%s: %s", g->name, err->text);
+}
+
+/* Value and gradients as a program of the device gives them, every value in its own dtype. */
+static void run_on(Arena *arena, const GradCase *c, const char *device, const int64_t *count, double *const *in, double **out)
+{
+    Err err = {0};
+    Program *p = program_compile(&err, write(arena, &err, c, 1, true), &(ProgramOptions){.device = device});
+    void *from[GRAD_MAX_INPUTS], *to[GRAD_MAX_INPUTS + 1];
+    for (int i = 0; p && i <= c->nin; i++) {
+        out[i] = arena_array(arena, double, (i ? count[i - 1] : 1) + 1);
+        to[program_output(p, i ? arena_printf(arena, "g%d", i - 1) : "y")] = out[i];
+        if (i < c->nin)
+            from[program_input(p, arena_printf(arena, "x%d", i))] = in[i];
+    }
+    if (!p || !program_run(p, &err, from, to, 1, 1))
+        fail_msg("%s on %s: %s", c->name, device, err.text);
+    program_free(p);
+}
+
+static void check_device(Arena *arena, const GradCase *c, const int64_t *count, double *const *in)
+{
+    double *want[GRAD_MAX_INPUTS + 1], *have[GRAD_MAX_INPUTS + 1];
+    run_on(arena, c, "interp", count, in, want);
+    run_on(arena, c, c->device, count, in, have);
+    for (int i = 0; i <= c->nin; i++)
+        for (int64_t e = 0; e < (i ? count[i - 1] : 1); e++)
+            if (!(fabs(want[i][e] - have[i][e]) <= 1e-10 * (1 + fabs(want[i][e]))))
+                fail_msg("%s on %s: output %d[%lld] is %.15g, the interpreter's %.15g", c->name, c->device, i, (long long)e, have[i][e],
+                         want[i][e]);
 }
 
 static void check_order(Arena *arena, const GradCase *c, int order)
@@ -84,6 +120,8 @@ static void check_order(Arena *arena, const GradCase *c, int order)
             in[i][e] = c->lo == 0 && c->hi == 0 ? draw(-1, 1) : draw(c->lo, c->hi);
     }
     run(&err, both, c->host, in, out);
+    if (c->device && order == 1)
+        check_device(arena, c, count, in);
     const double step = 1e-5;
     for (int i = 0; i < c->nin; i++)
         for (int64_t e = 0; e < count[i]; e++) {

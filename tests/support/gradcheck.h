@@ -14,6 +14,7 @@ typedef struct GradCase {
     const void *with;
     int order; /* highest order of derivative to check; 0: 2 */
     const struct InterpHost *host; /* functions of host nodes; NULL: none */
+    const char *device; /* the gradients of first order are also compiled for it and compared; NULL: none */
 } GradCase;
 
 /* Checks every order up to c->order: the gradients of a weighted sum of the result, then of a weighted sum of those.

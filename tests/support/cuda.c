@@ -1,0 +1,45 @@
+#include "support/cuda.h"
+#include "runtime/cuda/driver.h"
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+static bool asks_for_the_machines_own(void)
+{
+    const char *wanted = getenv("DAV_TEST_CUDA");
+    return wanted && strcmp(wanted, "device") == 0;
+}
+
+void cuda_choose(void)
+{
+    if (!asks_for_the_machines_own())
+        setenv("DAV_CUDA_LIBRARY_PATH", DAV_CUDA_STANDIN, 0);
+}
+
+bool cuda_is_there(void)
+{
+    Err err = {0};
+    CudaDevice d = {0};
+    bool there = !asks_for_the_machines_own() || cuda_device_open(&d, &err, 0);
+    if (!there)
+        print_message("SKIPPED: no CUDA device: %s\n", err.text);
+    cuda_device_close(&d);
+    return there;
+}
+
+void cuda_or_skip(void)
+{
+    if (!cuda_is_there())
+        skip();
+}
+
+int cuda_device_count(void)
+{
+    Err err = {0};
+    int count = 0;
+    const CudaDriver *d = cuda_driver(&err);
+    return d && d->cuDeviceGetCount(&count) == 0 ? count : 0;
+}

@@ -1,0 +1,13 @@
+/* The CUDA device of a test: the stand-in of tests/cuda_standin, unless DAV_CUDA_LIBRARY_PATH names other libraries or
+ * DAV_TEST_CUDA=device asks for the machine's own (`./dev test --device cuda`). */
+#pragma once
+#include <stdbool.h>
+
+/* Decides for this process and the programs that it starts; to be called before the first use of CUDA. */
+void cuda_choose(void);
+/* False where the machine's own device is asked for and does not open; says SKIPPED and why. */
+bool cuda_is_there(void);
+/* Skips the test that runs where it is not there. */
+void cuda_or_skip(void);
+/* Devices of the libraries in use; 0 where there are none. */
+int cuda_device_count(void);
