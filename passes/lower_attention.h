@@ -45,6 +45,21 @@ typedef struct TileLoop { Val row, col; } TileLoop;
 TileLoop tile_loop(Graph *k, int rows, int64_t columns);
 void tile_loop_end(Graph *k, TileLoop t);
 
+/* ---- passes/lower_attention_pack.c: for processors with small tiles ---- */
+enum { ATTENTION_LANES = 16 };
+/* A buffer of bf16 with rows of even width, read as words of two; 0: the width is odd. */
+Val attention_words(Attention *a, Val buf);
+/* panel[at] (r, c) = words[base + c*depth + r] for c < columns, 0 beyond them. */
+void attention_pack_pairs(Attention *a, Val words, Val base, int64_t depth, Val panel, int64_t at, int64_t columns);
+/* Words of a row of n numbers, the low and the high half LANES apart: two vectors become one of words without a shuffle. */
+int64_t attention_row_words(int64_t n);
+/* The rows src[base + r*width], r < rows, as a packed panel [attention_row_words(rows)][columns] for each `columns` of width. */
+void attention_pack_rows(Attention *a, Val src, Val base, int64_t rows, int64_t width, int columns, Val panel);
+/* A word of two floats rounded to the nearest bf16.  The NaNs of operands in bf16 have no low bits, and stay NaN. */
+Val attention_word(Graph *k, Val low, Val high);
+/* Columns of a tile for n: what wastes the fewest, in whole units; wide tiles before narrow ones. */
+int attention_columns(int64_t n, int most, int unit);
+
 void lower_attention(Lower *l, const Node *n);
 void lower_attention_rows(Attention *a);
 void lower_attention_grad(Lower *l, const Node *n);

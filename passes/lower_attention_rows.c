@@ -7,7 +7,7 @@
  * element's bits depend on its own query and on the keys alone. */
 #include "passes/lower_attention.h"
 
-enum { QUERY_ROWS = 48, KEY_BLOCK = 512, CHUNK_MOST = 512, CHUNKS = 32, LANES = 16, TILE_DEPTH = 32 };
+enum { LANES = ATTENTION_LANES, QUERY_ROWS = 48, KEY_BLOCK = 512, CHUNK_MOST = 512, CHUNKS = 32, TILE_DEPTH = 32 };
 
 typedef struct Rows {
     int64_t rows, chunk, block;   /* queries of a block and of a chunk; keys of a block, now */
@@ -28,6 +28,11 @@ typedef struct Rows {
     bool only;                    /* there is one block of keys */
 } Rows;
 
+static int64_t words_of(int64_t keys)
+{
+    return attention_row_words(keys);
+}
+
 static Val sum_of(Graph *k, Val x, Val y)
 {
     return k_op(k, OP_ADD, x, y, 0);
@@ -39,25 +44,14 @@ static Val of_batch(Attention *a, int64_t rows, Val row, int64_t width)
 }
 
 /* ---- packing ---- */
-static void pack_words(Attention *a, Rows *f, Val first, int panel, int64_t left)
-{
-    Graph *k = a->k;
-    Val r = k_for(k, LOOP_SERIAL, 0, a->width / 2, 1), c = k_for(k, LOOP_VECTOR, 0, f->nr, 1);
-    Val mask = left < f->nr ? k_op(k, OP_LT, c, k_int(k, left), 0) : 0;
-    Val from = sum_of(k, k_addmul(k, of_batch(a, a->keys, first, a->width / 2), c, a->width / 2), r);
-    Val to = sum_of(k, k_addmul(k, k_int(k, panel * panel_size(a, f->depth)), r, f->nr), c);
-    k_store(k, f->keys, to, k_load(k, f->key_words, from, mask), 0);
-    k_end(k, c);
-    k_end(k, r);
-}
-
 static void pack_keys(Attention *a, Rows *f)
 {
     for (int p = 0; p < f->panels; p++) {
         Val first = sum_of(a->k, f->j0, k_int(a->k, (int64_t)p * f->nr));
         int64_t left = f->block - (int64_t)p * f->nr;
         if (f->key_words)
-            pack_words(a, f, first, p, left);
+            attention_pack_pairs(a, f->key_words, of_batch(a, a->keys, first, a->width / 2), a->width / 2, f->keys,
+                                 p * panel_size(a, f->depth), left);
         else
             attention_pack(a, a->key, of_batch(a, a->keys, first, a->width), a->width, a->pairs ? 1 : a->scale, f->keys,
                            p * panel_size(a, f->depth), left, 0);
@@ -73,35 +67,6 @@ static void pad_queries(Attention *a, Rows *f)
     k_store(k, f->padded, k_addmul(k, c, r, f->depth), x, 0);
     k_end(k, c);
     k_end(k, r);
-}
-
-static Val value_bits(Attention *a, Rows *f, Val key, Val col, bool tail)
-{
-    Graph *k = a->k;
-    int64_t left = a->value - f->col0;
-    Val mask = left < f->vr ? k_op(k, OP_LT, col, k_int(k, left), 0) : 0;
-    Val inside = tail ? k_op(k, OP_LT, key, k_int(k, f->block), 0) : 0;
-    mask = mask && inside ? k_op(k, OP_AND, mask, inside, 0) : mask ? mask : inside;
-    Val at = sum_of(k, sum_of(k, of_batch(a, a->keys, sum_of(k, f->j0, key), a->value), k_int(k, f->col0)), col);
-    return k_bitcast(k, k_cast(k, k_load(k, a->v, at, mask), DAV_F32), DAV_U32);
-}
-
-static void pack_values(Attention *a, Rows *f)
-{
-    Graph *k = a->k;
-    int64_t words = (f->stride + 2 * LANES - 1) / (2 * LANES), full = f->block / (2 * LANES);
-    for (f->col0 = 0; f->col0 < a->value; f->col0 += f->vr)
-        for (int tail = 0; tail < 2; tail++) {
-            Val i = k_for(k, LOOP_SERIAL, tail ? full : 0, tail ? words : full, 1), r = k_for(k, LOOP_SERIAL, 0, LANES, 1);
-            Val c = k_for(k, LOOP_VECTOR, 0, f->vr, 1), key = k_addmul(k, r, i, 2 * LANES);
-            Val low = value_bits(a, f, key, c, tail), high = value_bits(a, f, sum_of(k, key, k_int(k, LANES)), c, tail);
-            Val word = bf16_join(k, low, high);
-            Val row = k_addmul(k, r, i, LANES), at = k_addmul(k, k_int(k, f->col0 / f->vr * words * LANES * f->vr), row, f->vr);
-            k_store(k, f->values, sum_of(k, at, c), word, 0);
-            k_end(k, c);
-            k_end(k, r);
-            k_end(k, i);
-        }
 }
 
 /* ---- a block of keys and a block of queries ---- */
@@ -176,12 +141,6 @@ static Val weigh(Attention *a, Rows *f, Val row, Val at, int i, Val lane, Val ac
     return e;
 }
 
-/* To the nearest bf16; a weight is not negative, and the sum of weights remembers a NaN. */
-static Val round_up(Graph *k, Val x)
-{
-    return k_op(k, OP_ADD, k_bitcast(k, x, DAV_U32), k_num(k, DAV_U32, 0x8000), 0);
-}
-
 static void weights(Attention *a, Rows *f, Val row, Val at, int count, Val lane, Val acc)
 {
     Graph *k = a->k;
@@ -191,12 +150,8 @@ static void weights(Attention *a, Rows *f, Val row, Val at, int count, Val lane,
             k_store(k, f->score, sum_of(k, sum_of(k, k_addmul(k, at, row, f->stride), k_int(k, (int64_t)i * LANES)), lane), e, 0);
             continue;
         }
-        Val word = k_op(k, OP_SHR, round_up(k, e), k_num(k, DAV_U32, 16), 0);
-        if (i + 1 < count) {
-            Val next = round_up(k, weigh(a, f, row, at, i + 1, lane, acc));
-            word = k_op(k, OP_OR, word, k_op(k, OP_AND, next, k_num(k, DAV_U32, 0xffff0000), 0), 0);
-        }
-        int64_t words = (f->stride + 2 * LANES - 1) / (2 * LANES) * LANES;
+        Val word = attention_word(k, e, i + 1 < count ? weigh(a, f, row, at, i + 1, lane, acc) : k_num(k, DAV_F32, 0));
+        int64_t words = words_of(f->stride);
         Val to = k_addmul(k, k_addmul(k, k_int(k, (int64_t)i / 2 * LANES), k_op(k, OP_DIV, at, k_int(k, 2), 0), 1), row, words);
         k_store(k, f->weight, sum_of(k, to, lane), word, 0);
     }
@@ -247,7 +202,7 @@ static void value_tile(Attention *a, void *arg, Val first, int rows)
 {
     Rows *f = arg;
     Graph *k = a->k;
-    int64_t left = a->value - f->col0, columns = left < f->vr ? left : f->vr, words = (f->stride + 2 * LANES - 1) / (2 * LANES) * LANES;
+    int64_t left = a->value - f->col0, columns = left < f->vr ? left : f->vr, words = words_of(f->stride);
     Product p = {f->score, a->l->zero, a->v, sum_of(k, of_batch(a, a->keys, f->j0, a->value), k_int(k, f->col0)), f->stride, 1, a->value,
                  f->block, columns};
     if (a->pairs)
@@ -300,7 +255,7 @@ static void key_block(Attention *a, Rows *f, Val j0, int64_t block, Val c0, Val 
     f->stride = f->panels * f->nr;
     pack_keys(a, f);
     if (a->pairs)
-        pack_values(a, f);
+        attention_pack_rows(a, a->v, of_batch(a, a->keys, j0, a->value), block, a->value, f->vr, f->values);
     Val from = a->l->zero; /* queries before the block's first key have nothing of it when causal */
     if (a->causal)
         from = larger_index(k, from, k_op(k, OP_DIV, k_op(k, OP_SUB, j0, c0, 0), k_int(k, f->rows), 0));
@@ -349,23 +304,13 @@ static void finish(Attention *a, Rows *f, Val c0, Val blocks)
     k_end(k, i);
 }
 
-/* Columns of a tile for n: what wastes the fewest, in whole vectors; wide tiles before narrow ones. */
-static int columns_for(int64_t n, int most)
-{
-    int best = most;
-    for (int w = most; w >= LANES; w -= LANES)
-        if ((n + w - 1) / w * w < (n + best - 1) / best * best)
-            best = w;
-    return best;
-}
-
 static Rows plan(Attention *a)
 {
     bool wide = a->nr >= 4 * LANES; /* registers for one vector more than the tile of products has */
     Rows f = {.area = a->mr * a->nr + (wide ? LANES : 0)};
     int64_t blocks = (a->keys + KEY_BLOCK - 1) / KEY_BLOCK, block = (a->keys + blocks - 1) / blocks;
-    f.nr = wide ? columns_for(block, 5 * LANES) : LANES;
-    f.vr = columns_for(a->value, wide ? 5 * LANES : 3 * LANES);
+    f.nr = wide ? attention_columns(block, 5 * LANES, LANES) : LANES;
+    f.vr = attention_columns(a->value, wide ? 5 * LANES : 3 * LANES, LANES);
     a->nr = f.nr;
     f.block = (block + f.nr - 1) / f.nr * f.nr;
     f.only = blocks == 1;
@@ -376,22 +321,13 @@ static Rows plan(Attention *a)
     return f;
 }
 
-/* The same buffer read as words of two bf16. */
-static Val words_of(Attention *a, Val buf)
-{
-    Type t = type_of(a->k, buf);
-    t.dtype = DAV_U32;
-    t.dim[t.rank - 1] /= 2;
-    return k_buf(a->k, "words", BUF_IN, (int)attr_i(node_of(a->k, buf), A_INDEX), t);
-}
-
 void lower_attention_rows(Attention *a)
 {
     Graph *k = a->k;
     const Lower *l = a->l;
     Rows f = plan(a);
     int64_t block = f.block, full = a->keys / block, rest = a->keys % block, chunks = (a->queries + f.chunk - 1) / f.chunk;
-    int64_t panels = (block + f.nr - 1) / f.nr, stride = panels * f.nr, words = (stride + 2 * LANES - 1) / (2 * LANES) * LANES;
+    int64_t panels = (block + f.nr - 1) / f.nr, stride = panels * f.nr, words = words_of(stride);
     f.panels = panels;
     f.depth = a->width;
     if (a->pairs && a->pair_rows && a->width % TILE_DEPTH) {
@@ -399,7 +335,7 @@ void lower_attention_rows(Attention *a)
         f.padded = lower_scratch(a->l, DAV_BF16, f.rows * f.depth);
     }
     if (a->pairs && a->width % 2 == 0)
-        f.key_words = words_of(a, a->key);
+        f.key_words = attention_words(a, a->key);
     f.keys = attention_scratch(a, panels * panel_size(a, f.depth), true);
     if (a->pairs)
         f.values = attention_scratch(a, words * ((a->value + f.vr - 1) / f.vr * f.vr), true);

@@ -1,12 +1,12 @@
-/* AMX: bf16 tile products.  A tile whose products all fit lives in memory and is in registers 0..3 (16 rows of 16 f32) only while
- * one product runs; 4 holds a block of A (16 pairs of k a row), 5 a block of a packed panel of B, whose layout [K/2][nr][2] is the
+/* AMX: bf16 tile products.  A tile whose products all fit lives in memory and is in registers 0..5 (16 rows of 16 f32) only while
+ * one product runs; 6 holds a block of A (16 pairs of k a row), 7 a block of a packed panel of B, whose layout [K/2][nr][2] is the
  * tile product's own.  The registers keep one shape for the whole kernel, since another one takes longer than a product: what is
  * smaller than a block is staged in memory among zeros, and so are rows that are not a constant apart, or lie along k.
  *
  * Emulated, the four instructions that touch tiles become vector code on memory and all else is the same. */
 #include "codegen/llvm/tile.h"
 
-enum { TILES = 6, A_TILE = 4, B_TILE = 5, TILE_ROWS = 16, BLOCK_PAIRS = 16 };
+enum { TILES = 8, A_TILE = 6, B_TILE = 7, TILE_ROWS = 16, BLOCK_PAIRS = 16 };
 
 typedef struct Amx {
     const Panel *p;
