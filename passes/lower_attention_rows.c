@@ -7,7 +7,7 @@
  * element's bits depend on its own query and on the keys alone. */
 #include "passes/lower_attention.h"
 
-enum { LANES = ATTENTION_LANES, QUERY_ROWS = 48, KEY_BLOCK = 512, CHUNK_MOST = 512, CHUNKS = 32, TILE_DEPTH = 32 };
+enum { LANES = ATTENTION_LANES, QUERY_ROWS = 48, KEY_BLOCK = 512, CHUNK_MOST = 256, CHUNKS = 16, TILE_DEPTH = 32 };
 
 typedef struct Rows {
     int64_t rows, chunk, block;   /* queries of a block and of a chunk; keys of a block, now */

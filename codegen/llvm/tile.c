@@ -300,7 +300,7 @@ static void prefetch_steps(const Panel *p, LLVMValueRef k)
         prefetch(f, panel_a(p, 0, later), 3);
         prefetch(f, panel_a(p, p->rows - 1, later), 3);
     }
-    if (!p->c.b_packed && p->c.b_k_stride * b_size >= 128)
+    if (!p->c.b_packed && p->c.b_k_stride * b_size >= 128 && p->c.b_k_stride > p->t->nr) /* else the rows are one stream */
         for (int64_t at = 0; at < p->t->nr * b_size; at += 64)
             prefetch(f, element_ptr(f, f->i8, b_ptr(p, 0, later), ll_i64(f, at)), 3);
 }
