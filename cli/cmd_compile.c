@@ -162,7 +162,7 @@ static bool run_task(Compile *c, const MaskedSpec *spec, const char *name)
     if (!t.learner) {
         p = build_program(c->err, name, &o, t.write, t.context);
     } else if ((t.theta = build_params(c->err, masked_writer("forward", regression), spec, "theta.", 0)) &&
-               (t.optim = optim_new(c->err, t.theta, &(CompileOptions){.precision = DAV_F32}))) {
+               (t.optim = optim_new(c->err, t.theta, &(CompileOptions){.precision = DAV_F32}, "cpu"))) {
         p = build_learner(c->err, name, &o, t.write, t.context, t.theta, t.optim);
     }
     if (p)

@@ -86,6 +86,7 @@ static bool open_denoiser(Aligner *a, Err *err, const Registry *r)
     if (!a->theta || !a->pretrained || !params_load(a->theta, err, a->model.weights, a->theta->value))
         return false;
     memcpy(a->pretrained->value, a->theta->value, (size_t)a->theta->size * sizeof(float));
+    flat_wrote(a->pretrained->value);
     return true;
 }
 
@@ -124,7 +125,7 @@ static bool open_search(Aligner *a, Err *err)
 
 static bool open_training(Aligner *a, Err *err)
 {
-    a->optim = optim_new(err, a->theta, &a->training.compile);
+    a->optim = optim_new(err, a->theta, &a->training.compile, a->training.device);
     if (!a->optim)
         return false;
     a->mstep.distil = masked_distil(err, &a->spec, &a->training, a->theta, a->optim);

@@ -91,7 +91,7 @@ static bool build(Err *err, Bench *b, const BenchSettings *s)
     if (!b->theta)
         return false;
     if (b->w->train) {
-        b->optim = optim_new(err, b->theta, &o.compile);
+        b->optim = optim_new(err, b->theta, &o.compile, o.device);
         b->program = b->optim ? masked_pretrain(err, &b->spec, &o, b->theta, b->optim) : NULL;
     } else {
         b->program = build_program(err, "forward", &o, write_forward, &b->spec);

@@ -25,6 +25,8 @@ static bool level_of(Err *err, const char *device, const char **level)
 static bool write_optimiser(Err *err, const char *path, const ParamSet *p, const Optim *o)
 {
     size_t bytes = (size_t)p->size * sizeof(float);
+    if (!flat_read(err, o->m) || !flat_read(err, o->v) || !flat_read(err, o->ema))
+        return false;
     SafeTensor t[] = {{.name = "m", .dtype = DAV_F32, .rank = 1, .dim = {p->size}, .data = o->m, .bytes = bytes},
                       {.name = "v", .dtype = DAV_F32, .rank = 1, .dim = {p->size}, .data = o->v, .bytes = bytes},
                       {.name = "ema", .dtype = DAV_F32, .rank = 1, .dim = {p->size}, .data = o->ema, .bytes = bytes},
@@ -38,6 +40,7 @@ static bool read_flat(Err *err, const SafeTensors *s, const char *name, const Pa
     if (!t || t->dtype != DAV_F32 || safetensor_count(t) != p->size)
         return err_user(err, "%s: expected '%s' as F32 [%lld]", s->path, name, (long long)p->size);
     memcpy(into, t->data, t->bytes);
+    flat_wrote(into);
     return true;
 }
 

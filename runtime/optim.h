@@ -13,11 +13,12 @@ typedef struct OptimSettings { double lr, beta1, beta2, eps, weight_decay, clip,
 typedef struct Optim {
     Program *program;
     int64_t size;              /* of the trainable part */
-    float *grad, *m, *v, *ema; /* [params size] each; ema starts as a copy of the parameters */
+    float *grad, *m, *v, *ema; /* [params size] each, of runtime/flat.h; ema starts as a copy of the parameters */
     int64_t step;              /* updates done */
 } Optim;
 
-Optim *optim_new(Err *err, const ParamSet *p, const CompileOptions *co);
+/* The program is one of the device ("cpu", "cuda", ...), which keeps all five arrays. */
+Optim *optim_new(Err *err, const ParamSet *p, const CompileOptions *co, const char *device);
 void optim_free(Optim *o);
 /* One update of p->value from o->grad, which is then zeroed.  *grad_norm is the norm before clipping; when it is not finite
  * nothing is changed and the error says so. */

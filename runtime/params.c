@@ -61,17 +61,17 @@ void params_free(ParamSet *p)
     for (int i = 0; i < p->n; i++)
         mem_free((char *)p->entry[i].name);
     mem_free(p->entry);
-    mem_free(p->value);
+    flat_free(p->value);
     mem_free(p);
 }
 
 float *params_flat(const ParamSet *p)
 {
-    return mem_alloc_aligned(mem_mul((size_t)p->size + 16, sizeof(float)), 64);
+    return flat_new(p->size + 16);
 }
 
 /* Shared by both directions: `find` is program_input or program_output. */
-static void bind(const ParamSet *p, const Program *prog, const char *prefix, float *flat,
+static void bind(const ParamSet *p, Program *prog, const char *prefix, float *flat,
                  int (*find)(const Program *, const char *), void **slot)
 {
     char name[512];
@@ -80,15 +80,17 @@ static void bind(const ParamSet *p, const Program *prog, const char *prefix, flo
         int k = find(prog, name);
         if (k >= 0)
             slot[k] = flat + p->entry[i].offset;
+        if (k >= 0 && find == program_input)
+            program_bind(prog, k, flat, p->entry[i].offset);
     }
 }
 
-void params_bind_inputs(const ParamSet *p, const Program *prog, const char *prefix, float *flat, void **in)
+void params_bind_inputs(const ParamSet *p, Program *prog, const char *prefix, float *flat, void **in)
 {
     bind(p, prog, prefix, flat, program_input, in);
 }
 
-void params_bind_outputs(const ParamSet *p, const Program *prog, const char *prefix, float *flat, void **out)
+void params_bind_outputs(const ParamSet *p, Program *prog, const char *prefix, float *flat, void **out)
 {
     bind(p, prog, prefix, flat, program_output, out);
 }
@@ -143,13 +145,16 @@ static bool load_all(const ParamSet *p, Err *err, const SafeTensors *s, float *f
 bool params_load(const ParamSet *p, Err *err, const char *path, float *flat)
 {
     SafeTensors *s = safetensors_open(err, path);
-    bool ok = s && load_all(p, err, s, flat);
+    bool ok = s && flat_read(err, flat) && load_all(p, err, s, flat);
+    flat_wrote(flat);
     safetensors_close(s);
     return ok;
 }
 
 bool params_save(const ParamSet *p, Err *err, const char *path, const float *flat)
 {
+    if (!flat_read(err, flat) || !flat_read(err, p->value))
+        return false;
     SafeTensor *t = mem_alloc(mem_mul((size_t)p->n + 1, sizeof *t));
     for (int i = 0; i < p->n; i++) {
         const ParamEntry *e = &p->entry[i];

@@ -1,6 +1,7 @@
 /* The parameters of one network, in one flat array of f32: trainable ones first, frozen ones after them, each padded to 64
  * bytes.  Gradients, moments and the average use the same layout, so the optimiser is a program over flat arrays. */
 #pragma once
+#include "runtime/flat.h"
 #include "runtime/program.h"
 #include "runtime/safetensors.h"
 
@@ -15,7 +16,7 @@ typedef struct ParamSet {
     ParamEntry *entry;
     int n;
     int64_t size, trainable; /* elements of the flat array, and of its trainable part; multiples of PARAM_ALIGN */
-    float *value;            /* [size] */
+    float *value;            /* [size], of runtime/flat.h */
     uint64_t version;        /* changes whenever value does; unique in the process */
 } ParamSet;
 
@@ -26,11 +27,11 @@ enum { PARAM_ALIGN = 1024 }; /* the trainable part is padded to this: the optimi
 ParamSet *params_from_graph(const Graph *g, const char *prefix);
 void params_free(ParamSet *p);
 void params_touch(ParamSet *p); /* value has changed: gives it a new version */
-float *params_flat(const ParamSet *p); /* a zeroed array of the same layout; mem_free */
+float *params_flat(const ParamSet *p); /* a zeroed array of the same layout; flat_free */
 
-/* Points the inputs (or outputs) of the program that are named prefix + parameter at their places in flat. */
-void params_bind_inputs(const ParamSet *p, const Program *prog, const char *prefix, float *flat, void **in);
-void params_bind_outputs(const ParamSet *p, const Program *prog, const char *prefix, float *flat, void **out);
+/* Points the inputs (or outputs) of the program that are named prefix + parameter at their places in flat; inputs are bound to it. */
+void params_bind_inputs(const ParamSet *p, Program *prog, const char *prefix, float *flat, void **in);
+void params_bind_outputs(const ParamSet *p, Program *prog, const char *prefix, float *flat, void **out);
 
 /* Fills flat from the tensors of a file: every parameter present, of its shape, nothing unknown. */
 bool params_load(const ParamSet *p, Err *err, const char *path, float *flat);

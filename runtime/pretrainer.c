@@ -63,7 +63,7 @@ static bool open_programs(Pretrainer *p, Err *err)
     BuildOptions o = options_build(c, "train.micro_batch");
     uint32_t seed = (uint32_t)dav_config_int(c, "seed");
     p->theta = p->regression ? regress_params(err, &p->spec, seed) : masked_denoiser_params(err, &p->spec, seed);
-    p->optim = p->theta ? optim_new(err, p->theta, &o.compile) : NULL;
+    p->optim = p->theta ? optim_new(err, p->theta, &o.compile, o.device) : NULL;
     if (!p->optim)
         return false;
     p->learner = p->regression ? regress_learner(err, &p->spec, &o, p->theta, p->optim)

@@ -348,6 +348,13 @@ bool host_call(Program *p, Err *err, const char *name, int nin, const Type *in_t
 }
 
 /* ---- running ---- */
+void program_bind(Program *p, int input, float *flat, int64_t first)
+{
+    must(input >= 0 && input < p->nin);
+    p->in[input].flat = flat;
+    p->in[input].first = first;
+}
+
 bool program_run(Program *p, Err *err, void *const *in, void *const *out, uint64_t params_version, int threads)
 {
     if (p->device == DEVICE_INTERP || p->device == DEVICE_INTERP64)

@@ -35,6 +35,10 @@ Type program_output_type(const Program *p, int i);
  * depend on how many.  Allocates nothing. */
 bool program_run(Program *p, Err *err, void *const *in, void *const *out, uint64_t params_version, int threads);
 
+/* Input `input` lies in the flat array (runtime/flat.h) from element `first` on, and so does the output that overwrites it: a device
+ * works on its own copy of the array, and a run copies neither.  in[input] of a run is flat + first all the same. */
+void program_bind(Program *p, int input, float *flat, int64_t first);
+
 /* Host functions that graphs name in `host` nodes: called between kernels with dense tensors. */
 typedef bool (*HostFn)(void *ctx, Err *err, int nin, const Type *in_type, const void *const *in, int nout, const Type *out_type,
                        void *const *out);

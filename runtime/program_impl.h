@@ -19,7 +19,13 @@ typedef struct StepTime { double start, end; } StepTime; /* seconds */
 
 typedef struct HostSlot { char *name; HostFn fn; void *ctx; } HostSlot;
 
-typedef struct Signature { char *name; Type type; bool param; } Signature;
+typedef struct Signature {
+    char *name;
+    Type type;
+    bool param;
+    float *flat; /* an input that lies in a flat array, from element `first` on; NULL: in none */
+    int64_t first;
+} Signature;
 
 struct Program {
     Arena *arena;

@@ -374,7 +374,7 @@ static void msteps_learn_alike(void **state)
     MStepReport r[2];
     for (int d = 0; d < 2; d++) {
         const BuildOptions o = {.compile = {.precision = DAV_F32}, .device = d ? "cuda" : "cpu", .rows = 16};
-        Optim *optim = optim_new(&t[d]->err, t[d]->theta, &o.compile);
+        Optim *optim = optim_new(&t[d]->err, t[d]->theta, &o.compile, o.device);
         MStep s = {.distil = masked_distil(&t[d]->err, &t[d]->spec, &o, t[d]->theta, optim)};
         if (!s.distil)
             fail_msg("%s", t[d]->err.text);
@@ -387,11 +387,78 @@ static void msteps_learn_alike(void **state)
     }
     assert_true(r[0].updates >= 2 && r[0].updates == r[1].updates);
     assert_true(fabs(r[0].loss - r[1].loss) < 1e-5 && fabs(r[0].grad_norm - r[1].grad_norm) < 1e-4);
+    for (int d = 0; d < 2; d++)
+        assert_true(flat_read(&t[d]->err, t[d]->theta->value));
     for (int64_t i = 0; i < t[0]->theta->size; i++)
         assert_float_equal(t[0]->theta->value[i], t[1]->theta->value[i], 1e-5f);
     trajectories_free(tr);
     tiny_free(t[0]);
     tiny_free(t[1]);
+    assert_int_equal(standin("dav_standin_live"), 0);
+}
+
+/* Bytes that a run has to bring or take: of what lies in no flat array. */
+static long long bytes_of_ends(const Program *p, const char *const *kept, bool output)
+{
+    long long sum = 0;
+    for (int i = 0; i < (output ? program_output_count(p) : program_input_count(p)); i++) {
+        const char *name = output ? program_output_name(p, i) : program_input_name(p, i);
+        Type t = output ? program_output_type(p, i) : program_input_type(p, i);
+        bool counts = true;
+        for (int k = 0; kept[k]; k++)
+            counts = counts && strncmp(name, kept[k], strlen(kept[k])) != 0;
+        if (counts)
+            sum += (type_count(&t) * (int64_t)dav_dtype_size(t.dtype) + 255) / 256 * 256;
+    }
+    return sum;
+}
+
+/* After the first update nothing but batches, losses and the norm is copied; the host gets the parameters when it asks for them. */
+static void parameters_stay_on_the_device(void **state)
+{
+    (void)state;
+    static const char *const theta[] = {"theta.", "acc.theta.", NULL}, *const all[] = {"theta", "grad", "m", "v", "ema", NULL},
+                      *const made[] = {"theta'", "grad'", "m'", "v'", "ema'", NULL};
+    if (!standin("dav_standin_calls")) {
+        print_message("SKIPPED: the device is not the stand-in\n");
+        skip();
+    }
+    Tiny *t = tiny_new_on("cuda", 4, false, STEPS, 32);
+    Trajectories *tr = search_on(t);
+    const BuildOptions o = {.compile = {.precision = DAV_F32}, .device = "cuda", .rows = 16};
+    Optim *optim = optim_new(&t->err, t->theta, &o.compile, "cuda");
+    MStep s = {.distil = masked_distil(&t->err, &t->spec, &o, t->theta, optim)};
+    MStepSettings set = {.optim = {.lr = 0.01, .beta1 = 0.9, .beta2 = 0.99, .eps = 1e-3, .clip = 1, .ema = 0.9}, .epochs = 1, .batch = 32};
+    MStepReport r;
+    long long in[2], out[2];
+    for (int i = 0; i < 2; i++) {
+        in[i] = standin("dav_standin_bytes_to_device");
+        out[i] = standin("dav_standin_bytes_to_host");
+        if (!s.distil || !mstep_run(&s, &t->err, t->k, tr, &set, t->theta, optim, &r))
+            fail_msg("%s", t->err.text);
+        in[i] = standin("dav_standin_bytes_to_device") - in[i];
+        out[i] = standin("dav_standin_bytes_to_host") - out[i];
+    }
+    const Program *learn = s.distil->program, *update = optim->program;
+    long long runs = 0;
+    for (long long left = r.states; left > 0; left -= set.batch)
+        runs += ((left < set.batch ? left : set.batch) + o.rows - 1) / o.rows;
+    assert_int_equal(in[1], runs * bytes_of_ends(learn, theta, false) + r.updates * bytes_of_ends(update, all, false));
+    assert_int_equal(out[1], runs * bytes_of_ends(learn, theta, true) + r.updates * bytes_of_ends(update, made, true));
+    assert_true(isnan(t->theta->value[0])); /* poisoned: the device has the newer ones */
+    assert_true(flat_read(&t->err, t->theta->value));
+    for (int64_t i = 0; i < t->theta->size; i++)
+        assert_true(isfinite(t->theta->value[i]));
+    t->theta->value[0] = 7; /* and what the host writes goes there */
+    flat_wrote(t->theta->value);
+    params_touch(t->theta);
+    set.optim.lr = 0;
+    assert_true(mstep_run(&s, &t->err, t->k, tr, &set, t->theta, optim, &r) && flat_read(&t->err, t->theta->value));
+    assert_true(t->theta->value[0] == 7);
+    trajectories_free(tr);
+    rows_free(s.distil);
+    optim_free(optim);
+    tiny_free(t);
     assert_int_equal(standin("dav_standin_live"), 0);
 }
 
@@ -430,6 +497,7 @@ int main(void)
         cmocka_unit_test(products_in_tf32),
         cmocka_unit_test(searches_choose_alike),
         cmocka_unit_test(msteps_learn_alike),
+        cmocka_unit_test(parameters_stay_on_the_device),
         cmocka_unit_test(rows_do_not_depend_on_the_batch),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

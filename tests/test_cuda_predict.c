@@ -1,6 +1,7 @@
 /* Forecasts on paper: occupancy against the published calculator, and the launches, bytes and time of the programs that matter. */
 #include "codegen/cuda/predict.h"
 #include "frontend/net.h"
+#include "runtime/optim.h"
 #include "runtime/program.h"
 #include "support/command.h"
 #include <math.h>
@@ -191,11 +192,32 @@ static void the_method_needs_few_launches(void **state)
     }
 }
 
+/* Norm (leaves, then over them), and clip, AdamW and average of all parameters at once. */
+static void the_optimiser_is_three_kernels(void **state)
+{
+    (void)state;
+    Err err = {0};
+    Arena *arena = arena_new();
+    Graph *g = graph_new(arena, &err, "x");
+    ProgramForecast f;
+    g_input(g, "theta.w", ROLE_PARAM, type_make(DAV_F32, 2, (int64_t[]){1024, 1024}));
+    ParamSet *p = params_from_graph(g, "theta.");
+    Optim *o = optim_new(&err, p, &(CompileOptions){0}, "paper:h100");
+    if (!o)
+        fail_msg("%s", err.text);
+    assert_true(program_forecast(o->program, &f, NULL));
+    told("optimiser, 1M parameters", &f, 3, 1.15, 1.5);
+    optim_free(o);
+    params_free(p);
+    arena_free(arena);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(occupancy_is_the_calculators), cmocka_unit_test(logs_are_read),
         cmocka_unit_test(a_copy_takes_its_bytes),       cmocka_unit_test(unknown_devices_are_named),
+        cmocka_unit_test(the_optimiser_is_three_kernels),
         cmocka_unit_test(blocks_need_few_launches),     cmocka_unit_test(the_method_needs_few_launches),
     };
     return cmocka_run_group_tests(tests, scratch_open, scratch_close);

@@ -36,7 +36,7 @@ static MStepReport replay(Tiny *t, const Trajectories *tr, const DavLoss *loss, 
     const BuildOptions o = {.compile = {.precision = DAV_F32}, .device = "cpu", .rows = 16};
     MaskedSpec spec = t->spec;
     spec.loss = loss;
-    Optim *optim = optim_new(&t->err, t->theta, &o.compile);
+    Optim *optim = optim_new(&t->err, t->theta, &o.compile, "cpu");
     MStep s = {.distil = masked_distil(&t->err, &spec, &o, t->theta, optim)};
     if (!s.distil)
         fail_msg("%s", t->err.text);

@@ -32,7 +32,7 @@ static void adamw_is_pytorchs(void **state)
     for (int i = 0; i < N; i++)
         p->value[i] = (float)start[i];
     const CompileOptions co = {.precision = DAV_F32};
-    Optim *o = optim_new(&t->err, p, &co);
+    Optim *o = optim_new(&t->err, p, &co, "cpu");
     assert_non_null(o);
     const OptimSettings s = {.lr = 0.05, .beta1 = 0.8, .beta2 = 0.95, .eps = 1e-6, .weight_decay = 0.3, .clip = 1.5, .ema = 0.9};
     for (int k = 0; k < STEPS; k++) {
@@ -58,7 +58,7 @@ static void nothing_moves_for_a_gradient_that_is_no_number(void **state)
     (void)state;
     Tiny *t = tiny_new(1, false, 1, 8);
     const CompileOptions co = {.precision = DAV_F32};
-    Optim *o = optim_new(&t->err, t->theta, &co);
+    Optim *o = optim_new(&t->err, t->theta, &co, "cpu");
     const OptimSettings s = {.lr = 0.1, .beta1 = 0.9, .beta2 = 0.999, .eps = 1e-8, .weight_decay = 0.5, .ema = 0.9};
     double norm;
     t->theta->value[0] = 2;
@@ -78,7 +78,7 @@ static void a_checkpoint_gives_back_what_it_was_given(void **state)
 {
     Tiny *t = tiny_new(1, false, 1, 8);
     const CompileOptions co = {.precision = DAV_F32};
-    Optim *o = optim_new(&t->err, t->theta, &co), *back = optim_new(&t->err, t->theta, &co);
+    Optim *o = optim_new(&t->err, t->theta, &co, "cpu"), *back = optim_new(&t->err, t->theta, &co, "cpu");
     int64_t n = t->theta->size;
     size_t bytes = (size_t)n * sizeof(float);
     float *theta = mem_alloc(bytes);

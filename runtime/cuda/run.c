@@ -3,6 +3,7 @@
 #include "codegen/cuda/cuda.h"
 #include "runtime/cuda/driver.h"
 #include "runtime/cuda/explain.h"
+#include "runtime/flat.h"
 #include <stdlib.h>
 #include <string.h>
 
@@ -19,11 +20,14 @@ typedef struct CudaProgram {
     CuStream stream;
     CuPtr arena, kept, scratch, params, inputs, outputs, literals;
     char *in_pinned, *out_pinned;
-    int64_t *in_at, *out_at; /* offsets: of params in params, else in inputs; of outputs in outputs, -1: in place */
+    int64_t *in_at, *out_at; /* offsets: of params in params, else in inputs; of outputs in outputs */
     int64_t params_bytes, in_bytes, out_bytes;
     bool *resident;          /* a parameter that no output overwrites */
+    bool params_among_inputs; /* one that an output overwrites: the once part finds it with the other inputs */
+    bool ends_ready;         /* memory for inputs and outputs is there */
     LoadedKernel *kernel;
     void **in_ptr, **out_ptr;
+    void **captured_in;      /* what in_ptr was when the graph was made */
     bool captures;           /* its runs can be replayed: no host function, not too long */
     int64_t most_arena;      /* that the device's memory leaves room for */
     bool by_steps;           /* DAV_CUDA_SYNC=1: waits after each kernel, so that the one that fails is named */
@@ -170,29 +174,38 @@ static bool take(const Program *p, Err *err, CuPtr *at, int64_t bytes, const cha
     return cuda_ok(d, err, status, what);
 }
 
+/* Does an output overwrite an input that lies in a flat array? */
+static bool in_flat(const Program *p, int o)
+{
+    return p->inplace[o] >= 0 && p->in[p->inplace[o]].flat;
+}
+
+/* Of what lies in flat arrays nothing is laid out: it has its place already. */
 static void lay_out(Program *p)
 {
     CudaProgram *c = p->cuda;
+    c->params_bytes = c->in_bytes = c->out_bytes = 0;
     for (int i = 0; i < p->nin; i++)
         c->resident[i] = p->in[i].param;
     for (int o = 0; o < p->nout; o++)
         if (p->inplace[o] >= 0)
             c->resident[p->inplace[o]] = false;
+    c->params_among_inputs = false;
     for (int i = 0; i < p->nin; i++) {
         int64_t *end = c->resident[i] ? &c->params_bytes : &c->in_bytes;
         c->in_at[i] = *end;
-        *end += padded(bytes_of(&p->in[i].type));
+        c->params_among_inputs |= p->in[i].param && !c->resident[i] && !p->in[i].flat;
+        *end += p->in[i].flat ? 0 : padded(bytes_of(&p->in[i].type));
     }
     for (int o = 0; o < p->nout; o++) {
         c->out_at[o] = c->out_bytes;
-        c->out_bytes += padded(bytes_of(&p->out[o].type));
+        c->out_bytes += in_flat(p, o) ? 0 : padded(bytes_of(&p->out[o].type));
     }
 }
 
 static bool take_memory(Program *p, Err *err)
 {
     CudaProgram *c = p->cuda;
-    const CudaDriver *d = c->device.driver;
     int64_t scratch = 0, literals = 0;
     for (int i = 0; i < p->plan->nkernel; i++) {
         int64_t need = c->kernel[i].launch.scratch_bytes;
@@ -202,13 +215,28 @@ static bool take_memory(Program *p, Err *err)
         literals += padded(node_attr(p->plan->literal[i], A_DATA)->n * 8);
     c->most_arena = room_for_arena(p, scratch, literals);
     if (!take(p, err, &c->arena, p->plan->arena_bytes, "arena") || !take(p, err, &c->kept, p->plan->kept_bytes, "packed weights") ||
-        !take(p, err, &c->scratch, scratch, "scratch") || !take(p, err, &c->literals, literals, "constants") ||
-        !take(p, err, &c->params, c->params_bytes, "parameters") || !take(p, err, &c->inputs, c->in_bytes, "inputs") ||
-        !take(p, err, &c->outputs, c->out_bytes, "outputs"))
+        !take(p, err, &c->scratch, scratch, "scratch") || !take(p, err, &c->literals, literals, "constants"))
         return false;
     p->kept_mem = device_pointer(c->kept);
-    return (!c->in_bytes || cuda_ok(d, err, d->cuMemHostAlloc((void **)&c->in_pinned, (size_t)c->in_bytes, 0), "pinned memory")) &&
-           (!c->out_bytes || cuda_ok(d, err, d->cuMemHostAlloc((void **)&c->out_pinned, (size_t)c->out_bytes, 0), "pinned memory"));
+    return true;
+}
+
+/* At the first run, when it is known which inputs lie in flat arrays. */
+static bool take_ends(Program *p, Err *err)
+{
+    CudaProgram *c = p->cuda;
+    const CudaDriver *d = c->device.driver;
+    if (c->ends_ready)
+        return true;
+    lay_out(p);
+    return c->ends_ready =
+           (c->params || take(p, err, &c->params, c->params_bytes, "parameters")) &&
+           (c->inputs || take(p, err, &c->inputs, c->in_bytes, "inputs")) &&
+           (c->outputs || take(p, err, &c->outputs, c->out_bytes, "outputs")) &&
+           (!c->in_bytes || c->in_pinned ||
+            cuda_ok(d, err, d->cuMemHostAlloc((void **)&c->in_pinned, (size_t)c->in_bytes, 0), "pinned memory")) &&
+           (!c->out_bytes || c->out_pinned ||
+            cuda_ok(d, err, d->cuMemHostAlloc((void **)&c->out_pinned, (size_t)c->out_bytes, 0), "pinned memory"));
 }
 
 /* p->literal holds host memory; from here on it names the device's. */
@@ -255,6 +283,7 @@ bool cuda_prepare(Program *p, Err *err, int index)
     c->resident = arena_array(p->arena, bool, p->nin + 1);
     c->in_ptr = arena_array(p->arena, void *, p->nin + 1);
     c->out_ptr = arena_array(p->arena, void *, p->nout + 1);
+    c->captured_in = arena_array(p->arena, void *, p->nin + 1);
     if (!cuda_device_open(&c->device, err, index))
         return false;
     CudaTarget target;
@@ -406,12 +435,21 @@ static bool run_steps(Program *p, Err *err, Frame *f, bool once)
 }
 
 /* ---- a run ---- */
-/* Parameters go when they have changed; the other inputs are put where the run will fetch them. */
+/* What lies in a flat array is there or is sent; parameters go when they have changed; the other inputs are put where the run will
+ * fetch them. */
 static bool put_inputs(Program *p, Err *err, void *const *in, bool once)
 {
     CudaProgram *c = p->cuda;
     const CudaDriver *d = c->device.driver;
     for (int i = 0; i < p->nin; i++) {
+        const Signature *s = &p->in[i];
+        CuPtr array;
+        if (s->flat) {
+            if (!flat_on_device(err, s->flat, &c->device, c->stream, &array))
+                return false;
+            c->in_ptr[i] = device_pointer(array + (CuPtr)s->first * sizeof(float));
+            continue;
+        }
         size_t bytes = (size_t)bytes_of(&p->in[i].type);
         CuPtr to = (c->resident[i] ? c->params : c->inputs) + (CuPtr)c->in_at[i];
         c->in_ptr[i] = device_pointer(to);
@@ -436,7 +474,7 @@ static bool send_outputs(Program *p, Err *err)
     CudaProgram *c = p->cuda;
     const CudaDriver *d = c->device.driver;
     for (int o = 0; o < p->nout; o++) /* what lies in the memory of an input joins the others: one copy to the host */
-        if (p->inplace[o] >= 0 && !copy(p, err, device_pointer(c->outputs + (CuPtr)c->out_at[o]), c->out_ptr[o], bytes_of(&p->out[o].type)))
+        if (p->inplace[o] >= 0 && !in_flat(p, o) && !copy(p, err, device_pointer(c->outputs + (CuPtr)c->out_at[o]), c->out_ptr[o], bytes_of(&p->out[o].type)))
             return false;
     return !c->out_bytes || cuda_ok(d, err, d->cuMemcpyDtoHAsync_v2(c->out_pinned, c->outputs, (size_t)c->out_bytes, c->stream),
                                     "copying the outputs");
@@ -469,12 +507,19 @@ static bool work(Program *p, Err *err, bool once)
 {
     CudaProgram *c = p->cuda;
     const CudaDriver *d = c->device.driver;
-    if (once && !(fetch_inputs(p, err) && run_steps(p, err, p->frame, true)))
+    if (once && !((!c->params_among_inputs || fetch_inputs(p, err)) && run_steps(p, err, p->frame, true)))
         return false;
     if (!c->captures)
         return enqueue(p, err);
+    if (c->graph && memcmp(c->captured_in, c->in_ptr, (size_t)p->nin * sizeof *c->in_ptr) != 0) { /* bound to another array since */
+        CuGraphExec old = c->graph;
+        c->graph = NULL;
+        if (!cuda_ok(d, err, d->cuGraphExecDestroy(old), "cuGraphExecDestroy"))
+            return false;
+    }
     if (!c->graph && !capture(p, err))
         return false;
+    memcpy(c->captured_in, c->in_ptr, (size_t)p->nin * sizeof *c->in_ptr);
     p->stats.replays++;
     return cuda_ok(d, err, d->cuGraphLaunch(c->graph, c->stream), "cuGraphLaunch");
 }
@@ -486,6 +531,10 @@ static bool take_outputs(Program *p, Err *err, void *const *in, void *const *out
     if (!cuda_ok(d, err, d->cuStreamSynchronize(c->stream), "running"))
         return err_prefix(err, "'%s' on %s (DAV_CUDA_SYNC=1 names the kernel)", p->stats.name, c->device.name);
     for (int o = 0; o < p->nout; o++) {
+        if (in_flat(p, o)) {
+            flat_device_wrote(p->in[p->inplace[o]].flat, &c->device);
+            continue;
+        }
         void *to = out[o] || p->inplace[o] < 0 ? out[o] : in[p->inplace[o]];
         if (to && bytes_of(&p->out[o].type))
             memcpy(to, c->out_pinned + c->out_at[o], (size_t)bytes_of(&p->out[o].type));
@@ -497,7 +546,8 @@ bool cuda_run(Program *p, Err *err, void *const *in, void *const *out, bool once
 {
     CudaProgram *c = p->cuda;
     const CudaDriver *d = c->device.driver;
-    bool ok = cuda_ok(d, err, d->cuCtxSetCurrent(c->device.context), "cuCtxSetCurrent") && put_inputs(p, err, in, once);
+    bool ok = cuda_ok(d, err, d->cuCtxSetCurrent(c->device.context), "cuCtxSetCurrent") && take_ends(p, err) &&
+              put_inputs(p, err, in, once);
     for (int o = 0; o < p->nout; o++)
         c->out_ptr[o] = p->inplace[o] >= 0 ? c->in_ptr[p->inplace[o]] : device_pointer(c->outputs + (CuPtr)c->out_at[o]);
     if (ok) {

@@ -42,6 +42,7 @@ static std::map<size_t, Taken> taken; /* by offset */
 static size_t used[MOST_DEVICES];
 static thread_local int current_device = -1; /* whose context is current */
 static long long ncalls, live;
+static long long bytes_to_device, bytes_to_host; /* copied so far */
 static int lost; /* the status that every call gives after a kernel failed */
 
 struct Work { int kind; Ptr to, from; size_t bytes; struct Function *f; unsigned blocks, threads; size_t shared; std::vector<unsigned long long> args; };
@@ -291,8 +292,11 @@ static int drain(Stream *s)
             status = status || run_grid(w) ? status : LAUNCH_FAILED;
         else if (w.kind == FILL)
             memset((void *)w.to, (int)w.from, w.bytes);
-        else
+        else {
             memmove((void *)w.to, (void *)w.from, w.bytes);
+            bytes_to_device += w.kind == TO_DEVICE ? (long long)w.bytes : 0;
+            bytes_to_host += w.kind == TO_HOST ? (long long)w.bytes : 0;
+        }
     s->queue.clear();
     open_memory(s->device, false);
     return lost = status;
@@ -301,6 +305,8 @@ static int drain(Stream *s)
 /* ---- devices ---- */
 API long long dav_standin_live() { return live; }
 API long long dav_standin_calls() { return ncalls; }
+API long long dav_standin_bytes_to_device() { return bytes_to_device; }
+API long long dav_standin_bytes_to_host() { return bytes_to_host; }
 /* The n-th call from now on fails; 0: none. */
 API int dav_standin_fail_in(long long n) { fail_at = n ? ncalls + n : 0; return OK; }
 API int cuInit(unsigned) { ENTER(); return setting("DAV_STANDIN_INIT", OK); }

@@ -17,6 +17,7 @@ void cuda_choose(void)
 {
     if (!asks_for_the_machines_own())
         setenv("DAV_CUDA_LIBRARY_PATH", DAV_CUDA_STANDIN, 0);
+    setenv("DAV_CUDA_POISON", "1", 1); /* whoever forgets flat_read sees it (runtime/flat.h) */
 }
 
 bool cuda_is_there(void)

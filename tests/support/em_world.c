@@ -147,5 +147,8 @@ void world_restart(Aligner *a)
     params_touch(a->theta);
     memset(a->optim->m, 0, bytes);
     memset(a->optim->v, 0, bytes);
+    flat_wrote(a->theta->value);
+    flat_wrote(a->optim->m);
+    flat_wrote(a->optim->v);
     a->optim->step = 0;
 }
