@@ -294,7 +294,7 @@ void lower_attention_grad(Lower *l, const Node *n)
     int64_t group = panels * a.nr < a.keys ? panels * a.nr : a.keys;
     Backward w = {.lse = l->buf[n->arg[3]], .delta = l->buf[n->arg[4]], .dout = l->buf[n->arg[5]],
                   .stride = panels * a.nr + (large ? 0 : SPREAD), .mr = mr, .nr = nr, .scale = 1};
-    if (a.pairs && a.width % 2 == 0)
+    if (a.pairs && a.width % 2 == 0 && !large)
         w.scale = a.scale;
     w.key_panel = attention_scratch(&a, panels * panel_size(&a, a.width), true);
     w.value_panel = attention_scratch(&a, panels * panel_size(&a, a.value), true);
@@ -306,8 +306,8 @@ void lower_attention_grad(Lower *l, const Node *n)
         w.row = panels * a.nr / 2 + SPREAD;
         w.ds_rows = attention_scratch(&a, rows * w.row, true);
         w.key_rows = attention_scratch(&a, attention_row_words(group) * ((a.width + w.nr - 1) / w.nr * w.nr), true);
-        w.words[0] = attention_words(&a, a.key);
-        w.words[1] = attention_words(&a, a.v);
+        w.words[0] = large ? 0 : attention_words(&a, a.key);
+        w.words[1] = large ? 0 : attention_words(&a, a.v);
     }
     w.dk = attention_scratch(&a, panels * a.width * a.nr, false);
     w.dv = attention_scratch(&a, panels * a.value * a.nr, false);
