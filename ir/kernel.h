@@ -31,6 +31,7 @@
  *   K a constant, a_div 1; bf16: B packed, or the rows of A next to each other.
  *
  * What the code generator asks of a kernel:
+ *   - an unpacked B in scratch has rows up to the next multiple of 16 from K on, which hold numbers (they count as 0, but are read);
  *   - bounds of loops and conditions of ifs are uniform (do not depend on a vector loop's variable);
  *   - an accumulator made outside of a vector loop and updated inside is joined at that loop's end; it is not read inside of
  *     the loop.  One that is made inside is private to the lane, of any kind (ACC_SET: a variable).  ACC_SET from outside of

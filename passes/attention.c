@@ -305,6 +305,6 @@ static void recover(Graph *out, const Graph *in, bool rows)
 bool pass_attention(PassCx *cx, const Graph *in, Graph *out)
 {
     const CompileOptions *o = cx->options;
-    recover(out, in, o && o->tile_rows && o->tile_rows < ATTENTION_LARGE_TILE);
+    recover(out, in, !o || o->processors <= 0);
     return cx->err->kind == ERR_NONE;
 }

@@ -125,19 +125,23 @@ static void choose_rows(ContractPlan *p)
     p->row_dim = p->row < 0 ? -1 : only_dim(s, 0, p->row);
 }
 
-/* The summed loop whose steps are nearest in memory.  It decides the order of summation, so it is chosen before the
- * rows are and by nothing that a batch could change: a row's result is the same alone and among others. */
-static void choose_inner(ContractPlan *p)
+/* The summed loop whose steps are nearest in memory; for blocks of threads one that is long enough for a step of theirs, where there is.
+ * It decides the order of summation, so it is chosen before the rows are and by nothing that a batch could change: a row's result is the
+ * same alone and among others. */
+static void choose_inner(ContractPlan *p, bool blocks)
 {
+    enum { STEP = 16 };
     const ContractSpec *s = &p->spec;
     p->inner = -1;
     for (int i = s->nout; i < s->nloop; i++) {
-        int a = only_dim(s, 0, i), b = only_dim(s, 1, i);
+        int a = only_dim(s, 0, i), b = only_dim(s, 1, i), had = p->inner;
         if (a < 0 || b < 0 || s->dim[0][a].div != 1 || s->dim[1][b].div != 1)
             continue;
-        bool better = p->inner < 0 || s->extent[p->inner] == 1 ||
-                      (s->extent[i] > 1 &&
-                       stride_of(p, 0, i) + stride_of(p, 1, i) < stride_of(p, 0, p->inner) + stride_of(p, 1, p->inner));
+        bool lengthens = blocks && had >= 0 && s->extent[i] >= STEP && s->extent[had] < STEP;
+        bool shortens = blocks && had >= 0 && s->extent[i] < STEP && s->extent[had] >= STEP;
+        bool better = had < 0 || s->extent[had] == 1 || lengthens ||
+                      (!shortens && s->extent[i] > 1 &&
+                       stride_of(p, 0, i) + stride_of(p, 1, i) < stride_of(p, 0, had) + stride_of(p, 1, had));
         if (!better)
             continue;
         p->inner = i;
@@ -172,6 +176,32 @@ static void choose_tile(ContractPlan *p, TileShape best)
         tall = 2 * best.mr + 1;
     int64_t tiles = (rows + tall - 1) / tall;
     p->tile = (TileShape){(int)((rows + tiles - 1) / tiles), width};
+}
+
+/* Tiles of blocks of threads, at most 128 x 128: rounds of all processors times a block's work, its products and the panels that it
+ * reads for them.  An element's sum is the same in every tile. */
+static void choose_block_tile(ContractPlan *p, int processors, int most)
+{
+    enum { UNIT = 16, READ = 48 /* products in the time of one element of a panel */ };
+    const ContractSpec *s = &p->spec;
+    int64_t rows = p->row < 0 ? 1 : s->extent[p->row], columns = s->extent[p->col], others = 1, least = INT64_MAX;
+    bool rows_are_near = p->row >= 0 && p->inner >= 0 && stride_of(p, 0, p->row) < stride_of(p, 0, p->inner);
+    for (int i = 0; i < s->nout; i++)
+        others *= i == p->row || i == p->col ? 1 : s->extent[i];
+    for (int width = 128; width >= 8; width -= width > 64 ? 64 : width > 16 ? UNIT : 8)
+        for (int height = 128; height >= UNIT; height -= height > 64 ? 32 : UNIT) {
+            if ((width >= columns + UNIT && width > 8) || (height >= rows + UNIT && height > UNIT) || width * height > most)
+                continue;
+            int64_t down = (rows + height - 1) / height, across = (columns + width - 1) / width, mr = (rows + down - 1) / down;
+            if (rows_are_near && down > 1)
+                mr = (mr + 7) / 8 * 8;
+            int64_t padded = (mr + UNIT - 1) / UNIT * UNIT, rounds = (others * down * across + processors - 1) / processors;
+            int64_t work = rounds * (padded * width + READ * (padded + width));
+            if (work >= least)
+                continue;
+            least = work;
+            p->tile = (TileShape){(int)mr, width};
+        }
 }
 
 static bool tile_dtypes(const Graph *g, const Node *n)
@@ -215,10 +245,13 @@ bool contract_plan(const Graph *g, Val contract, const CompileOptions *options, 
     p->col_dim = spec_plain_dim(s, 1, p->col, p->size[1]);
     if (spec_uses(s, 0, p->col) || p->col_dim < 0)
         return false;
-    choose_inner(p);
+    choose_inner(p, options && options->processors);
     choose_rows(p);
     TileShape best = {options && options->tile_rows ? options->tile_rows : 6,
                       options && options->tile_columns ? options->tile_columns : 16};
-    choose_tile(p, best);
+    if (options && options->processors)
+        choose_block_tile(p, options->processors, node_of(g, n->arg[0])->dtype == DAV_F32 && !options->tf32 ? 128 * 64 : 128 * 128);
+    else
+        choose_tile(p, best);
     return true;
 }

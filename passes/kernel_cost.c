@@ -44,7 +44,7 @@ static double tile_flops(const Graph *k, Val v)
 }
 
 /* How often the body of an if runs: the two halves of a peeled tile loop (rows below `edge`, the last tile) share its
- * trips. */
+ * trips, and so do two kinds of iterations that are told apart by a digit of their number. */
 static double share_of(const Graph *k, const Node *n)
 {
     const Node *cond = node_of(k, n->arg[0]);
@@ -52,6 +52,8 @@ static double share_of(const Graph *k, const Node *n)
     if ((cond->op != OP_LT && cond->op != OP_GE) || !const_of(k, cond->arg[1], &edge))
         return 1;
     const Node *first = node_of(k, cond->arg[0]);
+    if (first->op == OP_REM && const_of(k, first->arg[1], &rows) && rows >= edge)
+        return cond->op == OP_LT ? edge / rows : 1 - edge / rows;
     if (first->op != OP_MUL || !const_of(k, first->arg[1], &rows) || rows <= 0)
         return 1;
     return (cond->op == OP_LT ? edge / rows : 1) / (edge / rows + 1);

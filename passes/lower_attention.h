@@ -15,10 +15,12 @@ typedef struct Attention {
     Graph *k;
     int64_t batch, queries, keys, width, value; /* width: of a query and a key, value: of a value */
     int64_t bias_step; /* from one batch entry's bias to the next, 0: all have the same */
-    bool causal, pairs; /* pairs: operands are bf16, panels are words of two */
+    bool causal, half, pairs; /* half: operands are bf16; pairs: their panels are words of two */
     double scale;
+    bool spread;        /* over many processors (CompileOptions.processors): whole teams work at a panel */
     int mr, nr;         /* tile */
     int pair_rows;      /* rows of a tile of pairs, 0: as mr */
+    int pitch;          /* from one row of a panel to the next, in its elements */
     Val q, key, v, bias; /* buffers; bias 0: none */
     Val b;               /* batch entry */
 } Attention;
@@ -27,7 +29,10 @@ typedef struct Attention {
 #define ATTENTION_NEVER (-1e9)
 
 Attention attention_of(Lower *l, const Node *n);
-/* Elements (words of two) that a panel of `depth` rows takes. */
+void attention_narrow(Attention *a); /* to half the columns */
+/* Rows that a panel of depth rows has: some more, of zeros, where matrix units read it in place. */
+int64_t panel_rows(const Attention *a, int64_t depth);
+/* Elements that a panel of `depth` rows takes. */
 int64_t panel_size(const Attention *a, int64_t depth);
 Val attention_scratch(Attention *a, int64_t elements, bool panel);
 /* panel[at] (r, c) = scale * src[base + c*depth + r] for c < columns (0: all): rows of src become columns. */
@@ -63,3 +68,5 @@ int attention_columns(int64_t n, int most, int unit);
 void lower_attention(Lower *l, const Node *n);
 void lower_attention_rows(Attention *a);
 void lower_attention_grad(Lower *l, const Node *n);
+/* The same for a target of many processors (a->spread). */
+void lower_attention_grad_panels(Attention *a, const Node *n);

@@ -8,7 +8,7 @@
  * Each of the three sums is taken in one order: groups of keys, blocks of queries ascending. */
 #include "passes/lower_attention.h"
 
-enum { LARGE_TILE = 16, PANELS = 4, QUERY_BLOCK = 132, SPREAD = 16 /* rows apart: not all in one set of the cache */ };
+enum { PANELS = 4, QUERY_BLOCK = 132, SPREAD = 16 /* rows apart: not all in one set of the cache */ };
 
 typedef struct Backward {
     Val lse, delta, dout;        /* buffers */
@@ -181,9 +181,9 @@ static void dq_tile(Attention *a, void *arg, Val first, int rows)
 }
 
 /* Columns of a tile of dq: the fewest tiles whose accumulators fit, in whole vectors. */
-static int dq_columns(const Attention *a, bool large)
+static int dq_columns(const Attention *a)
 {
-    int unit = a->nr < 16 ? a->nr : 16, most = large ? a->nr : 3 * a->nr > 96 ? 96 : 3 * a->nr;
+    int unit = a->nr < 16 ? a->nr : 16, most = 3 * a->nr > 96 ? 96 : 3 * a->nr;
     int64_t tiles = (a->width + most - 1) / most, columns = (a->width + tiles - 1) / tiles;
     return (int)((columns + unit - 1) / unit) * unit;
 }
@@ -277,6 +277,7 @@ static void fit_tile(Attention *a)
         a->nr = attention_columns(a->keys, 6 * ATTENTION_LANES - (a->pairs ? 0 : ATTENTION_LANES), unit);
     else if (a->pairs)
         a->nr = unit;
+    a->pitch = a->nr;
     a->mr = a->pairs && a->pair_rows ? a->pair_rows : area / a->nr > 1 ? area / a->nr : 1;
 }
 
@@ -284,18 +285,18 @@ void lower_attention_grad(Lower *l, const Node *n)
 {
     Attention a = attention_of(l, n);
     Graph *k = l->k;
-    bool large = a.mr >= LARGE_TILE;
-    int nr = dq_columns(&a, large), mr = large ? a.mr : a.pairs && a.pair_rows ? a.pair_rows : a.mr * a.nr > nr ? a.mr * a.nr / nr : 1;
-    if (!large)
-        fit_tile(&a);
-    int64_t panels = (a.keys + a.nr - 1) / a.nr, rows = large ? a.mr : QUERY_BLOCK / a.mr * a.mr;
-    panels = large ? 1 : panels < PANELS ? panels : PANELS;
+    if (a.spread) {
+        lower_attention_grad_panels(&a, n);
+        return;
+    }
+    int nr = dq_columns(&a), mr = a.pairs && a.pair_rows ? a.pair_rows : a.mr * a.nr > nr ? a.mr * a.nr / nr : 1;
+    fit_tile(&a);
+    int64_t panels = (a.keys + a.nr - 1) / a.nr, rows = QUERY_BLOCK / a.mr * a.mr;
+    panels = panels < PANELS ? panels : PANELS;
     rows = a.queries < rows ? a.queries : rows + rows % 2 * a.mr;
     int64_t group = panels * a.nr < a.keys ? panels * a.nr : a.keys;
     Backward w = {.lse = l->buf[n->arg[3]], .delta = l->buf[n->arg[4]], .dout = l->buf[n->arg[5]],
-                  .stride = panels * a.nr + (large ? 0 : SPREAD), .mr = mr, .nr = nr, .scale = 1};
-    if (a.pairs && a.width % 2 == 0 && !large)
-        w.scale = a.scale;
+                  .stride = panels * a.nr + SPREAD, .mr = mr, .nr = nr, .scale = a.pairs && a.width % 2 == 0 ? a.scale : 1};
     w.key_panel = attention_scratch(&a, panels * panel_size(&a, a.width), true);
     w.value_panel = attention_scratch(&a, panels * panel_size(&a, a.value), true);
     w.p = attention_scratch(&a, rows * w.stride, false);
@@ -306,8 +307,8 @@ void lower_attention_grad(Lower *l, const Node *n)
         w.row = panels * a.nr / 2 + SPREAD;
         w.ds_rows = attention_scratch(&a, rows * w.row, true);
         w.key_rows = attention_scratch(&a, attention_row_words(group) * ((a.width + w.nr - 1) / w.nr * w.nr), true);
-        w.words[0] = large ? 0 : attention_words(&a, a.key);
-        w.words[1] = large ? 0 : attention_words(&a, a.v);
+        w.words[0] = attention_words(&a, a.key);
+        w.words[1] = attention_words(&a, a.v);
     }
     w.dk = attention_scratch(&a, panels * a.width * a.nr, false);
     w.dv = attention_scratch(&a, panels * a.value * a.nr, false);

@@ -311,7 +311,7 @@ static Rows plan(Attention *a)
     int64_t blocks = (a->keys + KEY_BLOCK - 1) / KEY_BLOCK, block = (a->keys + blocks - 1) / blocks;
     f.nr = wide ? attention_columns(block, 5 * LANES, LANES) : LANES;
     f.vr = attention_columns(a->value, wide ? 5 * LANES : 3 * LANES, LANES);
-    a->nr = f.nr;
+    a->nr = a->pitch = f.nr;
     f.block = (block + f.nr - 1) / f.nr * f.nr;
     f.only = blocks == 1;
     f.rows = a->queries < QUERY_ROWS ? a->queries : QUERY_ROWS;

@@ -13,9 +13,6 @@ typedef enum {
     HAS_KERNELS = 32,  /* every fuse has become a kernel */
 } GraphState;
 
-/* From this many rows of a tile on, attention takes a tile of keys at once and gives its result by column. */
-enum { ATTENTION_LARGE_TILE = 16 };
-
 typedef struct CompileOptions {
     DavDtype precision;    /* DAV_F32 or DAV_BF16 (bf16 storage and products, f32 accumulation and masters) */
     int64_t memory_budget; /* bytes for values that live across the program; 0: no bound */
@@ -25,6 +22,7 @@ typedef struct CompileOptions {
     int tile_rows, tile_columns; /* best register tile of the target in f32; 0: 6 x 16 */
     int pair_rows;               /* rows of a tile of attention's bf16 products; 0: as tile_rows */
     bool tf32;                   /* products of f32 may round their operands to tf32, where the target has units for that */
+    int processors; /* of a target that works at a tile with a block of threads: sizes are chosen so that all have work; 0: one tile fits all */
     bool sums_of_any_stride;     /* the target's tiles gather pairs of bf16 themselves: no copies with neighbours along the sum */
 } CompileOptions;
 

@@ -93,7 +93,8 @@ static bool open_denoiser(Aligner *a, Err *err, const Registry *r)
 static bool open_objective(Aligner *a, Err *err, const Registry *r)
 {
     const DavConfig *c = a->config;
-    const char *method = dav_config_string(c, "search.method");
+    const char *method = dav_config_string(c, "search.method"), *whole = dav_config_string(c, "sample.whole_trajectory");
+    a->spec.whole = strcmp(whole, "always") == 0 ? WHOLE_ALWAYS : strcmp(whole, "never") == 0 ? WHOLE_NEVER : WHOLE_AUTO;
     a->spec.loss = registry_loss(r, err, "train.loss", dav_config_string(c, "train.loss"));
     if (!a->spec.loss)
         return false;

@@ -1,4 +1,4 @@
-#include "runtime/estep.h"
+#include "runtime/estep_whole.h"
 #include <math.h>
 #include <string.h>
 
@@ -26,6 +26,40 @@ typedef struct Search {
     uint32_t draw_key[2], choice_key[2];
 } Search;
 
+float search_scale(const Masked *k, const SearchSettings *s, int step)
+{
+    return (float)(pow(s->gamma, k->steps - step - 1 + s->gamma_offset) / s->alpha);
+}
+
+float search_guide_scale(const Masked *k, const SearchSettings *s, int step)
+{
+    float scale = search_scale(k, s, step);
+    return s->guide_divisor > 0 ? (float)(scale / s->guide_divisor) : scale;
+}
+
+void search_keys(const SearchSettings *s, uint32_t draw[2], uint32_t choice[2])
+{
+    draw[0] = choice[0] = s->seed;
+    draw[1] = hash_name32(s->stream);
+    choice[1] = draw[1] ^ hash_name32("choice");
+}
+
+void search_add_step(Trajectories *t, const SearchSettings *s, int64_t i, int step, float lognorm, float lq, float lp, float ess)
+{
+    double term = (double)lognorm + (double)lq - (double)lp;
+    t->elbo[i] -= pow(s->gamma, step) * term;
+    t->elbo_undiscounted[i] -= term;
+    t->ess += ess;
+}
+
+void search_add_end(Trajectories *t, const SearchSettings *s, int64_t i, float reward)
+{
+    double scaled = (double)reward / s->alpha;
+    t->reward[i] = reward;
+    t->elbo[i] += pow(s->gamma, t->steps - 1) * scaled;
+    t->elbo_undiscounted[i] += scaled;
+}
+
 static size_t cells(const Search *w, int64_t per_row)
 {
     return mem_mul((size_t)w->n, (size_t)per_row);
@@ -34,10 +68,7 @@ static size_t cells(const Search *w, int64_t per_row)
 static void search_open(Search *w)
 {
     int64_t m = w->s->children, l = w->k->length;
-    uint32_t stream = hash_name32(w->s->stream);
-    w->draw_key[0] = w->choice_key[0] = w->s->seed;
-    w->draw_key[1] = stream;
-    w->choice_key[1] = stream ^ hash_name32("choice");
+    search_keys(w->s, w->draw_key, w->choice_key);
     w->parent = states_new(w->k, w->n);
     w->next = states_new(w->k, w->n);
     w->fresh = states_new(w->k, w->n * m);
@@ -212,12 +243,8 @@ static void advance(Search *w, int step)
         copy_evaluation(w, &next, i, from < 0 ? &w->parent : &w->fresh, from < 0 ? ~from : from);
         put_letters(t->state + ((w->at + i) * (t->steps + 1) + step + 1) * l, next.x + i * l, l);
         put_letters(t->x0 + ((w->at + i) * t->steps + step) * l, next.x0 + i * l, l);
-        if (w->s->weigh) { /* the term of this step in the estimates of the bounds */
-            double term = (double)w->lognorm[i] + (double)w->lq[c] - (double)w->lp[c];
-            t->elbo[w->at + i] -= pow(w->s->gamma, step) * term;
-            t->elbo_undiscounted[w->at + i] -= term;
-            t->ess += w->ess[i];
-        }
+        if (w->s->weigh)
+            search_add_step(t, w->s, w->at + i, step, w->lognorm[i], w->lq[c], w->lp[c], w->ess[i]);
     }
     w->next = w->parent;
     w->parent = next;
@@ -227,17 +254,15 @@ static bool step_once(Search *w, Err *err, int step)
 {
     Masked *k = w->k;
     int64_t rows = w->n * w->s->children;
-    /* gamma^{t-1} / alpha with t = T - step the number of steps left */
-    float scale = (float)(pow(w->s->gamma, k->steps - step - 1 + w->s->gamma_offset) / w->s->alpha);
     set_counters(w, step);
-    if (!propose(w, err, step, w->s->guide_divisor > 0 ? (float)(scale / w->s->guide_divisor) : scale))
+    if (!propose(w, err, step, search_guide_scale(k, w->s, step)))
         return false;
     share_evaluations(w, w->child, rows, !k->time_input);
     if (!states_denoise(k, err, &w->fresh, masked_time(k, step + 1)))
         return false;
     if (w->s->weigh && !masked_score(k, err, w->fresh.n, w->fresh.x0, w->fresh.r))
         return false;
-    if (w->s->weigh && !choose(w, err, scale))
+    if (w->s->weigh && !choose(w, err, search_scale(k, w->s, step)))
         return false;
     advance(w, step);
     return true;
@@ -251,12 +276,8 @@ static bool finish(Search *w, Err *err, bool with_reward)
     if (with_reward && !w->s->weigh && !masked_score(w->k, err, w->n, w->parent.x0, w->parent.r))
         return false;
     bool known = with_reward || w->s->weigh;
-    for (int64_t i = 0; i < w->n; i++) {
-        t->reward[w->at + i] = known ? w->parent.r[i] : NAN;
-        double reward = (double)t->reward[w->at + i] / w->s->alpha;
-        t->elbo[w->at + i] += pow(w->s->gamma, t->steps - 1) * reward;
-        t->elbo_undiscounted[w->at + i] += reward;
-    }
+    for (int64_t i = 0; i < w->n; i++)
+        search_add_end(t, w->s, w->at + i, known ? w->parent.r[i] : NAN);
     return true;
 }
 
@@ -326,7 +347,8 @@ Trajectories *search_run(Masked *k, Err *err, const SearchSettings *s, int64_t f
     for (int64_t at = 0; at < n; at += SIDE_BY_SIDE) {
         int64_t rows = n - at < SIDE_BY_SIDE ? n - at : SIDE_BY_SIDE;
         Search w = {.k = k, .s = s, .out = t, .first = first + at, .at = at, .n = rows};
-        if (!run_group(&w, err, with_reward)) {
+        bool whole = k->whole && !s->teacher;
+        if (!(whole ? search_whole(k, err, s, t, first + at, at, rows, with_reward) : run_group(&w, err, with_reward))) {
             trajectories_free(t);
             return NULL;
         }

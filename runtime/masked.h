@@ -24,6 +24,7 @@ typedef struct Masked {
     RowProgram *guide;    /* x -> g; NULL when the proposal takes no gradient */
     RowProgram *propose;  /* x, logp[, g] -> children, lp, lq */
     RowProgram *choose;   /* r, lp, lq -> choice, lognorm, ess */
+    RowProgram *whole;    /* all steps of a trajectory (runtime/masked_whole.c); NULL: step by step */
     Reward *reward;       /* host reward, NULL: in the graph or none */
     Counters count;
 } Masked;

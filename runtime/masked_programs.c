@@ -1,4 +1,4 @@
-#include "runtime/masked_programs.h"
+#include "runtime/masked_graphs.h"
 #include <string.h>
 
 static DavVal state_input(DavNet *n, const MaskedSpec *s, const char *name, int64_t rows)
@@ -31,29 +31,53 @@ static DavVal reward_of(DavNet *n, const MaskedSpec *s, DavVal letters)
 }
 
 /* ---- the search ---- */
+Evaluation masked_evaluation(DavNet *n, const MaskedSpec *s, DavVal x, DavVal t)
+{
+    DavVal logp = dav_masked_logp(logits_at(n, s, x, t));
+    return (Evaluation){logp, dav_masked_argmax_fill(logp, x)};
+}
+
+DavVal masked_reward(DavNet *n, const MaskedSpec *s, DavVal x0)
+{
+    return reward_of(n, s, dav_one_hot(x0, s->letters, DAV_F32));
+}
+
+DavVal masked_guide(DavNet *n, const MaskedSpec *s, DavVal x, DavVal t)
+{
+    DavVal relaxed = dav_one_hot(x, s->letters + 1, DAV_F32);
+    DavVal soft = dav_masked_soft_x0(relaxed, logits_at(n, s, relaxed, t));
+    return dav_slice(dav_grad(dav_sum(reward_of(n, s, soft)), relaxed), -1, 0, s->letters);
+}
+
+DavChoice masked_choice(DavNet *n, const MaskedSpec *s, DavStep step, DavVal key, DavVal counter)
+{
+    if (s->mean_logp) {
+        step.logp = dav_div(step.logp, (double)s->length);
+        step.logq = dav_div(step.logq, (double)s->length);
+    }
+    DavVal logw = s->search->weights(n, s->search_config, &step);
+    return s->greedy ? dav_choose_best_child(logw) : dav_choose_child(logw, key, counter);
+}
+
 static void write_denoise(DavNet *n, const void *context, int64_t rows)
 {
     const MaskedSpec *s = context;
-    DavVal x = state_input(n, s, "x", rows);
-    DavVal logp = dav_masked_logp(logits_at(n, s, x, time_input(n, s)));
-    dav_output(n, "logp", logp);
-    dav_output(n, "x0", dav_masked_argmax_fill(logp, x));
+    Evaluation e = masked_evaluation(n, s, state_input(n, s, "x", rows), time_input(n, s));
+    dav_output(n, "logp", e.logp);
+    dav_output(n, "x0", e.x0);
 }
 
 static void write_value(DavNet *n, const void *context, int64_t rows)
 {
     const MaskedSpec *s = context;
-    DavVal x0 = state_input(n, s, "x0", rows);
-    dav_output(n, "r", reward_of(n, s, dav_one_hot(x0, s->letters, DAV_F32)));
+    dav_output(n, "r", masked_reward(n, s, state_input(n, s, "x0", rows)));
 }
 
 static void write_guide(DavNet *n, const void *context, int64_t rows)
 {
     const MaskedSpec *s = context;
-    DavVal x = dav_one_hot(state_input(n, s, "x", rows), s->letters + 1, DAV_F32);
-    DavVal soft = dav_masked_soft_x0(x, logits_at(n, s, x, time_input(n, s)));
-    DavVal g = dav_grad(dav_sum(reward_of(n, s, soft)), x);
-    dav_output(n, "g", dav_slice(g, -1, 0, s->letters));
+    DavVal x = state_input(n, s, "x", rows);
+    dav_output(n, "g", masked_guide(n, s, x, time_input(n, s)));
 }
 
 static void write_propose(DavNet *n, const void *context, int64_t rows)
@@ -76,13 +100,8 @@ static void write_choose(DavNet *n, const void *context, int64_t rows)
     const MaskedSpec *s = context;
     DavStep step = {dav_input(n, "r", DAV_F32, rows, s->children), dav_input(n, "lp", DAV_F32, rows, s->children),
                     dav_input(n, "lq", DAV_F32, rows, s->children), dav_input(n, "scale", DAV_F32, 1)};
-    if (s->mean_logp) {
-        step.logp = dav_div(step.logp, (double)s->length);
-        step.logq = dav_div(step.logq, (double)s->length);
-    }
     DavVal key = dav_input(n, "key", DAV_U32, 2), counter = dav_input(n, "counter", DAV_U32, rows, 3);
-    DavVal logw = s->search->weights(n, s->search_config, &step);
-    DavChoice c = s->greedy ? dav_choose_best_child(logw) : dav_choose_child(logw, key, counter);
+    DavChoice c = masked_choice(n, s, step, key, counter);
     dav_output(n, "choice", c.index);
     dav_output(n, "lognorm", c.lognorm);
     dav_output(n, "ess", c.ess);
@@ -212,6 +231,26 @@ static bool open_program(Err *err, RowProgram **p, const char *name, const Maske
     return *p != NULL;
 }
 
+/* A trajectory is one program where that is asked for, or spares the waits between a device's programs. */
+static bool open_whole(Err *err, Masked *k, const MaskedSpec *s, const BuildOptions *o)
+{
+    bool able = s->reward.model || !s->search, cuda = o->device && strncmp(o->device, "cuda", 4) == 0;
+    if (s->whole == WHOLE_NEVER || (s->whole == WHOLE_AUTO && !(cuda && able)))
+        return true;
+    if (!able)
+        return err_user(err, "sample.whole_trajectory: the reward is not in the graph, so the host is needed in every step");
+    k->whole = masked_whole(err, s, o, k->steps);
+    return k->whole != NULL;
+}
+
+static bool bind_whole(Masked *k, const ParamSet *theta, const ParamSet *phi)
+{
+    masked_whole_bind(k->whole, theta, "theta.", theta->value);
+    if (phi)
+        masked_whole_bind(k->whole, phi, "phi.", phi->value);
+    return true;
+}
+
 Masked *masked_new(Err *err, const MaskedSpec *s, const BuildOptions *o, int steps, ParamSet *theta, ParamSet *phi, Reward *host)
 {
     Masked *k = mem_alloc(sizeof *k);
@@ -226,7 +265,7 @@ Masked *masked_new(Err *err, const MaskedSpec *s, const BuildOptions *o, int ste
                              : err_user(err, "search.value_gradient: the reward has no gradient (it is not in the graph)");
     if (ok && s->search)
         ok = open_program(err, &k->choose, "choose", s, o, write_choose, NULL, NULL);
-    if (ok)
+    if (ok && open_whole(err, k, s, o) && (!k->whole || bind_whole(k, theta, phi)))
         return k;
     masked_free(k);
     return NULL;
@@ -241,6 +280,7 @@ void masked_free(Masked *k)
     rows_free(k->guide);
     rows_free(k->propose);
     rows_free(k->choose);
+    rows_free(k->whole);
     mem_free(k);
 }
 
@@ -250,6 +290,8 @@ void masked_bind(Masked *k, float *theta)
     rows_bind_params(k->denoise, k->theta, "theta.", theta);
     if (k->guide)
         rows_bind_params(k->guide, k->theta, "theta.", theta);
+    if (k->whole)
+        masked_whole_bind(k->whole, k->theta, "theta.", theta);
 }
 
 RowProgram *masked_distil(Err *err, const MaskedSpec *s, const BuildOptions *o, const ParamSet *theta, Optim *optim)

@@ -5,6 +5,7 @@
  *   guide    x (, t)                                          -> g f32[B,L,V]: d r(soft x0hat(x)) / d one-hot x
  *   propose  x, logp, shares f32[2], key u32[2], counter u32[B*M,3], scale f32[1] (, g) -> children i64[B,M,L], lp, lq f32[B,M]
  *   choose   r, lp, lq f32[B,M], scale, key, counter u32[B,3] -> choice i32[B], lognorm f32[B], ess f32[B]
+ *   whole    all steps of that, a loop (runtime/masked_whole.c)
  *   distil   x, next, x0, share, left (, t f32[B])(, logp0, kl_weight) -> loss f32[B](, kl f32[B]) and gradients
  *   pretrain x0, share, key, counter u32[B,3] (, t f32[B])    -> loss f32[B]: cross-entropy over masked positions, gradients
  *   score    x, x0 (, t f32[B])                               -> nll f32[B]: the same for given masks
@@ -12,6 +13,9 @@
 #pragma once
 #include "runtime/learn.h"
 #include "runtime/masked.h"
+
+/* When a trajectory is one program: on CUDA devices where the reward is in the graph, never, always. */
+typedef enum { WHOLE_AUTO, WHOLE_NEVER, WHOLE_ALWAYS } WholeTrajectory;
 
 typedef struct MaskedSpec {
     Network denoiser, reward; /* reward.model NULL: none in the graph */
@@ -26,6 +30,7 @@ typedef struct MaskedSpec {
     const DavSearch *search;  /* weights; NULL: no choice */
     const DavConfig *search_config, *loss_config;
     const DavLoss *loss;
+    WholeTrajectory whole;
 } MaskedSpec;
 
 /* The writer of a task by name: forward, step, choose, learn, pretrain of a denoiser; forward, learn, value of a regression; NULL: no

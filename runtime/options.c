@@ -41,6 +41,8 @@ static const DavKey align_keys[] = {
     INT("sample.trajectories", "64", 1, 1e6, "trajectories of one E-step"),
     INT("sample.batch_size", "64", 1, 65536, "rows of one run of a sampling program; results do not depend on it"),
     FLAG("sample.time_conditioning", "false", "the network sees sigma(t); else 0, as it was trained"),
+    TEXT("sample.whole_trajectory", "auto", "auto|never|always",
+         "all steps as one program, which waits for nothing and evaluates equal states again; auto: on CUDA devices, reward in the graph"),
     TEXT("search.method", "dav", NULL, "how a child is chosen: none (plain sampling) or a search of dav list searches"),
     INT("search.duplicate", "10", 1, 65535, "children of a step, M"),
     FLT("search.search_kl", "2", 1e-9, 1e9, "temperature alpha, in units of the reward"),

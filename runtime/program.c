@@ -228,6 +228,7 @@ static bool compile(void *arg)
     p->options.tile_columns = cuda ? CUDA_TILE_COLUMNS : p->target.nr;
     p->options.pair_rows = !cuda && p->target.amx ? AMX_TILE_ROWS : 0;
     p->options.sums_of_any_stride = cuda;
+    p->options.processors = !cuda ? 0 : p->options.processors ? p->options.processors : CUDA_PROCESSORS;
     double start = 1e3 * program_clock();
     bool ok = compile_kernels(p, j->err, j->g);
     p->stats.pass_ms = 1e3 * program_clock() - start - p->stats.codegen_ms;

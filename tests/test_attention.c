@@ -217,6 +217,70 @@ static void long_sequences(void **state)
     check(&(Shape){1, 1, 1031, 1031, 16, 16, CAUSAL}, "cpu", DAV_F32);
 }
 
+/* ---- panels of a target with many processors: several of keys and of queries, the last ones not whole ---- */
+static void panels_are_whole_or_not(void **state)
+{
+    static const Shape some[] = {
+        {1, 1, 150, 77, 40, 40, NO_MASK}, {1, 1, 70, 70, 160, 160, NO_MASK}, {1, 1, 130, 130, 20, 12, CAUSAL},
+        {1, 2, 65, 97, 16, 16, BIAS_EACH}, {1, 1, 66, 40, 256, 250, NO_MASK},
+    };
+    (void)state;
+    cuda_or_skip();
+    for (size_t i = 0; i < sizeof some / sizeof *some; i++)
+        for (int half = 0; half < 2; half++)
+            check(&some[i], "cuda", half ? DAV_BF16 : DAV_F32);
+}
+
+/* All results of `heads` heads, the first one's inputs always the same. */
+static float *results_of(int64_t heads, DavDtype precision, int64_t per[DBIAS])
+{
+    Arena *arena = arena_new();
+    Err err = {0};
+    const Shape s = {1, heads, 70, 90, 24, 24, NO_MASK};
+    const int of[DBIAS] = {WEIGHT, Q, K, V};
+    int64_t n[INPUTS], at = 0;
+    sizes(&s, n);
+    Program *p = program_compile(&err, composition(arena, &err, &s, false), &(ProgramOptions){.device = "cuda", .compile.precision = precision});
+    if (!p)
+        fail_msg("%s", err.text);
+    static const char *const name[] = {"q", "k", "v", "bias", "w"};
+    void *in[INPUTS] = {0}, *out[RESULTS] = {0};
+    for (int i = 0; i < INPUTS; i++) {
+        float *data = arena_array(arena, float, n[i]);
+        unsigned seed = 11 + (unsigned)i;
+        for (int64_t e = 0; e < n[i]; e++)
+            data[e] = (float)drawn(&seed);
+        if (program_input(p, name[i]) >= 0)
+            in[program_input(p, name[i])] = data;
+    }
+    float *all = malloc((size_t)(n[WEIGHT] + n[Q] + n[K] + n[V]) * sizeof(float));
+    for (int k = 0; k < DBIAS; k++) {
+        out[program_output(p, result_name[k])] = all + at;
+        at += n[of[k]];
+        per[k] = n[of[k]] / heads;
+    }
+    if (!program_run(p, &err, in, out, 1, 2))
+        fail_msg("%s", err.text);
+    program_free(p);
+    arena_free(arena);
+    return all;
+}
+
+static void bits_do_not_depend_on_the_batch(void **state)
+{
+    (void)state;
+    cuda_or_skip();
+    for (int half = 0; half < 2; half++) {
+        int64_t per[DBIAS], off = 0;
+        float *one = results_of(1, half ? DAV_BF16 : DAV_F32, per), *seven = results_of(7, half ? DAV_BF16 : DAV_F32, per);
+        for (int k = 0; k < DBIAS; off += per[k++])
+            if (memcmp(one + off, seven + 7 * off, (size_t)per[k] * sizeof(float)))
+                fail_msg("%s of a head differs with 7 heads, %s", result_name[k], half ? "bf16" : "f32");
+        free(one);
+        free(seven);
+    }
+}
+
 /* ---- what the pass sees ---- */
 static int count(const Graph *g, Op op)
 {
@@ -328,7 +392,8 @@ int main(void)
         cmocka_unit_test(gradients_of_every_order),  ON("agrees: interp", "interp"),
         ON("agrees: kernels", "kernels"),            ON("agrees: cpu", "cpu"),
         ON("agrees: cuda", "cuda"),                  cmocka_unit_test(long_sequences),
-        cmocka_unit_test(no_matrix_of_scores),
+        cmocka_unit_test(no_matrix_of_scores),       cmocka_unit_test(panels_are_whole_or_not),
+        cmocka_unit_test(bits_do_not_depend_on_the_batch),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -268,67 +268,114 @@ static double tf32(float x)
     return x;
 }
 
-static void product_in(int64_t rows, int64_t inner, int64_t cols, bool in_tf32)
+enum { ROUNDED, HALF, SINGLE }; /* tf32, bf16, f32 */
+static const char *const kind_name[] = {"tf32", "bf16", "f32"};
+
+/* y = x w, w from [cols][inner] when it is transposed first; x as [inner][rows] when near. */
+static float *product_of(int64_t rows, int64_t inner, int64_t cols, int kind, bool near, int processors, double **expected)
 {
     Err err = {0};
     Arena *a = arena_new();
-    Graph *g = graph_new(a, &err, "half");
-    Val x = g_input(g, "x", ROLE_DATA, type_make(DAV_F32, 2, (int64_t[]){rows, inner}));
+    Graph *g = graph_new(a, &err, "product");
+    Val x = g_input(g, "x", ROLE_DATA, type_make(DAV_F32, 2, near ? (int64_t[]){inner, rows} : (int64_t[]){rows, inner}));
     Val w = g_input(g, "w", ROLE_PARAM, type_make(DAV_F32, 2, (int64_t[]){inner, cols}));
     ContractSpec s = {.nloop = 3, .nout = 2, .extent = {rows, cols, inner}, .rank = {2, 2}};
-    const int loop[2][2] = {{0, 2}, {2, 1}};
+    const int loop[2][2] = {{near ? 2 : 0, near ? 0 : 2}, {2, 1}};
     for (int o = 0; o < 2; o++)
         for (int d = 0; d < 2; d++)
             s.dim[o][d] = (DimExpr){.nterm = 1, .loop = {loop[o][d]}, .coef = {1}, .div = 1};
     graph_output(g, "y", g_contract(g, x, w, &s, DAV_F32));
-    Program *p = program_compile(&err, g, &(ProgramOptions){.device = "cuda", .compile = {.precision = in_tf32 ? DAV_F32 : DAV_BF16, .tf32 = in_tf32}});
+    const CompileOptions o = {.precision = kind == HALF ? DAV_BF16 : DAV_F32, .tf32 = kind == ROUNDED, .processors = processors};
+    Program *p = program_compile(&err, g, &(ProgramOptions){.device = "cuda", .compile = o});
     if (!p)
         fail_msg("%s", err.text);
     float *xs = mem_alloc((size_t)(rows * inner) * 4), *ws = mem_alloc((size_t)(inner * cols) * 4), *y = mem_alloc((size_t)(rows * cols) * 4);
+    double *want = mem_alloc((size_t)(rows * cols) * 8);
     for (int64_t i = 0; i < rows * inner; i++) /* numbers that bf16 has; of tf32 such as it rounds */
-        xs[i] = (float)(i * 7 % 31 - 15) / (in_tf32 ? 7.f : 8.f);
+        xs[i] = (float)(i * 7 % 31 - 15) / (kind == ROUNDED ? 7.f : 8.f);
     for (int64_t i = 0; i < inner * cols; i++)
-        ws[i] = (float)(i * 11 % 29 - 14) / (in_tf32 ? 13.f : 16.f);
+        ws[i] = (float)(i * 11 % 29 - 14) / (kind == ROUNDED ? 13.f : 16.f);
     void *in[2];
     in[program_input(p, "x")] = xs;
     in[program_input(p, "w")] = ws;
     if (!program_run(p, &err, in, (void *[]){y}, 1, 1))
         fail_msg("%s", err.text);
-    for (int64_t i = 0; i < rows * cols; i++) {
-        double want = 0;
-        for (int64_t k = 0; k < inner; k++)
-            want += in_tf32 ? tf32(xs[i / cols * inner + k]) * tf32(ws[k * cols + i % cols])
-                            : (double)xs[i / cols * inner + k] * (double)ws[k * cols + i % cols];
-        if (fabs(y[i] - want) > 1e-5 * (1 + fabs(want)))
-            fail_msg("[%lld,%lld,%lld] element %lld: %g, expected %g", (long long)rows, (long long)inner, (long long)cols, (long long)i,
-                     (double)y[i], want);
-    }
+    for (int64_t i = 0; i < rows * cols; i++)
+        for (int64_t k = 0; k < inner; k++) {
+            float xk = near ? xs[k * rows + i / cols] : xs[i / cols * inner + k], wk = ws[k * cols + i % cols];
+            want[i] += kind == ROUNDED ? tf32(xk) * tf32(wk) : (double)xk * (double)wk;
+        }
     program_free(p);
     mem_free(xs);
     mem_free(ws);
-    mem_free(y);
     arena_free(a);
+    *expected = want;
+    return y;
+}
+
+static void product_in(int64_t rows, int64_t inner, int64_t cols, int kind, bool near, int processors)
+{
+    double *want;
+    float *y = product_of(rows, inner, cols, kind, near, processors, &want);
+    for (int64_t i = 0; i < rows * cols; i++)
+        if (!(fabs(y[i] - want[i]) <= 1e-5 * (1 + fabs(want[i]))))
+            fail_msg("[%lld,%lld,%lld] in %s for %d processors, element %lld: %g, expected %g", (long long)rows, (long long)inner,
+                     (long long)cols, kind_name[kind], processors, (long long)i, (double)y[i], want[i]);
+    mem_free(want);
+    mem_free(y);
 }
 
 static void products_in_bf16(void **state)
 {
     (void)state;
-    product_in(64, 64, 64, false);
-    product_in(70, 130, 90, false);
-    product_in(5, 33, 19, false);
-    product_in(129, 17, 8, false);
-    product_in(70, 96, 72, false); /* rows of 16 bytes: copied asynchronously */
-    product_in(64, 200, 64, false);
-    product_in(9, 40, 136, false);
-    product_in(200, 24, 20, false);
+    product_in(64, 64, 64, HALF, false, 0);
+    product_in(70, 130, 90, HALF, false, 0);
+    product_in(5, 33, 19, HALF, false, 0);
+    product_in(129, 17, 8, HALF, false, 0);
+    product_in(70, 96, 72, HALF, false, 0); /* rows of 16 bytes: copied asynchronously */
+    product_in(64, 200, 64, HALF, false, 0);
+    product_in(9, 40, 136, HALF, false, 0);
+    product_in(200, 24, 20, HALF, false, 0);
 }
 
 static void products_in_tf32(void **state)
 {
     (void)state;
-    product_in(70, 96, 72, true);
-    product_in(33, 17, 8, true);
-    product_in(129, 50, 40, true);
+    product_in(70, 96, 72, ROUNDED, false, 0);
+    product_in(33, 17, 8, ROUNDED, false, 0);
+    product_in(129, 50, 40, ROUNDED, false, 0);
+}
+
+/* One processor: the largest tiles, of which the last ones of a row and of a column are not full. */
+static void products_in_large_tiles(void **state)
+{
+    static const struct { int64_t rows, inner, cols; } shape[] = {{200, 96, 136}, {128, 72, 128}, {120, 104, 60}};
+    (void)state;
+    for (size_t i = 0; i < sizeof shape / sizeof *shape; i++)
+        for (int kind = ROUNDED; kind <= SINGLE; kind++)
+            for (int near = 0; near < 2; near++)
+                product_in(shape[i].rows, shape[i].inner, shape[i].cols, kind, near, 1);
+}
+
+/* The tile that a product is cut into is a matter of speed alone. */
+static void tiles_do_not_change_bits(void **state)
+{
+    enum { N = 136, K = 88 };
+    static const int processors[] = {1, 3, 6, 20, 128};
+    (void)state;
+    for (int kind = ROUNDED; kind <= SINGLE; kind++) {
+        double *want;
+        float *y[2];
+        for (size_t i = 0; i < sizeof processors / sizeof *processors; i++) {
+            y[i > 0] = product_of(N, K, N, kind, false, processors[i], &want);
+            mem_free(want);
+            if (i == 0)
+                continue;
+            assert_memory_equal(y[0], y[1], N * N * sizeof(float));
+            mem_free(y[1]);
+        }
+        mem_free(y[0]);
+    }
 }
 
 /* ---- the method: the same search and the same M-step on both ---- */
@@ -361,6 +408,41 @@ static void searches_choose_alike(void **state)
         trajectories_free(tb);
         tiny_free(a);
         tiny_free(b);
+    }
+    assert_int_equal(standin("dav_standin_live"), 0);
+}
+
+/* With the reward in the graph the host waits for the end of a run of trajectories, for no step of it; asked to go step by step it waits
+ * for every program of each. */
+static void trajectories_wait_for_nobody(void **state)
+{
+    (void)state;
+    enum { ROWS_A_RUN = 32, CHILDREN = 4, RUNS = TRAJECTORIES * CHILDREN / ROWS_A_RUN };
+    if (!standin("dav_standin_calls")) {
+        print_message("SKIPPED: the device is not the stand-in\n");
+        skip();
+    }
+    for (int guided = 0; guided < 2; guided++) {
+        Tiny *t = tiny_new_on("cuda", CHILDREN, guided, STEPS, ROWS_A_RUN);
+        Trajectories *first = search_on(t);
+        long long before = standin("dav_standin_waits");
+        Trajectories *whole = search_on(t);
+        assert_int_equal(standin("dav_standin_waits") - before, RUNS);
+        print_message("%s: %lld launches and copies a trajectory of %d steps\n", guided ? "guided" : "plain",
+                      (long long)program_stats(t->k->whole->program).launches, STEPS);
+        assert_true(program_stats(t->k->whole->program).captures == 1);
+        t->spec.whole = WHOLE_NEVER;
+        tiny_rebuild(t, "cuda", STEPS, ROWS_A_RUN);
+        before = standin("dav_standin_waits");
+        Trajectories *steps = search_on(t);
+        assert_true(standin("dav_standin_waits") - before >= 3 * STEPS);
+        assert_memory_equal(whole->state, steps->state, (size_t)TRAJECTORIES * (STEPS + 1) * L);
+        assert_memory_equal(whole->reward, steps->reward, TRAJECTORIES * sizeof(float));
+        assert_memory_equal(whole->elbo, steps->elbo, TRAJECTORIES * sizeof(double));
+        trajectories_free(first);
+        trajectories_free(whole);
+        trajectories_free(steps);
+        tiny_free(t);
     }
     assert_int_equal(standin("dav_standin_live"), 0);
 }
@@ -495,7 +577,10 @@ int main(void)
         cmocka_unit_test(failing_calls_leave_nothing),
         cmocka_unit_test(products_in_bf16),
         cmocka_unit_test(products_in_tf32),
+        cmocka_unit_test(products_in_large_tiles),
+        cmocka_unit_test(tiles_do_not_change_bits),
         cmocka_unit_test(searches_choose_alike),
+        cmocka_unit_test(trajectories_wait_for_nobody),
         cmocka_unit_test(msteps_learn_alike),
         cmocka_unit_test(parameters_stay_on_the_device),
         cmocka_unit_test(rows_do_not_depend_on_the_batch),

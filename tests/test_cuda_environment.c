@@ -235,7 +235,8 @@ static void both_compile_one_text(void **state)
     (void)state;
     Err err = {0};
     Arena *a = arena_new();
-    CompileOptions o = {.precision = DAV_BF16, .tile_rows = CUDA_TILE_ROWS, .tile_columns = CUDA_TILE_COLUMNS, .sums_of_any_stride = true};
+    CompileOptions o = {.precision = DAV_BF16, .tile_rows = CUDA_TILE_ROWS, .tile_columns = CUDA_TILE_COLUMNS, .processors = CUDA_PROCESSORS,
+                        .sums_of_any_stride = true};
     PassCx cx = {.arena = a, .err = &err, .options = &o};
     const Graph *g = passes_run(&cx, graph_of(a, &err, 24), NULL);
     int compared = 0;
@@ -309,7 +310,7 @@ static int race_in_child(bool planted)
     Buf text = {0};
     Val in = g_input(g, "x", ROLE_DATA, type_make(DAV_F32, 2, (int64_t[]){3, 600}));
     graph_output(g, "y", g_reduce_mask(g, OP_SUM, in, 2));
-    CompileOptions o = {.tile_rows = CUDA_TILE_ROWS, .tile_columns = CUDA_TILE_COLUMNS};
+    CompileOptions o = {.tile_rows = CUDA_TILE_ROWS, .tile_columns = CUDA_TILE_COLUMNS, .processors = CUDA_PROCESSORS};
     PassCx cx = {.arena = a, .err = &err, .options = &o};
     const Graph *k = passes_run(&cx, g, NULL);
     for (Val v = 1; v < k->n; v++)

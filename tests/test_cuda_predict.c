@@ -163,8 +163,49 @@ static void blocks_need_few_launches(void **state)
     (void)state;
     block("transformer block", transformer_block, false, 13, 1.7, 4);
     block("transformer block, backward", transformer_block, true, 63, 2, 8.5);
-    block("unet block", unet_block, false, 35, 4, 4);
-    block("unet block, backward", unet_block, true, 115, 4, 5);
+    block("unet block", unet_block, false, 35, 4, 7.5);
+    block("unet block, backward", unet_block, true, 115, 4, 11);
+}
+
+/* Attention's backward direction has 8 heads x (4096 / 64 panels of keys + as many of queries) blocks, more than an h100 runs at
+ * once; of 7 products of 4096 x 4096 x 40 a head. */
+static void attention_fills_the_device(void **state)
+{
+    (void)state;
+    Arena *arena = arena_new();
+    Err err = {0};
+    DavNet *n = net_new(arena, &err, "attention");
+    DavVal x[3], grad[3];
+    for (int i = 0; i < 3; i++)
+        x[i] = dav_input(n, i == 0 ? "q" : i == 1 ? "k" : "v", DAV_F32, 1, 8, 4096, 40);
+    dav_grads(dav_sum(dav_square(dav_attention(x[0], x[1], x[2])), 0, 1, 2, 3), x, 3, grad);
+    for (int i = 0; i < 3; i++)
+        dav_output(n, i == 0 ? "dq" : i == 1 ? "dk" : "dv", grad[i]);
+    Program *p = program_compile(&err, n->g, &(ProgramOptions){.device = "paper:h100", .compile.precision = DAV_BF16});
+    ProgramForecast f;
+    Buf text = {0};
+    if (!p)
+        fail_msg("%s", err.text);
+    program_forecast(p, &f, &text);
+    double gflop = 7 * 8 * 2 * 4096.0 * 4096 * 40 * 1e-9, waves = 0, most = 0;
+    long long blocks = 0, found = 0;
+    for (char *at = text.at; (at = strchr(at, '\n')); at++) { /* the row of the most operations */
+        double w, g;
+        long long b;
+        if (sscanf(at + 1, "%*f %*d %*s product %lld x 128 %*d %*d %*f%% %lf %*f %lf", &b, &w, &g) == 3 && ++found && g > most) {
+            most = g;
+            blocks = b;
+            waves = w;
+        }
+    }
+    assert_int_equal(found, 2);
+    assert_int_equal(blocks, 8 * 2 * 4096 / 64);
+    assert_true(waves > 1);
+    assert_true(most > gflop && most < 1.05 * gflop);
+    buf_free(&text);
+    program_free(p);
+    net_free(n);
+    arena_free(arena);
 }
 
 /* The method's programs, 64 rows of the DNA denoiser: the last line that `dav compile --target` prints. */
@@ -219,6 +260,7 @@ int main(void)
         cmocka_unit_test(a_copy_takes_its_bytes),       cmocka_unit_test(unknown_devices_are_named),
         cmocka_unit_test(the_optimiser_is_three_kernels),
         cmocka_unit_test(blocks_need_few_launches),     cmocka_unit_test(the_method_needs_few_launches),
+        cmocka_unit_test(attention_fills_the_device),
     };
     return cmocka_run_group_tests(tests, scratch_open, scratch_close);
 }

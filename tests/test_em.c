@@ -393,6 +393,48 @@ static void a_state_that_stays_hears_the_new_time(void **state)
     assert_in_range(evaluations(false), 2, 1 + 8); /* eight letters are filled in at most eight steps */
 }
 
+/* ---- a trajectory as one program ---- */
+static void same_trajectories(const Trajectories *a, const Trajectories *b)
+{
+    size_t rows = (size_t)a->n, states = rows * (size_t)(a->steps + 1) * L;
+    assert_memory_equal(a->state, b->state, states);
+    assert_memory_equal(a->x0, b->x0, rows * (size_t)a->steps * L);
+    assert_memory_equal(a->final, b->final, rows * L * sizeof(int64_t));
+    assert_memory_equal(a->reward, b->reward, rows * sizeof(float));
+    assert_memory_equal(a->elbo, b->elbo, rows * sizeof(double));
+    assert_memory_equal(a->elbo_undiscounted, b->elbo_undiscounted, rows * sizeof(double));
+    assert_true(a->ess == b->ess);
+}
+
+/* The bits of the search step by step, whatever a run's rows; searched, guided, plain, with time. */
+static void whole_trajectories_are_the_same(void **state)
+{
+    (void)state;
+    enum { N = 37, T = 4, M = 3 };
+    for (int kind = 0; kind < 4; kind++) {
+        Tiny *t = tiny_new(M, kind == 1, T, 32);
+        const bool weigh = kind != 2;
+        t->spec.time_input = kind == 3;
+        t->spec.search = weigh ? t->spec.search : NULL;
+        t->spec.children = weigh ? M : 1;
+        SearchSettings s = tiny_settings(t, 0.5, 0.9, weigh);
+        tiny_rebuild(t, "cpu", T, 32);
+        assert_null(t->k->whole);
+        Trajectories *steps = search_run(t->k, &t->err, &s, 5, N, true);
+        for (int64_t rows = 2; rows <= 64; rows += 31) {
+            t->spec.whole = WHOLE_ALWAYS;
+            tiny_rebuild(t, "cpu", T, rows);
+            Trajectories *whole = search_run(t->k, &t->err, &s, 5, N, true);
+            if (!steps || !whole || !t->k->whole)
+                fail_msg("%s", t->err.text);
+            same_trajectories(steps, whole);
+            trajectories_free(whole);
+        }
+        trajectories_free(steps);
+        tiny_free(t);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -405,6 +447,7 @@ int main(void)
         cmocka_unit_test(same_bits_for_any_batch_and_threads),
         cmocka_unit_test(equal_states_are_evaluated_once),
         cmocka_unit_test(a_state_that_stays_hears_the_new_time),
+        cmocka_unit_test(whole_trajectories_are_the_same),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -20,7 +20,7 @@ const char *cuda_memory_type(DavDtype t)
     return t == DAV_BF16 || t == DAV_F16 ? "u16" : t == DAV_BOOL ? "u8" : cuda_value_type(t);
 }
 
-/* The function around a value that comes from memory, goes to it, or is rounded to its dtype. */
+/* The function around a value that comes from memory, goes to it, or is rounded to its dtype; a variable of bf16 always is. */
 const char *cuda_widen(DavDtype t)
 {
     return t == DAV_BF16 ? "dav_from_bf16" : t == DAV_F16 ? "dav_from_f16" : "";
@@ -28,7 +28,7 @@ const char *cuda_widen(DavDtype t)
 
 const char *cuda_narrow(DavDtype t)
 {
-    return t == DAV_BF16 ? "dav_to_bf16" : t == DAV_F16 ? "dav_to_f16" : "";
+    return t == DAV_BF16 ? "dav_upper_half" : t == DAV_F16 ? "dav_to_f16" : "";
 }
 
 static const char *rounded(DavDtype t)
@@ -237,11 +237,16 @@ static Val joined(const Emit *e, Val loop, int n)
     return 0;
 }
 
+void put_meeting(Emit *e, Val loop)
+{
+    if (stores_reread(e, loop))
+        put_line(e, "dav_sync<%d>();", e->team);
+}
+
 /* Sums start anew in each lane; extremes may start from what was there. */
 static void open_lanes(Emit *e, Val v)
 {
-    if (stores_reread(e, v))
-        put_line(e, "dav_sync<%d>();", e->team);
+    put_meeting(e, v);
     for (int i = 0; joined(e, v, i); i++) {
         Val acc = joined(e, v, i);
         const Node *n = node_of(e->k, acc);
@@ -268,8 +273,7 @@ static void close_lanes(Emit *e, Val loop)
         if (attr_i(n, A_KIND) == ACC_ADD)
             put_line(e, "v%d = %s(dav_add(before%d_%d, v%d));", acc, rounded((DavDtype)n->dtype), loop, acc, acc);
     }
-    if (stores_reread(e, loop))
-        put_line(e, "dav_sync<%d>();", e->team);
+    put_meeting(e, loop);
 }
 
 static void open_loop(Emit *e, Val v)
@@ -312,7 +316,7 @@ static void emit(Emit *e, Val v)
     case OP_BUF:
         break;
     case OP_FOR:
-        if (!put_tile_loop(e, v))
+        if (!put_tile_loop(e, v) && !put_nest(e, v))
             open_loop(e, v);
         break;
     case OP_IF:
@@ -320,8 +324,10 @@ static void emit(Emit *e, Val v)
         e->depth++;
         break;
     case OP_END:
-        if (!put_tile_end(e, n->arg[0]))
+        if (!put_tile_end(e, n->arg[0]) && !put_nest_end(e, n->arg[0])) {
             close(e, n->arg[0]);
+            put_finish_after(e, n->arg[0]);
+        }
         break;
     case OP_CONST:
         number(text, t, attr_f(n, A_VALUE), dav_dtype_is_float(t) ? 0 : (int64_t)attr_f(n, A_VALUE));
@@ -399,6 +405,14 @@ static int team_of(const Graph *k)
     return team < 32 ? 32 : team > MOST_TEAM ? MOST_TEAM : team;
 }
 
+static bool has_tiles(const Graph *k)
+{
+    for (Val v = 1; v < k->n; v++)
+        if (node_of(k, v)->op == OP_TILE)
+            return true;
+    return false;
+}
+
 static bool *reread_buffers(const Graph *k)
 {
     bool *loaded = mem_alloc((size_t)k->n), *both = mem_alloc((size_t)k->n);
@@ -416,8 +430,33 @@ static bool *reread_buffers(const Graph *k)
     return both;
 }
 
-/* Parameters by index, then pointers into scratch. */
-static void signature(Emit *e, const char *symbol, const int64_t *offset)
+/* Shared memory of a block: room for joins and tiles, then scratch where it fits.  Bytes that the launch must give. */
+static int put_shared(Emit *e, int teams)
+{
+    enum { STATIC = 40 << 10, LINE = 128 };
+    int room = e->team > 32 ? (room_bytes(e) + LINE - 1) / LINE * LINE : 0, all = room + (e->shared_scratch ? (int)e->scratch * teams : 0);
+    if (all > STATIC)
+        put_line(e, "DAV_SHARED_BY_LAUNCH(shared);");
+    else if (all)
+        put_line(e, "DAV_SHARED(shared, %d);", all);
+    put_line(e, "u8 *const room = %s;", room ? "shared" : "0");
+    put_line(e, "(void)room;");
+    if (e->shared_scratch)
+        put_line(e, "u8 *const scratch = shared + %d;", room);
+    return all > STATIC ? all : 0;
+}
+
+/* Attention lives on scratch: a block with tiles may have all that the device allows. */
+static void place_scratch(Emit *e)
+{
+    int64_t bytes = e->scratch * (e->threads / e->team);
+    e->shared_scratch = bytes > 0 && bytes <= e->target->shared_bytes; /* what tiles want depends on it */
+    if (e->shared_scratch && bytes > SHARED_SCRATCH)
+        e->shared_scratch = has_tiles(e->k) && bytes + room_bytes(e) + 128 <= e->target->shared_bytes;
+}
+
+/* Parameters by index, then pointers into scratch; bytes of shared memory that the launch must give. */
+static int signature(Emit *e, const char *symbol, const int64_t *offset)
 {
     int count = 0;
     buf_printf(e->out, "DAV_KERNEL(%d) %s(", e->threads, symbol);
@@ -434,27 +473,23 @@ static void signature(Emit *e, const char *symbol, const int64_t *offset)
         }
     }
     int teams = e->threads / e->team;
-    bool shared = e->scratch && e->scratch * teams <= SHARED_SCRATCH;
-    buf_printf(e->out, "%s)\n{\n", !e->scratch || shared ? "" : count ? ", u8 *scratch" : "u8 *scratch");
+    buf_printf(e->out, "%s)\n{\n", !e->scratch || e->shared_scratch ? "" : count ? ", u8 *scratch" : "u8 *scratch");
     const char *task = kernel_trip(e->k) < INT64_C(1) << 30 ? "int" : "i64"; /* a block's teams may go past the end */
     buf_printf(e->out, "    const %s task = (%s)dav_block() * %d + (int)dav_thread() / %d;\n", task, task, teams, e->team);
     buf_printf(e->out, "    const int lane = (int)(dav_thread() %% %d);\n    (void)lane;\n", e->team);
     if (e->team > 32)
-        put_room(e);
-    else
-        buf_str(e->out, "    u8 *const room = 0;\n    (void)room;\n");
-    if (shared)
-        buf_printf(e->out, "    DAV_SHARED(scratch_of_block, %lld);\n", (long long)(e->scratch * teams));
+        put_tile_types(e);
+    int by_launch = put_shared(e, teams);
     char team_number[40];
     snprintf(team_number, sizeof team_number, "(dav_thread() / %d)", e->team);
     for (Val v = 1; v < e->k->n; v++) {
         const Node *n = node_of(e->k, v);
         const char *type = cuda_memory_type((DavDtype)n->dtype);
         if (n->op == OP_BUF && attr_i(n, A_ROLE) == BUF_SCRATCH)
-            buf_printf(e->out, "    %s *p%d = (%s *)(%s + %s * %lldll + %lldll);\n", type, v, type,
-                       shared ? "scratch_of_block" : "scratch", shared ? team_number : "task",
+            buf_printf(e->out, "    %s *p%d = (%s *)(scratch + %s * %lldll + %lldll);\n", type, v, type, e->shared_scratch ? team_number : "task",
                        (long long)e->scratch, (long long)offset[v]);
     }
+    return by_launch;
 }
 
 bool cuda_source(const CudaTarget *t, Err *err, const Graph *kernel, const char *symbol, Buf *text, CudaLaunch *launch)
@@ -465,10 +500,12 @@ bool cuda_source(const CudaTarget *t, Err *err, const Graph *kernel, const char 
     int64_t *offset = mem_alloc(mem_mul((size_t)kernel->n, sizeof *offset));
     Emit e = {.k = kernel, .out = text, .target = t, .depth = 1, .team = team, .threads = threads, .reread = reread_buffers(kernel), .narrow = narrow_values(kernel),
               .scratch = kernel_scratch(kernel, offset)};
+    place_scratch(&e);
     buf_str(text, cuda_machine);
     buf_str(text, cuda_prelude);
+    buf_str(text, cuda_tiles);
     buf_str(text, "\n");
-    signature(&e, symbol, offset);
+    int by_launch = signature(&e, symbol, offset);
     mem_free(offset);
     for (Val v = 1; v < kernel->n; v++)
         emit(&e, v);
@@ -476,7 +513,7 @@ bool cuda_source(const CudaTarget *t, Err *err, const Graph *kernel, const char 
     mem_free(e.reread);
     mem_free(e.narrow);
     int64_t teams = threads / team, blocks = (kernel_trip(kernel) + teams - 1) / teams;
-    bool in_memory = e.scratch * teams > SHARED_SCRATCH;
-    *launch = (CudaLaunch){.threads = threads, .blocks = blocks, .scratch_bytes = in_memory ? e.scratch * blocks * teams : 0};
+    *launch = (CudaLaunch){.threads = threads, .blocks = blocks, .shared_bytes = by_launch,
+                           .scratch_bytes = e.shared_scratch ? 0 : e.scratch * blocks * teams};
     return true;
 }

@@ -9,10 +9,13 @@ typedef struct Emit {
     int depth;
     int team, threads;   /* of an iteration of the parallel loop, of a block */
     int64_t scratch;     /* bytes of an iteration */
+    bool shared_scratch; /* in shared memory */
     bool *reread;   /* by value: a buffer that the kernel stores to and loads from */
     bool *narrow;        /* by value: an i64 that 32 bits hold, and is declared so */
     Val vector;          /* the vector loop that is open, 0: none */
     Val flat;            /* the row loop that was made one with its vector loop */
+    Val nest;            /* the serial loop that was made one with its vector loop */
+    bool direct;         /* and runs over the elements that a thread owns */
 } Emit;
 
 void put_line(Emit *e, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
@@ -23,10 +26,18 @@ const char *cuda_widen(DavDtype t);       /* the function from memory to variabl
 const char *cuda_narrow(DavDtype t);
 DavDtype operand_dtype(const Emit *e, Val v);
 
+void put_meeting(Emit *e, Val loop); /* the team's, where the loop stores what the kernel also reads */
+
+/* nest.c: true when `loop` (or what closes it) was one of two that are run as one and has been written. */
+bool put_nest(Emit *e, Val loop);
+bool put_nest_end(Emit *e, Val loop);
+
 /* tile.c */
-void put_room(Emit *e); /* shared memory of the block, for joins and tiles */
+int room_bytes(const Emit *e); /* of shared memory, for joins and tiles */
+void put_tile_types(Emit *e);
 void put_tile(Emit *e, Val v);
 void put_contract(Emit *e, Val v);
+void put_finish_after(Emit *e, Val closed); /* what the loop or condition that was closed has left to be done */
 void put_tile_get(Emit *e, Val v);
 /* The loops around tile_get: true when `loop` (or what closes it) was one of them and has been written. */
 bool put_tile_loop(Emit *e, Val loop);

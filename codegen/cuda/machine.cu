@@ -11,6 +11,8 @@ DAV_FN unsigned dav_blocks() { return gridDim.x; }
 
 /* Memory of a block, undefined when it starts. */
 #define DAV_SHARED(name, bytes) __shared__ __align__(16) unsigned char name[bytes]
+/* As many bytes of it as the launch says. */
+#define DAV_SHARED_BY_LAUNCH(name) extern __shared__ __align__(16) unsigned char name[]
 
 DAV_FN void dav_sync_block() { __syncthreads(); }
 DAV_FN void dav_sync_lanes(unsigned mask) { __syncwarp(mask); }
@@ -23,11 +25,42 @@ DAV_FN float dav_float(unsigned x) { return __uint_as_float(x); }
 DAV_FN unsigned long long dav_bits(double x) { return (unsigned long long)__double_as_longlong(x); }
 DAV_FN double dav_double(unsigned long long x) { return __longlong_as_double((long long)x); }
 
+/* A place in a block's shared memory, to which offsets in bytes are added. */
+typedef unsigned dav_place;
+DAV_FN unsigned dav_kept(unsigned x) /* in a register: not to be computed anew where it is used */
+{
+    asm volatile("" : "+r"(x));
+    return x;
+}
+DAV_FN dav_place dav_place_of(const void *shared) { return dav_kept((unsigned)__cvta_generic_to_shared(shared)); }
+template <int N> struct dav_words { unsigned at[N]; };
+DAV_FN dav_words<1> dav_load_words(dav_place p, dav_words<1> w)
+{
+    asm volatile("ld.shared.b32 %0, [%1];" : "=r"(w.at[0]) : "r"(p) : "memory");
+    return w;
+}
+DAV_FN dav_words<2> dav_load_words(dav_place p, dav_words<2> w)
+{
+    asm volatile("ld.shared.v2.b32 {%0,%1}, [%2];" : "=r"(w.at[0]), "=r"(w.at[1]) : "r"(p) : "memory");
+    return w;
+}
+DAV_FN dav_words<4> dav_load_words(dav_place p, dav_words<4> w)
+{
+    asm volatile("ld.shared.v4.b32 {%0,%1,%2,%3}, [%4];" : "=r"(w.at[0]), "=r"(w.at[1]), "=r"(w.at[2]), "=r"(w.at[3]) : "r"(p) : "memory");
+    return w;
+}
+
 #if __CUDA_ARCH__ >= 800
 /* 16 bytes to shared memory, of which `bytes` are read and the others 0; complete after a commit and a wait. */
-DAV_FN void dav_copy_async(void *to, const void *from, int bytes)
+DAV_FN void dav_copy_part(dav_place to, const void *from, int bytes)
 {
-    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"((unsigned)__cvta_generic_to_shared(to)), "l"(from), "r"(bytes)
+    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(to), "l"(from), "r"(bytes) : "memory");
+}
+/* All 16 where there is any bit, else none: a predicate of the instruction. */
+DAV_FN void dav_copy_line(dav_place to, const void *from, unsigned there)
+{
+    asm volatile("{ .reg .pred p; .reg .b32 n; setp.ne.u32 p, %2, 0; selp.b32 n, 16, 0, p; cp.async.cg.shared.global [%0], [%1], 16, n; }" ::"r"(to),
+                 "l"(from), "r"(there)
                  : "memory");
 }
 DAV_FN void dav_copy_commit() { asm volatile("cp.async.commit_group;" ::: "memory"); }
@@ -36,18 +69,18 @@ template <int N> DAV_FN void dav_copy_wait() { asm volatile("cp.async.wait_group
 
 /* Four 8x8 of 16 bits: lane l names row l % 8 of matrix l / 8 and gets of matrix i row l / 4, columns l % 4 * 2 and the next; across:
  * of column l / 4, rows l % 4 * 2 and the next. */
-DAV_FN void dav_load_matrices(unsigned (&r)[4], const void *row)
+DAV_FN void dav_load_matrices(unsigned (&r)[4], dav_place row)
 {
     asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0,%1,%2,%3}, [%4];"
                  : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
-                 : "r"((unsigned)__cvta_generic_to_shared(row))
+                 : "r"(row)
                  : "memory");
 }
-DAV_FN void dav_load_matrices_across(unsigned (&r)[4], const void *row)
+DAV_FN void dav_load_matrices_across(unsigned (&r)[4], dav_place row)
 {
     asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0,%1,%2,%3}, [%4];"
                  : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
-                 : "r"((unsigned)__cvta_generic_to_shared(row))
+                 : "r"(row)
                  : "memory");
 }
 
@@ -66,11 +99,12 @@ DAV_FN void dav_mma_tf32(float (&d)[4], const unsigned (&a)[4], const unsigned (
                  : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
 }
 #else /* named in the prelude, used by no kernel of these levels */
-DAV_FN void dav_copy_async(void *, const void *, int) {}
+DAV_FN void dav_copy_part(dav_place, const void *, int) {}
+DAV_FN void dav_copy_line(dav_place, const void *, unsigned) {}
 DAV_FN void dav_copy_commit() {}
 template <int N> DAV_FN void dav_copy_wait() {}
-DAV_FN void dav_load_matrices(unsigned (&)[4], const void *) {}
-DAV_FN void dav_load_matrices_across(unsigned (&)[4], const void *) {}
+DAV_FN void dav_load_matrices(unsigned (&)[4], dav_place) {}
+DAV_FN void dav_load_matrices_across(unsigned (&)[4], dav_place) {}
 DAV_FN unsigned dav_to_tf32(float) { return 0; }
 DAV_FN void dav_mma_tf32(float (&)[4], const unsigned (&)[4], const unsigned (&)[2]) {}
 DAV_FN void dav_mma_bf16(float (&)[4], const unsigned (&)[4], const unsigned (&)[2]) {}

@@ -8,8 +8,12 @@
 static const double launch_seconds = 1.5e-6;  /* from one kernel of a graph to the next */
 static const double memory_reached = 0.85;    /* of the data sheet's bandwidth, by kernels with enough threads */
 static const double l2_faster = 2;            /* what fits into half of the L2 is found there, at this many times the bandwidth */
-static const double tensor_reached = 0.30;    /* mma.sync.m16n8k16 in tiles of 64x64, copies under way meanwhile */
-static const double fma_reached = 0.45;       /* 64x64 tiles of f32 */
+/* mma.sync with stages of cp.async, as CUTLASS' kernels for sm_80 have them: those of others reach 0.8 to 0.95 of the peak of sm_80 and
+ * sm_89; Hopper's tensor cores give mma.sync 0.63 of their peak at most (Luo et al., 2024), of sm_100 nothing is known.  Of that two thirds to
+ * three quarters in large tiles: sums of a few hundred steps, rows of one image at a time.  Tiles below 100 x 128 (f32: 64 x 64) read their
+ * panels more often than they multiply. */
+static const double tensor_reached = 0.60, hopper_reached = 0.45, small_tensor_reached = 0.30;
+static const double fma_reached = 0.60, small_fma_reached = 0.45;
 static const double scalar_reached = 0.25;    /* elementwise code, index arithmetic beside it */
 enum { THREADS_FOR_MEMORY = 512 /* of a multiprocessor, to keep its share of the bandwidth busy */, ASSUMED_REGS = 128 };
 
@@ -79,11 +83,25 @@ double cuda_peak_of(const CudaTarget *t, const Graph *kernel)
     return p == DAV_BF16 && t->bf16_s > 0 ? t->bf16_s : p == DAV_F32 && t->tf32 && t->tf32_s > 0 ? t->tf32_s : t->f32_s;
 }
 
+static int64_t widest_tile(const Graph *k)
+{
+    int64_t widest = 0;
+    for (Val v = 1; v < k->n; v++)
+        if (node_of(k, v)->op == OP_TILE && attr_i(node_of(k, v), A_MR) * attr_i(node_of(k, v), A_NR) > widest)
+            widest = attr_i(node_of(k, v), A_MR) * attr_i(node_of(k, v), A_NR);
+    return widest;
+}
+
 static double reached(const CudaTarget *t, const Graph *kernel)
 {
     DavDtype p = product_dtype(kernel);
     bool tensor = (p == DAV_BF16 && t->bf16_s > 0) || (p == DAV_F32 && t->tf32 && t->tf32_s > 0);
-    return p == DAV_BOOL ? scalar_reached : tensor ? tensor_reached : fma_reached;
+    int64_t widest = widest_tile(kernel);
+    if (p == DAV_BOOL)
+        return scalar_reached;
+    if (!tensor)
+        return widest > 64 * 64 ? fma_reached : small_fma_reached;
+    return widest < 100 * 128 || t->sm == 100 ? small_tensor_reached : t->sm == 90 ? hopper_reached : tensor_reached;
 }
 
 CudaForecast cuda_forecast(const CudaTarget *t, const CudaLaunch *l, const CudaUse *use, const Graph *kernel)

@@ -89,7 +89,7 @@ static bool load_kernel(Program *p, Err *err, const Nvrtc *nvrtc, const CudaTarg
               cuda_compile_cached(nvrtc, err, p->cache_dir.at, target, text.at, &cubin, &miss) &&
               load_module(d, err, &k->module, &cubin) &&
               cuda_ok(d, err, d->cuModuleGetFunction(&k->function, k->module, "kernel"), "cuModuleGetFunction");
-    if (ok && k->launch.shared_bytes > 48 * 1024)
+    if (ok && k->launch.shared_bytes > 0)
         ok = cuda_ok(d, err, d->cuFuncSetAttribute(k->function, CU_FUNC_MAX_DYNAMIC_SHARED, k->launch.shared_bytes),
                      "shared memory of a kernel (cuFuncSetAttribute)");
     p->code[i].code_bytes = (int64_t)cubin.len;

@@ -6,8 +6,9 @@
 #pragma once
 #include "runtime/program_impl.h"
 
-/* What a block works at together; a choice of ours, not of the device, so that bits depend on the level alone. */
-enum { CUDA_TILE_ROWS = 64, CUDA_TILE_COLUMNS = 64 };
+/* What a block of attention works at together, and the processors that products are cut for; not the device's, so that a program is
+ * the same on all of them. */
+enum { CUDA_TILE_ROWS = 64, CUDA_TILE_COLUMNS = 64, CUDA_PROCESSORS = 128 };
 
 /* Device index of "cuda" (0) or "cuda:N"; -1: the name is of no CUDA device. */
 int cuda_device_index(const char *name);

@@ -42,6 +42,7 @@ static std::map<size_t, Taken> taken; /* by offset */
 static size_t used[MOST_DEVICES];
 static thread_local int current_device = -1; /* whose context is current */
 static long long ncalls, live;
+static long long waits;
 static long long bytes_to_device, bytes_to_host; /* copied so far */
 static int lost; /* the status that every call gives after a kernel failed */
 
@@ -258,6 +259,8 @@ static bool run_grid(const Work &w)
     *w.f->machine = &machine;
     machine.shared = shared.data() + (64 - (size_t)shared.data() % 64) % 64;
     machine.blocks = w.blocks;
+    machine.memory = region;
+    machine.memory_end = region + region_bytes;
     machine.access = touch;
     if (getenv("DAV_STANDIN_RACE"))
         places.resize(PLACES);
@@ -270,7 +273,7 @@ static bool run_grid(const Work &w)
         std::shuffle(order.begin(), order.end(), std::mt19937((unsigned)atoi(seed)));
     for (unsigned b : order) {
         machine.block = b;
-        memset(machine.shared, 0xdb, w.shared);
+        memset(machine.shared, 0xff, w.shared);
         generation++;
         raced = NULL;
         if (!run_block())
@@ -305,6 +308,7 @@ static int drain(Stream *s)
 /* ---- devices ---- */
 API long long dav_standin_live() { return live; }
 API long long dav_standin_calls() { return ncalls; }
+API long long dav_standin_waits() { return waits; } /* of the host for a stream */
 API long long dav_standin_bytes_to_device() { return bytes_to_device; }
 API long long dav_standin_bytes_to_host() { return bytes_to_host; }
 /* The n-th call from now on fails; 0: none. */
@@ -407,6 +411,7 @@ API int cuStreamSynchronize(Stream *s)
         s->broken = true;
         return CAPTURE_UNSUPPORTED;
     }
+    waits++;
     return drain(s);
 }
 

@@ -9,6 +9,8 @@ enum { DAV_MAX_THREADS = 1024 };
 struct DavMachine {
     unsigned thread, block, blocks;
     unsigned char *shared;
+    const char *memory; /* the device's, and where it ends */
+    const char *memory_end;
     unsigned slot[DAV_MAX_THREADS];    /* what each lane shows the others in a shuffle */
     const void *row[DAV_MAX_THREADS];  /* and where its row of a matrix lies */
     unsigned a[DAV_MAX_THREADS][4], b[DAV_MAX_THREADS][2]; /* and in an mma */
@@ -53,7 +55,8 @@ DAV_FN unsigned dav_blocks() { return dav_machine->blocks; }
 #define DAV_SHARED(name, bytes)                                                \
     static unsigned char name[bytes] __attribute__((aligned(16)));            \
     if (dav_machine->thread == 0)                                              \
-    memset(name, 0xdb, sizeof name)
+    memset(name, 0xff, sizeof name)
+#define DAV_SHARED_BY_LAUNCH(name) unsigned char *const name = dav_machine->shared
 DAV_FN void dav_sync_block() { dav_machine->sync_block(); }
 DAV_FN void dav_sync_lanes(unsigned mask) { dav_machine->sync_lanes(mask); }
 
@@ -105,6 +108,20 @@ DAV_FN void dav_mma_bf16(float (&d)[4], const unsigned (&a)[4], const unsigned (
     m->sync_lanes(0xffffffffu);
 }
 
+typedef unsigned char *dav_place;
+DAV_FN dav_place dav_place_of(unsigned char *shared) { return shared; }
+DAV_FN unsigned dav_kept(unsigned x) { return x; }
+DAV_FN dav_place dav_kept(dav_place x) { return x; }
+template <int N> struct dav_words { unsigned at[N]; };
+template <int N> DAV_FN dav_words<N> dav_load_words(dav_place p, dav_words<N> w)
+{
+    if ((unsigned long long)p % (4 * N))
+        __builtin_trap();
+    for (int i = 0; i < N; i++)
+        w.at[i] = ((const unsigned *)p)[i];
+    return w;
+}
+
 /* ---- copies that happen when they are waited for; until then their place holds poison ---- */
 enum { DAV_MAX_COPIES = 256 };
 struct DavCopies {
@@ -113,17 +130,19 @@ struct DavCopies {
 };
 static DavCopies dav_copies[DAV_MAX_THREADS];
 
-DAV_FN void dav_copy_async(void *to, const void *from, int bytes)
+DAV_FN void dav_copy_part(dav_place to, const void *from, int bytes)
 {
     DavCopies &c = dav_copies[dav_machine->thread];
-    if (c.count == DAV_MAX_COPIES || bytes < 0 || bytes > 16 || ((unsigned long long)to & 15) || (bytes && ((unsigned long long)from & 15)))
-        __builtin_trap(); /* misaligned, or never waited for */
-    memset(to, 0xdb, 16);
+    const bool in_memory = (const char *)from >= dav_machine->memory && (const char *)from + bytes <= dav_machine->memory_end;
+    if (c.count == DAV_MAX_COPIES || bytes < 0 || (bytes && !in_memory) || bytes > 16 || ((unsigned long long)to & 15) || (bytes && ((unsigned long long)from & 15)))
+        __builtin_trap(); /* misaligned, not in device memory, or never waited for */
+    memset(to, 0xff, 16);
     c.copy[c.count].to = (unsigned char *)to;
     c.copy[c.count].from = from;
     c.copy[c.count].bytes = bytes;
     c.copy[c.count++].group = c.group;
 }
+DAV_FN void dav_copy_line(dav_place to, const void *from, unsigned there) { dav_copy_part(to, from, there ? 16 : 0); }
 DAV_FN void dav_copy_commit() { dav_copies[dav_machine->thread].group++; }
 template <int N> DAV_FN void dav_copy_wait()
 {
@@ -161,8 +180,8 @@ DAV_FN void dav_load_four(unsigned (&r)[4], const void *row, bool across)
     }
     m->sync_lanes(0xffffffffu);
 }
-DAV_FN void dav_load_matrices(unsigned (&r)[4], const void *row) { dav_load_four(r, row, false); }
-DAV_FN void dav_load_matrices_across(unsigned (&r)[4], const void *row) { dav_load_four(r, row, true); }
+DAV_FN void dav_load_matrices(unsigned (&r)[4], dav_place row) { dav_load_four(r, row, false); }
+DAV_FN void dav_load_matrices_across(unsigned (&r)[4], dav_place row) { dav_load_four(r, row, true); }
 
 /* cvt.rna.tf32.f32: 10 bits of mantissa, to nearest, ties away from 0. */
 DAV_FN unsigned dav_to_tf32(float x)

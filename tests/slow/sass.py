@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 """What the machine code of products is made of: instructions of the hottest loop, from cubins that tests/test_cuda_text wrote.
-sass.py NVDISASM FOLDER >TABLE      FOLDER: of DAV_CUDA_CUBINS; NVDISASM: the toolkit's, or of PyPI's triton wheel"""
+sass.py NVDISASM FOLDER >TABLE      FOLDER: of DAV_CUDA_CUBINS; NVDISASM: the toolkit's, or of PyPI's triton wheel
+Status 1 when a loop's tensor instructions are not those of its tile, or too few of a large tile's instructions are."""
 import collections
 import glob
 import os
@@ -9,6 +10,9 @@ import subprocess
 import sys
 
 KINDS = ["HMMA", "FFMA", "LDSM", "LDGSTS", "LDS", "LDG", "STS", "BAR"]
+LARGE = 100 * 128  # of rows and columns; two thirds of 128 x 128
+# tf32: every element of a panel is rounded on its way, by two or three instructions; a tensor instruction takes as long as eight others
+LEAST = {"dav_mma_tile": 0.5, "dav_tf32_tile": 0.15}
 
 
 def instructions(text):
@@ -26,29 +30,61 @@ def instructions(text):
 
 
 def hottest_loop(ops, labels):
-    """the innermost loop with the most tensor (else multiply-add) instructions"""
+    """the innermost loop with the most tensor (else multiply-add) instructions, that with copies of two alike"""
     best, best_key = (0, len(ops)), None
     for at, (op, target) in enumerate(ops):
         first = labels.get(target, at + 1) if target else at + 1
         if first > at:
             continue
         body = collections.Counter(o.split(".")[0] for o, _ in ops[first:at + 1])
-        key = (body["HMMA"], body["FFMA"], -(at - first))
+        key = (body["HMMA"], body["BAR"] > 0, body["FFMA"], -(at - first))  # without a barrier: what follows when all is copied
         if best_key is None or key > best_key:
             best, best_key = (first, at + 1), key
     return best
 
 
+def tiles_of(kernel):
+    """(name of the tile's type, its numbers, tensor instructions of a step) of each tile in a kernel's text"""
+    for kind, numbers in re.findall(r"typedef (dav_\w+_tile)<([\d, ]+)>", kernel):
+        mr, nr, down, across, kc, stages = map(int, numbers.split(", "))
+        fragments = -(-mr // (16 * down)) * -(-nr // (8 * across))
+        yield kind, (mr, nr, down, across, kc, stages), fragments * kc // (16 if kind == "dav_mma_tile" else 8)
+
+
+def complaint(kernel, hmma, share, whole):
+    """what is wrong with a kernel's hottest loop, whose sums may be a single step that is no loop; None: nothing"""
+    tiles = [t for t in tiles_of(kernel) if t[0] != "dav_fma_tile"]
+    if not tiles:
+        return None
+    if hmma not in [t[2] for t in tiles] and not (hmma == 0 and whole in [t[2] for t in tiles]):
+        return f"{hmma} tensor instructions in the loop, expected one of {[t[2] for t in tiles]}"
+    kind, (mr, nr, *_), _ = max(tiles, key=lambda t: t[2])
+    lines = "true, true" in kernel and "false, true, " not in kernel.replace("false, true, true", "") and "true, false, " not in kernel
+    if hmma and lines and mr * nr >= LARGE and share < LEAST[kind]:
+        return f"{share:.2f} of the loop are tensor instructions, expected {LEAST[kind]}"
+    return None
+
+
 def main():
     disassembler, folder = sys.argv[1:3]
-    print("kernel\tinstructions\tin the hottest loop\t" + "\t".join(KINDS) + "\tshare of HMMA or FFMA")
+    wrong = 0
+    print("kernel\ttile\tinstructions\tin the hottest loop\t" + "\t".join(KINDS) + "\tshare of HMMA or FFMA")
     for path in sorted(glob.glob(os.path.join(folder, "*.cubin"))):
         text = subprocess.run([disassembler, "-c", path], check=True, capture_output=True, text=True).stdout
+        with open(path[:-6] + ".cu") as f:
+            kernel = f.read()
         ops, labels = instructions(text)
         first, end = hottest_loop(ops, labels)
-        count = collections.Counter(o.split(".")[0] for o, _ in ops[first:end])
-        work = max(count["HMMA"], count["FFMA"])
-        print(os.path.basename(path)[:-6], len(ops), end - first, *(count[k] for k in KINDS), f"{work / max(1, end - first):.2f}", sep="\t")
+        count = collections.Counter(o.split(".")[0] for o, _ in ops[first:end] if o != "NOP")
+        work, size = max(count["HMMA"], count["FFMA"]), max(1, sum(count.values()))
+        name = os.path.basename(path)[:-6]
+        kind, numbers, _ = max(tiles_of(kernel), key=lambda t: t[1][0] * t[1][1])
+        print(name, f"{kind[4:-5]} {numbers[0]}x{numbers[1]}x{numbers[4]}", len(ops), size, *(count[k] for k in KINDS), f"{work / size:.2f}", sep="\t")
+        problem = complaint(kernel, count["HMMA"], work / size, sum(o.startswith("HMMA") for o, _ in ops))
+        if problem:
+            print(f"{name}: {problem}", file=sys.stderr)
+            wrong += 1
+    sys.exit(wrong > 0)
 
 
 if __name__ == "__main__":

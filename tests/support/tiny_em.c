@@ -57,6 +57,15 @@ Tiny *tiny_new_on(const char *device, int children, bool gradient, int steps, in
     return t;
 }
 
+void tiny_rebuild(Tiny *t, const char *device, int steps, int64_t rows)
+{
+    const BuildOptions o = {.compile = {.precision = DAV_F32}, .device = device, .rows = rows};
+    masked_free(t->k);
+    t->k = masked_new(&t->err, &t->spec, &o, steps, t->theta, t->phi, NULL);
+    if (!t->k)
+        fail_msg("%s", t->err.text);
+}
+
 Tiny *tiny_new(int children, bool gradient, int steps, int64_t rows)
 {
     return tiny_new_on("cpu", children, gradient, steps, rows);

@@ -20,6 +20,8 @@ typedef struct Tiny {
 /* Programs of the search for M children and T steps; what fails, fails the test. */
 Tiny *tiny_new(int children, bool gradient, int steps, int64_t rows);
 Tiny *tiny_new_on(const char *device, int children, bool gradient, int steps, int64_t rows);
+/* New programs for the same networks. */
+void tiny_rebuild(Tiny *t, const char *device, int steps, int64_t rows);
 void tiny_free(Tiny *t);
 SearchSettings tiny_settings(const Tiny *t, double alpha, double gamma, bool weigh);
 /* log q over letters of the proposal at the all-masked state, guided by scale times the gradient that the program gives. */
