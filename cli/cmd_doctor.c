@@ -2,6 +2,7 @@
 #include "cli/cli.h"
 #include "codegen/codegen.h"
 #include "codegen/cuda/cuda.h"
+#include "runtime/cuda/blaslt.h"
 #include "runtime/cuda/driver.h"
 #include "runtime/program.h"
 #include <math.h>
@@ -51,6 +52,11 @@ static void doctor_cache(void)
     buf_free(&dir);
 }
 
+static void say_why(const char *what, const Err *err)
+{
+    say(what, err->text + (strncmp(err->text, "CUDA: ", 6) == 0 ? 6 : 0));
+}
+
 /* Found, or exactly why not; that CUDA is missing is no failure.  True: there is a device and what it needs. */
 static bool doctor_cuda(void)
 {
@@ -60,15 +66,20 @@ static bool doctor_cuda(void)
     if (found)
         printf("%-12s %s, sm_%d, %zu MB\n", "cuda", d.name, d.sm, d.memory >> 20);
     else
-        say("cuda", err.text + (strncmp(err.text, "CUDA: ", 6) == 0 ? 6 : 0));
+        say_why("cuda", &err);
     cuda_device_close(&d);
     err_clear(&err);
     char version[64];
     if (nvrtc_version(&err, version))
         printf("%-12s NVRTC %s\n", "", version);
     else
-        say("", err.text + (strncmp(err.text, "CUDA: ", 6) == 0 ? 6 : 0));
+        say_why("", &err);
     found &= err.kind == ERR_NONE;
+    err_clear(&err);
+    if (blaslt_version(&err, version))
+        printf("%-12s cuBLASLt %s\n", "", version);
+    else
+        say_why("", &err);
     err_clear(&err);
     return found;
 }

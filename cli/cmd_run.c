@@ -25,11 +25,7 @@ static bool dtype_of(Err *err, const char *text, DavDtype *t)
 
 static bool device_of(Err *err, const char *text)
 {
-    static const char *const names[] = {"cpu", "cuda", "interp", "interp64"};
-    for (int i = 0; i < 4; i++)
-        if (strcmp(text, names[i]) == 0)
-            return true;
-    return err_user(err, "--device: expected cpu, cuda or interp (the reference interpreter), found '%.40s'", text);
+    return program_device_known(text) || err_user(err, "--device: expected cpu, cuda, cuda:N or interp (the reference interpreter), found '%.40s'", text);
 }
 
 static bool is_graph(const char *path)
@@ -60,7 +56,7 @@ static bool run_command(void *arg)
         {"out", CLI_TEXT, &m.out, "FILE", "safetensors file to write"},
         {"vjp", CLI_FLAG, &m.vjp, "", "also gradients of inputs and parameters"},
         {"dtype", CLI_TEXT, &dtype, "TYPE", "f32 (default), bf16, or f64 (by the interpreter)"},
-        {"device", CLI_TEXT, &m.device, "DEVICE", "cpu (default), cuda or interp, the reference interpreter"},
+        {"device", CLI_TEXT, &m.device, "DEVICE", "cpu (default), cuda, cuda:N or interp, the reference interpreter"},
         {"threads", CLI_INT, &threads, "N", "0, the default: all"},
         {"plugin", CLI_LIST, &r->plugins, "FILE.so", "a plugin to load first; may be given again"},
     };

@@ -1,5 +1,6 @@
 /* lower: every fused region becomes a kernel in kernel IR. */
 #include "passes/lower.h"
+#include "passes/plain_product.h"
 #include "passes/region.h"
 #include <stdio.h>
 
@@ -84,7 +85,10 @@ static Val lower_fuse(PassCx *cx, const Graph *in, Graph *out, Val v, const Val 
         arg[i] = map[n->arg[i]];
     graph_at_node(out, in, v);
     const Graph *kernel = lower_region(cx, attr_graph(n, A_GRAPH), (FuseKind)attr_i(n, A_KIND));
-    return graph_node(out, OP_KERNEL, arg, n->narg, (Attr[]){{.name = A_GRAPH, .graph = kernel}}, 1, NULL);
+    PlainProduct product;
+    bool plain = plain_product(attr_graph(n, A_GRAPH), &product);
+    const Attr attr[] = {{.name = A_GRAPH, .graph = kernel}, {.name = A_PRODUCT, .n = PLAIN_NUMBERS, .ints = (const int64_t *)&product}};
+    return graph_node(out, OP_KERNEL, arg, n->narg, attr, plain ? 2 : 1, NULL);
 }
 
 bool pass_lower(PassCx *cx, const Graph *in, Graph *out)

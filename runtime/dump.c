@@ -10,6 +10,7 @@
  *   memory.tsv     each buffer: place, size, lifetime, whether it is alive at the peak
  *   trace.json     the steps of one run for Perfetto (chrome://tracing) */
 #include "ir/print.h"
+#include "runtime/cuda/blaslt_rule.h"
 #include "runtime/cuda/paper.h"
 #include <inttypes.h>
 #include <jansson.h>
@@ -286,6 +287,17 @@ static json_t *paper_json(const PaperKernel *k)
                      f->occupancy, "waves", f->waves, "memory_us", 1e6 * f->memory_s, "compute_us", 1e6 * f->compute_s, "bound", f->bound);
 }
 
+/* Who runs a product, and the rule that decided. */
+static json_t *product_json(const ProductChoice *c)
+{
+    const PlainProduct *x = &c->product;
+    json_t *j = json_pack("{s:s, s:s}", "runs", c->library ? "cuBLASLt" : "kernel", "rule", c->rule);
+    if (c->plain)
+        json_object_set_new(j, "shape", json_pack("{s:I, s:I, s:I, s:I}", "batch", (json_int_t)x->batch, "m", (json_int_t)x->m, "n",
+                                                  (json_int_t)x->n, "k", (json_int_t)x->k));
+    return j;
+}
+
 static double predicted_of(const Program *p, int kernel, const KernelCost *c)
 {
     return p->paper ? p->paper->kernel[kernel].forecast.seconds : predicted(p, c);
@@ -317,6 +329,8 @@ static bool dump_steps(Dump *d)
             json_object_set_new(j, "vector_registers", json_integer(a->vector_registers));
             json_object_set_new(j, "vector_spills", json_integer(a->vector_spills));
             json_object_set_new(j, "scalar_spills", json_integer(a->scalar_spills));
+            if (p->product && p->product[s->kernel].rule)
+                json_object_set_new(j, "product", product_json(&p->product[s->kernel]));
             if (p->paper)
                 json_object_set_new(j, "cuda", paper_json(&p->paper->kernel[s->kernel]));
             json_object_set_new(j, "compile_ms", json_real(p->code[s->kernel].compile_ms));

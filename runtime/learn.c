@@ -83,7 +83,7 @@ static RowProgram *build(Build *b)
     b->arena = arena_new();
     RowProgram *r = NULL;
     if (mem_protect(b->err, write_graph, b)) {
-        ProgramOptions po = {.compile = b->o->compile, .device = b->o->device, .inplace = b->inplace.at};
+        ProgramOptions po = {.compile = b->o->compile, .device = b->o->device, .inplace = b->inplace.at, .learns = b->learner};
         Program *p = program_compile(b->err, b->net->g, &po);
         r = p ? rows_new(p, b->o->rows) : NULL;
     }

@@ -12,7 +12,7 @@
 #define COMMON_KEYS                                                                                                    \
     INT("seed", "0", 0, 4294967295.0, "of all random numbers"),                                                        \
     TEXT("precision", "f32", "f32|bf16|tf32", "of the networks' products and activations; masters are f32; tf32: f32 whose products round their operands on CUDA devices"),                \
-    TEXT("device", "cpu", "cpu|cuda|interp", "where programs run"),                                                         \
+    TEXT("device", "cpu", NULL, "where programs run: cpu, cuda, cuda:N (the N-th) or interp"),                               \
     INT("threads", "0", 0, 4096, "0: all processors; results do not depend on it"),                                    \
     TEXT("memory_budget", "0", NULL, "bytes for one program's values, such as 2GiB; 0: no bound"),                     \
     FLT("train.learning_rate", "0.0003", 0, 10, "of AdamW"),                                                           \
@@ -115,6 +115,13 @@ static bool check_budget(Err *err, const DavConfig *c)
                     config_place(c, "memory_budget"), text);
 }
 
+static bool check_device(Err *err, const DavConfig *c)
+{
+    const char *text = dav_config_string(c, "device");
+    return program_device_known(text) ||
+           err_user(err, "%s: device: expected cpu, cuda, cuda:N or interp, found '%.40s'", config_place(c, "device"), text);
+}
+
 BuildOptions options_build(const DavConfig *c, const char *rows_key)
 {
     BuildOptions o = {.compile = {.precision = strcmp(dav_config_string(c, "precision"), "bf16") == 0 ? DAV_BF16 : DAV_F32,
@@ -133,7 +140,7 @@ static DavConfig *read_into(Err *err, Arena *a, DavConfig *c, OptionsTable t, co
     config_add_table(c, "", table, n);
     for (int i = 0; i < n_extra; i++)
         config_add_table(c, extra[i].prefix, extra[i].keys, extra[i].n);
-    if (!settings_apply(s, err, c) || !config_finish(c, err, "settings") || !check_budget(err, c))
+    if (!settings_apply(s, err, c) || !config_finish(c, err, "settings") || !check_budget(err, c) || !check_device(err, c))
         return NULL;
     for (size_t i = 0; i < sizeof path_keys / sizeof *path_keys; i++)
         if (config_has(c, path_keys[i]) && !make_absolute(a, err, c, path_keys[i]))

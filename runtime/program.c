@@ -66,6 +66,11 @@ static bool take_inplace(Program *p, Err *err, const char *text)
     return true;
 }
 
+bool program_device_known(const char *name)
+{
+    return strcmp(name, "cpu") == 0 || strcmp(name, "interp") == 0 || strcmp(name, "interp64") == 0 || cuda_device_index(name) >= 0;
+}
+
 static bool take_device(Program *p, Err *err, const char *name)
 {
     static const char *const names[] = {"cpu", "kernels", "interp", "interp64"};
@@ -213,6 +218,7 @@ static bool compile(void *arg)
     if (!take_inplace(p, j->err, j->opt->inplace))
         return false;
     p->options = j->opt->compile;
+    p->learns = j->opt->learns;
     p->options.dump = arena_str(p->arena, p->options.dump);
     p->options.cpu = arena_str(p->arena, p->options.cpu);
     p->cx = (PassCx){.arena = p->arena, .err = j->err, .options = &p->options};

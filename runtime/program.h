@@ -15,8 +15,11 @@ typedef struct ProgramOptions {
     const char *device;
     /* Pairs input = output that share memory, as "name_in=name_out;..."; the input is overwritten. NULL: none. */
     const char *inplace;
+    bool learns; /* its results are gradients, no samples: on CUDA their bits may depend on the number of rows (blaslt_rule.h) */
 } ProgramOptions;
 
+/* Is it the name of a device that programs run on: cpu, cuda, cuda:N, interp, interp64?  It need not be there. */
+bool program_device_known(const char *name);
 /* Compiles g, which may be freed afterwards.  NULL with err set on failure. */
 Program *program_compile(Err *err, const Graph *g, const ProgramOptions *opt);
 void program_free(Program *p);

@@ -51,6 +51,8 @@ struct Program {
     void **thread_scratch;
     int max_threads;
     StepTime *times; /* of the last run, by step; NULL: not taken */
+    bool learns;
+    struct ProductChoice *product; /* by kernel; cuda and paper: runtime/cuda/blaslt_rule.h */
     struct CudaProgram *cuda; /* runtime/cuda/run.c */
     int cuda_index;
     struct Paper *paper; /* runtime/cuda/paper.c */

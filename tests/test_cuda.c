@@ -271,8 +271,8 @@ static double tf32(float x)
 enum { ROUNDED, HALF, SINGLE }; /* tf32, bf16, f32 */
 static const char *const kind_name[] = {"tf32", "bf16", "f32"};
 
-/* y = x w, w from [cols][inner] when it is transposed first; x as [inner][rows] when near. */
-static float *product_of(int64_t rows, int64_t inner, int64_t cols, int kind, bool near, int processors, double **expected)
+/* y = x w, x as [inner][rows] when near; of it tanh(erf(log1p(y^2))) when the epilogue is long. */
+static float *product_of(int64_t rows, int64_t inner, int64_t cols, int kind, bool near, bool epilogue, int processors, double **expected)
 {
     Err err = {0};
     Arena *a = arena_new();
@@ -284,7 +284,8 @@ static float *product_of(int64_t rows, int64_t inner, int64_t cols, int kind, bo
     for (int o = 0; o < 2; o++)
         for (int d = 0; d < 2; d++)
             s.dim[o][d] = (DimExpr){.nterm = 1, .loop = {loop[o][d]}, .coef = {1}, .div = 1};
-    graph_output(g, "y", g_contract(g, x, w, &s, DAV_F32));
+    Val product = g_contract(g, x, w, &s, DAV_F32), squared = g_bin(g, OP_MUL, product, product);
+    graph_output(g, "y", epilogue ? g_un(g, OP_TANH, g_un(g, OP_ERF, g_un(g, OP_LOG1P, squared))) : product);
     const CompileOptions o = {.precision = kind == HALF ? DAV_BF16 : DAV_F32, .tf32 = kind == ROUNDED, .processors = processors};
     Program *p = program_compile(&err, g, &(ProgramOptions){.device = "cuda", .compile = o});
     if (!p)
@@ -305,6 +306,8 @@ static float *product_of(int64_t rows, int64_t inner, int64_t cols, int kind, bo
             float xk = near ? xs[k * rows + i / cols] : xs[i / cols * inner + k], wk = ws[k * cols + i % cols];
             want[i] += kind == ROUNDED ? tf32(xk) * tf32(wk) : (double)xk * (double)wk;
         }
+    for (int64_t i = 0; i < rows * cols && epilogue; i++)
+        want[i] = tanh(erf(log1p(want[i] * want[i])));
     program_free(p);
     mem_free(xs);
     mem_free(ws);
@@ -313,16 +316,21 @@ static float *product_of(int64_t rows, int64_t inner, int64_t cols, int kind, bo
     return y;
 }
 
-static void product_in(int64_t rows, int64_t inner, int64_t cols, int kind, bool near, int processors)
+static void compare_product(int64_t rows, int64_t inner, int64_t cols, int kind, bool near, bool epilogue, int processors)
 {
     double *want;
-    float *y = product_of(rows, inner, cols, kind, near, processors, &want);
+    float *y = product_of(rows, inner, cols, kind, near, epilogue, processors, &want);
     for (int64_t i = 0; i < rows * cols; i++)
         if (!(fabs(y[i] - want[i]) <= 1e-5 * (1 + fabs(want[i]))))
             fail_msg("[%lld,%lld,%lld] in %s for %d processors, element %lld: %g, expected %g", (long long)rows, (long long)inner,
                      (long long)cols, kind_name[kind], processors, (long long)i, (double)y[i], want[i]);
     mem_free(want);
     mem_free(y);
+}
+
+static void product_in(int64_t rows, int64_t inner, int64_t cols, int kind, bool near, int processors)
+{
+    compare_product(rows, inner, cols, kind, near, false, processors);
 }
 
 static void products_in_bf16(void **state)
@@ -355,6 +363,8 @@ static void products_in_large_tiles(void **state)
         for (int kind = ROUNDED; kind <= SINGLE; kind++)
             for (int near = 0; near < 2; near++)
                 product_in(shape[i].rows, shape[i].inner, shape[i].cols, kind, near, 1);
+    for (int kind = ROUNDED; kind <= SINGLE; kind++) /* more than a thread does for each of 128 elements */
+        compare_product(200, 40, 136, kind, false, true, 1);
 }
 
 /* The tile that a product is cut into is a matter of speed alone. */
@@ -367,7 +377,7 @@ static void tiles_do_not_change_bits(void **state)
         double *want;
         float *y[2];
         for (size_t i = 0; i < sizeof processors / sizeof *processors; i++) {
-            y[i > 0] = product_of(N, K, N, kind, false, processors[i], &want);
+            y[i > 0] = product_of(N, K, N, kind, false, false, processors[i], &want);
             mem_free(want);
             if (i == 0)
                 continue;
@@ -448,9 +458,8 @@ static void trajectories_wait_for_nobody(void **state)
 }
 
 /* Two updates of all parameters by the M-step on the CPU's trajectories. */
-static void msteps_learn_alike(void **state)
+static void learn_alike(void)
 {
-    (void)state;
     Tiny *t[2] = {tiny_new_on("cpu", 4, false, STEPS, 32), tiny_new_on("cuda", 4, false, STEPS, 32)};
     Trajectories *tr = search_on(t[0]);
     MStepReport r[2];
@@ -477,6 +486,24 @@ static void msteps_learn_alike(void **state)
     tiny_free(t[0]);
     tiny_free(t[1]);
     assert_int_equal(standin("dav_standin_live"), 0);
+}
+
+static void msteps_learn_alike(void **state)
+{
+    (void)state;
+    learn_alike();
+}
+
+/* All its plain products by cuBLASLt. */
+static void msteps_learn_alike_by_a_library(void **state)
+{
+    (void)state;
+    setenv("DAV_CUDA_BLASLT", "1", 1);
+    learn_alike();
+    unsetenv("DAV_CUDA_BLASLT");
+    void *so = dlopen(DAV_CUDA_STANDIN "/libcublasLt.so.13", RTLD_NOW | RTLD_NOLOAD);
+    long long (*products)(void) = so ? (long long (*)(void))dlsym(so, "dav_standin_products") : NULL;
+    assert_true(!products || products() > 10);
 }
 
 /* Bytes that a run has to bring or take: of what lies in no flat array. */
@@ -582,6 +609,7 @@ int main(void)
         cmocka_unit_test(searches_choose_alike),
         cmocka_unit_test(trajectories_wait_for_nobody),
         cmocka_unit_test(msteps_learn_alike),
+        cmocka_unit_test(msteps_learn_alike_by_a_library),
         cmocka_unit_test(parameters_stay_on_the_device),
         cmocka_unit_test(rows_do_not_depend_on_the_batch),
     };

@@ -394,7 +394,6 @@ int main(void)
         cmocka_unit_test(networks_compile),
         cmocka_unit_test(attention_compiles),
     };
-    cmocka_set_test_filter(getenv("DAV_TEST_ONLY"));
     int failed = cmocka_run_group_tests(tests, NULL, NULL);
     map_free(&seen);
     if (table)

@@ -8,6 +8,7 @@
 static const double launch_seconds = 1.5e-6;  /* from one kernel of a graph to the next */
 static const double memory_reached = 0.85;    /* of the data sheet's bandwidth, by kernels with enough threads */
 static const double l2_faster = 2;            /* what fits into half of the L2 is found there, at this many times the bandwidth */
+static const double library_reached = 0.60;   /* by cuBLASLt, of either peak: the lower end of what is reported of an H100 */
 /* mma.sync with stages of cp.async, as CUTLASS' kernels for sm_80 have them: those of others reach 0.8 to 0.95 of the peak of sm_80 and
  * sm_89; Hopper's tensor cores give mma.sync 0.63 of their peak at most (Luo et al., 2024), of sm_100 nothing is known.  Of that two thirds to
  * three quarters in large tiles: sums of a few hundred steps, rows of one image at a time.  Tiles below 100 x 128 (f32: 64 x 64) read their
@@ -122,6 +123,18 @@ CudaForecast cuda_forecast(const CudaTarget *t, const CudaLaunch *l, const CudaU
     f.memory_s = c.bytes / (rate * memory_reached * fmin(1, active / (double)THREADS_FOR_MEMORY));
     f.compute_s = c.flops / (cuda_peak_of(t, kernel) * reached(t, kernel) * busy * tail);
     f.launch_s = launch_seconds;
+    double work = fmax(f.memory_s, f.compute_s);
+    f.seconds = f.launch_s + work;
+    f.bound = work < f.launch_s ? "launch" : f.memory_s > f.compute_s ? "memory" : "compute";
+    return f;
+}
+
+CudaForecast cuda_forecast_library(const CudaTarget *t, const Graph *kernel)
+{
+    KernelCost c = kernel_cost(kernel);
+    double rate = t->bytes_s * (c.bytes <= (double)t->l2_bytes / 2 ? l2_faster : 1);
+    CudaForecast f = {.launch_s = launch_seconds, .memory_s = c.bytes / (rate * memory_reached),
+                      .compute_s = c.flops / (cuda_peak_of(t, kernel) * library_reached)};
     double work = fmax(f.memory_s, f.compute_s);
     f.seconds = f.launch_s + work;
     f.bound = work < f.launch_s ? "launch" : f.memory_s > f.compute_s ? "memory" : "compute";

@@ -23,6 +23,8 @@ typedef struct CudaForecast {
 /* Threads by which a multiprocessor's blocks are limited: warps, registers (in units of 256 a warp), shared memory, blocks. */
 int cuda_blocks_per_sm(const CudaTarget *t, int threads, int regs, int shared_bytes);
 CudaForecast cuda_forecast(const CudaTarget *t, const CudaLaunch *l, const CudaUse *use, const Graph *kernel);
+/* The same of a product that cuBLASLt runs. */
+CudaForecast cuda_forecast_library(const CudaTarget *t, const Graph *kernel);
 /* Operations a second at most of what the kernel's products are made of. */
 double cuda_peak_of(const CudaTarget *t, const Graph *kernel);
 /* Seconds that moving `bytes` once and `seconds_at_peak` of arithmetic take at least, in one launch. */

@@ -1,5 +1,6 @@
 /* Forecasts for a device that is not there. */
 #include "runtime/cuda/paper.h"
+#include "runtime/cuda/blaslt_rule.h"
 #include <inttypes.h>
 #include <math.h>
 #include <stdlib.h>
@@ -101,7 +102,8 @@ static bool make_kernels(Program *p, Err *err)
             k->use = paper->kernel[same].use;
         else if (nvrtc && !compile_kernel(nvrtc, err, paper, k))
             return false;
-        k->forecast = cuda_forecast(paper->target, &k->launch, &k->use, kernel);
+        k->forecast = p->product[i].library ? cuda_forecast_library(paper->target, kernel)
+                                            : cuda_forecast(paper->target, &k->launch, &k->use, kernel);
     }
     return true;
 }
@@ -116,6 +118,10 @@ bool paper_prepare(Program *p, Err *err, const char *name)
     mine->tf32 = p->options.tf32;
     paper->target = mine;
     paper->kernel = arena_array(p->arena, PaperKernel, p->plan->nkernel + 1);
+    product_choices(p, NULL);
+    for (int i = 0; i < p->plan->nkernel; i++)
+        if (p->product[i].library)
+            p->product[i].rule = "large, assuming that cuBLASLt has an algorithm: no heuristics are known without a device";
     if (!make_kernels(p, err))
         return false;
     add_up(p);
@@ -153,7 +159,9 @@ void paper_report(const Program *p, Buf *out)
 {
     enum { ROWS = 12 };
     const Paper *paper = p->paper;
-    int n = p->plan->nkernel;
+    int n = p->plan->nkernel, libraries = 0;
+    for (int i = 0; i < n; i++)
+        libraries += p->product[i].library;
     Row *row = arena_array(p->arena, Row, n + 1);
     for (int i = 0; i < n; i++)
         row[i] = (Row){p, i, 0, 0};
@@ -169,10 +177,12 @@ void paper_report(const Program *p, Buf *out)
         KernelCost c = kernel_cost(p->plan->kernel[row[i].kernel]);
         if (row[i].count > 0)
             buf_printf(out, "%8.1f %6.0f  %-8s %-9s %8" PRId64 " x %-7d %5d %6d %9.0f%% %7.2f %8.2f %7.3f  %d\n", 1e6 * row[i].seconds,
-                       row[i].count, k->forecast.bound, kind_of(p->plan->kernel[row[i].kernel]), k->launch.blocks, k->launch.threads,
+                       row[i].count, k->forecast.bound, p->product[row[i].kernel].library ? "cuBLASLt" : kind_of(p->plan->kernel[row[i].kernel]), k->launch.blocks, k->launch.threads,
                        k->use.regs, k->use.spill_bytes, 100 * k->forecast.occupancy, k->forecast.waves, c.bytes * 1e-6, c.flops * 1e-9,
                        row[i].kernel);
     }
+    if (libraries)
+        buf_printf(out, "%d products by cuBLASLt, assuming that it has algorithms for them: no heuristics are known without a device\n", libraries);
     buf_printf(out, "%" PRId64 " launches, %.2f MB, %.1f us; fused minimum %.2f MB, %.1f us: %.2f times the bytes, %.2f times the time\n",
                paper->launches, paper->bytes * 1e-6, 1e6 * paper->seconds, paper->least_bytes * 1e-6, 1e6 * paper->least_s,
                paper->bytes / paper->least_bytes, paper->seconds / paper->least_s);

@@ -1,6 +1,8 @@
 /* Loading, memory and steps of a Program on a CUDA device. */
 #include "runtime/cuda/run.h"
 #include "codegen/cuda/cuda.h"
+#include "runtime/cuda/blaslt.h"
+#include "runtime/cuda/blaslt_rule.h"
 #include "runtime/cuda/driver.h"
 #include "runtime/cuda/explain.h"
 #include "runtime/flat.h"
@@ -30,6 +32,9 @@ typedef struct CudaProgram {
     void **captured_in;      /* what in_ptr was when the graph was made */
     bool captures;           /* its runs can be replayed: no host function, not too long */
     int64_t most_arena;      /* that the device's memory leaves room for */
+    Blaslt *blaslt;          /* NULL: it runs none of the products */
+    CuPtr workspace;         /* of cuBLASLt's algorithms, which follow each other */
+    bool warm;               /* a run has been launched step by step */
     bool by_steps;           /* DAV_CUDA_SYNC=1: waits after each kernel, so that the one that fails is named */
     CuGraphExec graph;       /* a run from its inputs to its outputs; NULL: not captured yet */
 } CudaProgram;
@@ -152,7 +157,7 @@ static void largest_buffers(const Program *p, Buf *out)
 static int64_t room_for_arena(const Program *p, int64_t scratch, int64_t literals)
 {
     const CudaProgram *c = p->cuda;
-    int64_t left = (int64_t)c->device.memory - p->plan->kept_bytes - scratch - literals - c->params_bytes - c->in_bytes - c->out_bytes;
+    int64_t left = (int64_t)c->device.memory - p->plan->kept_bytes - scratch - blaslt_workspace(c->blaslt) - literals - c->params_bytes - c->in_bytes - c->out_bytes;
     return left > 0 ? left : 0;
 }
 
@@ -215,7 +220,8 @@ static bool take_memory(Program *p, Err *err)
         literals += padded(node_attr(p->plan->literal[i], A_DATA)->n * 8);
     c->most_arena = room_for_arena(p, scratch, literals);
     if (!take(p, err, &c->arena, p->plan->arena_bytes, "arena") || !take(p, err, &c->kept, p->plan->kept_bytes, "packed weights") ||
-        !take(p, err, &c->scratch, scratch, "scratch") || !take(p, err, &c->literals, literals, "constants"))
+        !take(p, err, &c->scratch, scratch, "scratch") || !take(p, err, &c->literals, literals, "constants") ||
+        !take(p, err, &c->workspace, blaslt_workspace(c->blaslt), "workspace of cuBLASLt"))
         return false;
     p->kept_mem = device_pointer(c->kept);
     return true;
@@ -297,7 +303,7 @@ bool cuda_prepare(Program *p, Err *err, int index)
     p->stats.launches = nodes;
     lay_out(p);
     return cuda_ok(d, err, d->cuStreamCreate(&c->stream, CU_STREAM_NON_BLOCKING), "cuStreamCreate") &&
-           load_kernels(p, err, &target) && take_memory(p, err) && send_literals(p, err);
+           load_kernels(p, err, &target) && blaslt_prepare(p, err, &c->device, &c->blaslt) && take_memory(p, err) && send_literals(p, err);
 }
 
 void cuda_release(Program *p)
@@ -316,7 +322,8 @@ void cuda_release(Program *p)
     for (int i = 0; i < p->plan->nkernel; i++)
         if (c->kernel[i].module)
             d->cuModuleUnload(c->kernel[i].module);
-    const CuPtr memory[] = {c->arena, c->kept, c->scratch, c->literals, c->params, c->inputs, c->outputs};
+    blaslt_release(c->blaslt);
+    const CuPtr memory[] = {c->arena, c->kept, c->scratch, c->workspace, c->literals, c->params, c->inputs, c->outputs};
     for (size_t i = 0; i < sizeof memory / sizeof *memory; i++)
         if (memory[i])
             d->cuMemFree_v2(memory[i]);
@@ -340,10 +347,12 @@ static bool launch(Program *p, Err *err, const Frame *f, const PlanStep *s)
     value[s->nbuf] = device_pointer(c->scratch);
     for (int i = 0; i <= s->nbuf; i++)
         arg[i] = &value[i];
-    CuStatus status = c->device.driver->cuLaunchKernel(k->function, (unsigned)k->launch.blocks, 1, 1, (unsigned)k->launch.threads, 1,
-                                                       1, (unsigned)k->launch.shared_bytes, c->stream, arg, NULL);
-    bool ok = cuda_ok(c->device.driver, err, status, "cuLaunchKernel") &&
-              (!c->by_steps || cuda_ok(c->device.driver, err, c->device.driver->cuStreamSynchronize(c->stream), "running"));
+    const CudaDriver *d = c->device.driver;
+    bool ok = p->product[s->kernel].library
+                  ? blaslt_launch(c->blaslt, err, s->kernel, value, c->workspace, c->stream)
+                  : cuda_ok(d, err, d->cuLaunchKernel(k->function, (unsigned)k->launch.blocks, 1, 1, (unsigned)k->launch.threads, 1, 1,
+                                                      (unsigned)k->launch.shared_bytes, c->stream, arg, NULL), "cuLaunchKernel");
+    ok = ok && (!c->by_steps || cuda_ok(d, err, d->cuStreamSynchronize(c->stream), "running"));
     return ok || explain_kernel(p, err, s->kernel, c->device.name);
 }
 
@@ -509,7 +518,9 @@ static bool work(Program *p, Err *err, bool once)
     const CudaDriver *d = c->device.driver;
     if (once && !((!c->params_among_inputs || fetch_inputs(p, err)) && run_steps(p, err, p->frame, true)))
         return false;
-    if (!c->captures)
+    bool cold = blaslt_any(c->blaslt) && !c->warm; /* a library may load its code at its first call, which no capture allows */
+    c->warm = true;
+    if (!c->captures || cold)
         return enqueue(p, err);
     if (c->graph && memcmp(c->captured_in, c->in_ptr, (size_t)p->nin * sizeof *c->in_ptr) != 0) { /* bound to another array since */
         CuGraphExec old = c->graph;

@@ -1,5 +1,6 @@
 // Declarations of our own beside those of the toolkit: as many parameters, of the same sizes, pointers where there are pointers.
 // A difference does not compile.
+#include <cublasLt.h>
 #include <cuda.h>
 #include <nvrtc.h>
 #include <stddef.h>
@@ -8,6 +9,7 @@
 
 namespace ours {
 #include "codegen/cuda/nvrtc_api.h"
+#include "runtime/cuda/blaslt_api.h"
 #include "runtime/cuda/driver_api.h"
 }
 
@@ -28,6 +30,15 @@ namespace ours {
 CUDA_DRIVER(DRIVER)
 #define COMPILER(result, name, parameters) static_assert(Same<result(*) parameters, decltype(&::name)>::value, "nvrtc.h declares " #name " otherwise");
 NVRTC(COMPILER)
+#define PRODUCTS(result, name, parameters) static_assert(Same<result(*) parameters, decltype(&::name)>::value, "cublasLt.h declares " #name " otherwise");
+BLASLT(PRODUCTS)
+static_assert(sizeof(BlasAlgo) == sizeof(cublasLtMatmulAlgo_t), "cublasLtMatmulAlgo_t has another size in the header");
+static_assert(sizeof(BlasHeuristic) == sizeof(cublasLtMatmulHeuristicResult_t) &&
+                  offsetof(BlasHeuristic, algo) == offsetof(cublasLtMatmulHeuristicResult_t, algo) &&
+                  offsetof(BlasHeuristic, workspace) == offsetof(cublasLtMatmulHeuristicResult_t, workspaceSize) &&
+                  offsetof(BlasHeuristic, state) == offsetof(cublasLtMatmulHeuristicResult_t, state) &&
+                  offsetof(BlasHeuristic, waves) == offsetof(cublasLtMatmulHeuristicResult_t, wavesCount),
+              "cublasLtMatmulHeuristicResult_t is laid out otherwise in the header");
 }
 
 #define NUMBER(x, y) static_assert((int)(ours::x) == (int)(y), #x " is another number in the header")
@@ -44,6 +55,33 @@ NUMBER(CU_LOST_ADDRESS, CUDA_ERROR_ILLEGAL_ADDRESS);
 NUMBER(CU_LOST_TIMEOUT, CUDA_ERROR_LAUNCH_TIMEOUT);
 NUMBER(CU_LOST_LAUNCH, CUDA_ERROR_LAUNCH_FAILED);
 NUMBER(CU_LOST_ECC, CUDA_ERROR_ECC_UNCORRECTABLE);
+NUMBER(BLAS_ALLOC_FAILED, CUBLAS_STATUS_ALLOC_FAILED);
+NUMBER(BLAS_NOT_SUPPORTED, CUBLAS_STATUS_NOT_SUPPORTED);
+NUMBER(BLAS_R_32F, CUDA_R_32F);
+NUMBER(BLAS_R_16BF, CUDA_R_16BF);
+NUMBER(BLAS_COMPUTE_32F, CUBLAS_COMPUTE_32F);
+NUMBER(BLAS_COMPUTE_TF32, CUBLAS_COMPUTE_32F_FAST_TF32);
+NUMBER(BLAS_OP_T, CUBLAS_OP_T);
+NUMBER(BLAS_LAYOUT_BATCH_COUNT, CUBLASLT_MATRIX_LAYOUT_BATCH_COUNT);
+NUMBER(BLAS_LAYOUT_BATCH_STRIDE, CUBLASLT_MATRIX_LAYOUT_STRIDED_BATCH_OFFSET);
+NUMBER(BLAS_DESC_TRANS_A, CUBLASLT_MATMUL_DESC_TRANSA);
+NUMBER(BLAS_DESC_TRANS_B, CUBLASLT_MATMUL_DESC_TRANSB);
+NUMBER(BLAS_DESC_EPILOGUE, CUBLASLT_MATMUL_DESC_EPILOGUE);
+NUMBER(BLAS_DESC_BIAS_POINTER, CUBLASLT_MATMUL_DESC_BIAS_POINTER);
+NUMBER(BLAS_DESC_BIAS_TYPE, CUBLASLT_MATMUL_DESC_BIAS_DATA_TYPE);
+NUMBER(BLAS_EPILOGUE_DEFAULT, CUBLASLT_EPILOGUE_DEFAULT);
+NUMBER(BLAS_EPILOGUE_RELU, CUBLASLT_EPILOGUE_RELU);
+NUMBER(BLAS_EPILOGUE_BIAS, CUBLASLT_EPILOGUE_BIAS);
+NUMBER(BLAS_EPILOGUE_RELU | ours::BLAS_EPILOGUE_BIAS, CUBLASLT_EPILOGUE_RELU_BIAS);
+NUMBER(BLAS_EPILOGUE_GELU, CUBLASLT_EPILOGUE_GELU);
+NUMBER(BLAS_EPILOGUE_GELU | ours::BLAS_EPILOGUE_BIAS, CUBLASLT_EPILOGUE_GELU_BIAS);
+NUMBER(BLAS_PREFER_WORKSPACE_BYTES, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES);
+NUMBER(BLAS_PREFER_REDUCTIONS, CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK);
+NUMBER(BLAS_PREFER_ALIGNMENT_A, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES);
+NUMBER(BLAS_PREFER_ALIGNMENT_A + 1, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES);
+NUMBER(BLAS_PREFER_ALIGNMENT_A + 2, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES);
+NUMBER(BLAS_PREFER_ALIGNMENT_A + 3, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES);
+NUMBER(BLAS_REDUCTION_IN_F32, CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE);
 NUMBER(NVRTC_INVALID_OPTION, NVRTC_ERROR_INVALID_OPTION);
 NUMBER(NVRTC_COMPILATION, NVRTC_ERROR_COMPILATION);
 NUMBER(NVRTC_BUILTIN_OPERATION, NVRTC_ERROR_BUILTIN_OPERATION_FAILURE);

@@ -12,6 +12,7 @@
  *   DAV_STANDIN_SHUFFLE=seed    blocks run in an order drawn from it
  * dav_standin_live counts what was made and not yet destroyed. */
 #define DAV_STANDIN_DRIVER
+#include "driver.h"
 #include "machine.h"
 #include <algorithm>
 #include <dlfcn.h>
@@ -46,12 +47,12 @@ static long long waits;
 static long long bytes_to_device, bytes_to_host; /* copied so far */
 static int lost; /* the status that every call gives after a kernel failed */
 
-struct Work { int kind; Ptr to, from; size_t bytes; struct Function *f; unsigned blocks, threads; size_t shared; std::vector<unsigned long long> args; };
+struct Work { int kind; Ptr to, from; size_t bytes; struct Function *f; unsigned blocks, threads; size_t shared; std::vector<unsigned long long> args; std::function<void()> call = {}; };
 struct Stream { int device; std::vector<Work> queue, captured; bool capturing = false, broken = false; };
 struct TaskGraph { int device; std::vector<Work> work; };
 struct Function { void (*entry)(void **); DavMachine **machine; int nparam; size_t shared; int device; };
 struct Module { void *so; int device; std::vector<Function *> functions; };
-enum { TO_DEVICE, TO_HOST, WITHIN, LAUNCH, FILL };
+enum { TO_DEVICE, TO_HOST, WITHIN, LAUNCH, FILL, CALL };
 
 static int setting(const char *name, int otherwise)
 {
@@ -293,6 +294,8 @@ static int drain(Stream *s)
     for (Work &w : s->queue)
         if (w.kind == LAUNCH)
             status = status || run_grid(w) ? status : LAUNCH_FAILED;
+        else if (w.kind == CALL)
+            w.call();
         else if (w.kind == FILL)
             memset((void *)w.to, (int)w.from, w.bytes);
         else {
@@ -487,6 +490,34 @@ API int cuLaunchKernel(Function *f, unsigned gx, unsigned gy, unsigned gz, unsig
         w.args.push_back(*(unsigned long long *)params[i]);
     (s->capturing ? s->captured : s->queue).push_back(w);
     return OK;
+}
+
+/* ---- for libraries beside it ---- */
+bool dav_standin_call()
+{
+    std::lock_guard<std::mutex> hold(lock);
+    return fails() || lost;
+}
+void dav_standin_count(int objects)
+{
+    std::lock_guard<std::mutex> hold(lock);
+    live += objects;
+}
+bool dav_standin_holds(const void *at, size_t bytes)
+{
+    std::lock_guard<std::mutex> hold(lock);
+    for (auto &t : taken)
+        if (t.second.device == current_device && (const char *)at >= region + t.first && (const char *)at + bytes <= region + t.first + t.second.bytes)
+            return true;
+    return false;
+}
+bool dav_standin_captures(const Stream *s) { return s->capturing; }
+void dav_standin_queue(Stream *s, const std::function<void()> &work)
+{
+    std::lock_guard<std::mutex> hold(lock);
+    Work w = {CALL, 0, 0, 0, NULL, 0, 0, 0, {}};
+    w.call = work;
+    (s->capturing ? s->captured : s->queue).push_back(w);
 }
 
 /* ---- graphs ---- */
