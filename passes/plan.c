@@ -1,4 +1,5 @@
 #include "passes/plan.h"
+#include "passes/plan_group.h"
 #include <stdlib.h>
 #include <string.h>
 
@@ -11,6 +12,7 @@ typedef struct Planner {
     int *at;    /* value -> buffer, -1: none; tuples: buffer of result 0, the others follow */
     bool *once; /* value depends on parameters alone */
     const int *inplace;
+    const PlanGrouping *grouping;
     bool nested;
 } Planner;
 
@@ -34,7 +36,7 @@ static int add_buf(Planner *pl, Place place, int index, const Type *t, Val val)
 
 static PlanStep *add_step(Planner *pl, StepKind kind, Val node, int nbuf)
 {
-    PlanStep s = {.kind = kind, .node = node, .nbuf = nbuf, .work = -1};
+    PlanStep s = {.kind = kind, .node = node, .nbuf = nbuf, .work = -1, .group = pl->p->nstep};
     s.buf = arena_array(pl->arena, int, nbuf);
     s.once = node && pl->once[node];
     pl->p->step[pl->p->nstep] = s;
@@ -61,7 +63,7 @@ static void plan_loop(Planner *pl, PlanStep *s)
 {
     const Node *n = node_of(pl->g, s->node);
     int carry = (int)attr_i(n, A_CARRY);
-    Planner inner = {.arena = pl->arena, .g = attr_graph(n, A_GRAPH), .root = pl->root, .nested = true};
+    Planner inner = {.arena = pl->arena, .g = attr_graph(n, A_GRAPH), .root = pl->root, .grouping = pl->grouping, .nested = true};
     Plan *body = plan_region(&inner);
     s->body = body;
     s->carry_at = arena_array(pl->arena, int64_t, 2 * carry);
@@ -173,6 +175,19 @@ static void find_lifetimes(Plan *p)
     }
 }
 
+/* Steps of a group run at the same time: what one of them needs lives as long as all of them. */
+static void widen_lifetimes(Plan *p)
+{
+    for (int i = 0; i < p->nbuf; i++) {
+        PlanBuf *b = &p->buf[i];
+        if (b->first < 0)
+            continue;
+        b->first = p->step[b->first].group;
+        while (b->last + 1 < p->nstep && p->step[b->last + 1].group == p->step[b->last].group)
+            b->last++;
+    }
+}
+
 /* ---- sharing in place ---- */
 static bool same_value(const Graph *k, Val a, Val b, int depth)
 {
@@ -236,6 +251,17 @@ static int memory_of(const Plan *p, int b)
     return b;
 }
 
+/* Does another step of i's group touch the memory? */
+static bool group_touches(const Plan *p, int i, int memory)
+{
+    int group = p->step[i].group;
+    for (int other = group; other < p->nstep && p->step[other].group == group; other++)
+        for (int x = 0; other != i && x < p->step[other].nbuf; x++)
+            if (memory_of(p, p->step[other].buf[x]) == memory)
+                return true;
+    return false;
+}
+
 static void share_in_place(Plan *p)
 {
     for (int i = 0; i < p->nstep; i++) {
@@ -252,7 +278,7 @@ static void share_in_place(Plan *p)
                 for (int x = 0; x < s->nbuf; x++)
                     times += memory_of(p, s->buf[x]) == m;
                 if (out->place != AT_ARENA || in->place != AT_ARENA || out->shares >= 0 || times != 1 ||
-                    in->last != i || in->bytes != out->bytes || out->first != i || !overwritable(k, j, o))
+                    in->last != i || in->bytes != out->bytes || out->first != i || group_touches(p, i, m) || !overwritable(k, j, o))
                     continue;
                 out->shares = m;
                 in->last = out->last;
@@ -267,13 +293,13 @@ static bool input_is_done(const Planner *pl, int b, int input)
 {
     const Plan *p = pl->p;
     int writer = p->buf[b].first;
-    for (int i = writer; i < p->nstep; i++) {
+    for (int i = p->step[writer].group; i < p->nstep; i++) {
         const PlanStep *s = &p->step[i];
         for (int j = 0; j < s->nbuf; j++) {
             const PlanBuf *x = &p->buf[s->buf[j]];
             if (x->place != AT_INPUT || x->index != input)
                 continue;
-            if (i > writer || s->kind != STEP_KERNEL)
+            if (i != writer || s->kind != STEP_KERNEL)
                 return false;
             for (int o = 0; o < s->nbuf; o++)
                 if (s->buf[o] == b && !overwritable(attr_graph(node_of(p->g, s->node), A_GRAPH), j, o))
@@ -407,16 +433,23 @@ static Plan *plan_region(Planner *pl)
     make_tables(pl);
     make_steps(pl);
     sort_steps(pl->p, pl->arena);
+    plan_group(pl->p, pl->arena, pl->grouping);
     find_lifetimes(pl->p);
     place_outputs(pl);
     find_lifetimes(pl->p);
     share_in_place(pl->p);
+    widen_lifetimes(pl->p);
     place_arena(pl);
     return pl->p;
 }
 
+Plan *plan_make_grouped(Arena *arena, const Graph *g, const int *inplace, const PlanGrouping *grouping)
+{
+    Planner pl = {.arena = arena, .g = g, .inplace = inplace, .grouping = grouping};
+    return plan_region(&pl);
+}
+
 Plan *plan_make(Arena *arena, const Graph *g, const int *inplace)
 {
-    Planner pl = {.arena = arena, .g = g, .inplace = inplace};
-    return plan_region(&pl);
+    return plan_make_grouped(arena, g, inplace, NULL);
 }

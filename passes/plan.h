@@ -24,6 +24,7 @@ typedef enum { STEP_KERNEL, STEP_HOST, STEP_LOOP, STEP_COPY } StepKind;
 typedef struct PlanStep {
     StepKind kind;
     bool once;
+    int group; /* the first step of those that a device may start together; they follow each other */
     bool meet; /* all threads must have finished the steps before: this one reads what they write, or overwrites it */
     Val node;     /* of the graph; 0: a copy */
     int nbuf, *buf; /* kernel: by buffer index; host: operands, result; loop: operands, results; copy: to, from */
@@ -47,7 +48,15 @@ typedef struct Plan {
     int unplanned_bufs, planned_bufs;
 } Plan;
 
+/* For devices on which starting a kernel takes time: independent kernels of one class form groups. */
+typedef struct PlanGrouping {
+    uint64_t (*class_of)(const Graph *kernel); /* 0: always alone */
+    int most_buffers, most_kernels;            /* of a group; different kernels */
+    int64_t waiting_bytes;                     /* that steps may keep alive by waiting for others of their class */
+} PlanGrouping;
+
 /* inplace: for each output the input that it may overwrite, -1: none; NULL: none at all. */
 Plan *plan_make(Arena *arena, const Graph *g, const int *inplace);
+Plan *plan_make_grouped(Arena *arena, const Graph *g, const int *inplace, const PlanGrouping *grouping);
 /* Finds where threads must meet; solo[k]: kernel k is run by the first thread alone. */
 void plan_meetings(Plan *p, Arena *arena, const bool *solo, const int *inplace);

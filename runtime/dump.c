@@ -333,6 +333,8 @@ static bool dump_steps(Dump *d)
                 json_object_set_new(j, "product", product_json(&p->product[s->kernel]));
             if (p->paper)
                 json_object_set_new(j, "cuda", paper_json(&p->paper->kernel[s->kernel]));
+            if (p->paper)
+                json_object_set_new(j, "launched_with_step", json_integer(s->group));
             json_object_set_new(j, "compile_ms", json_real(p->code[s->kernel].compile_ms));
         }
         if (p->times && p->times[i].end > 0) {

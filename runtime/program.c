@@ -1,6 +1,7 @@
 /* From a graph to something that runs: passes, plan, code. */
 #include "runtime/program_impl.h"
 #include "ir/dtype.h"
+#include "runtime/cuda/group.h"
 #include "runtime/cuda/paper.h"
 #include "runtime/cuda/run.h"
 #include <omp.h>
@@ -166,13 +167,21 @@ static bool make_code(Program *p, Err *err)
     return true;
 }
 
+/* On CUDA devices independent kernels share a launch, but for those who want to know which one fails. */
+static Plan *make_plan(const Program *p)
+{
+    PlanGrouping grouping = cuda_grouping(p->options.memory_budget);
+    bool cuda = p->device == DEVICE_CUDA || p->device == DEVICE_PAPER;
+    return plan_make_grouped(p->arena, p->graph, p->inplace, cuda && !getenv("DAV_CUDA_SYNC") ? &grouping : NULL);
+}
+
 static bool compile_kernels(Program *p, Err *err, const Graph *g)
 {
     p->graph = passes_run(&p->cx, g, NULL);
     if (!p->graph)
         return false;
     double start = 1e3 * program_clock();
-    p->plan = plan_make(p->arena, p->graph, p->inplace);
+    p->plan = make_plan(p);
     p->stats.pass_ms += 1e3 * program_clock() - start;
     start = 1e3 * program_clock();
     if (!make_code(p, err))

@@ -333,6 +333,15 @@ static void large_product(const char *name, int i, const Graph *k, bool tf32)
     if (!cuda_source(&t, &err, k, "kernel", &text, &launch) || !cuda_compile(nvrtc, &err, &t, text.at, &ptx, &log))
         fail_msg("%s: %s", name, err.text);
     buf_add(&ptx, "", 1);
+    if (cubins && tf32) { /* the networks' are compiled in f32 and bf16 alone */
+        Buf cubin = {0};
+        CudaTarget h100 = *cuda_target(&err, "h100");
+        h100.tf32 = true;
+        if (!cuda_compile(nvrtc, &err, &h100, text.at, &cubin, &log))
+            fail_msg("%s: %s", name, err.text);
+        keep_cubin(&h100, name, i, text.at, &cubin);
+        buf_free(&cubin);
+    }
     int expected = 2 * fragments_in(text.at), found = count_in(ptx.at, "mma.sync.aligned");
     if (expected < 2 * 48 || found != expected)
         fail_msg("%s kernel %d: %d tensor instructions, expected %d, at least 96", name, i, found, expected);

@@ -430,6 +430,37 @@ static bool *reread_buffers(const Graph *k)
     return both;
 }
 
+/* The buffer of that index, 0: no more. */
+static Val buffer_of(const Graph *k, int index)
+{
+    for (Val v = 1; v < k->n; v++) {
+        const Node *n = node_of(k, v);
+        if (n->op == OP_BUF && attr_i(n, A_ROLE) != BUF_SCRATCH && attr_i(n, A_INDEX) == index)
+            return v;
+    }
+    return 0;
+}
+
+/* Buffers by index, then scratch; a part finds them in a table. */
+static void parameters(Emit *e, const char *symbol, bool scratch)
+{
+    if (e->part)
+        buf_printf(e->out, "DAV_FN void %s(const unsigned block, void *const *all)\n{\n", symbol);
+    else
+        buf_printf(e->out, "DAV_KERNEL(%d) %s(", e->threads, symbol);
+    int i = 0;
+    for (Val v; (v = buffer_of(e->k, i)); i++) {
+        const Node *n = node_of(e->k, v);
+        const char *in = attr_i(n, A_ROLE) == BUF_IN ? "const " : "", *type = cuda_memory_type((DavDtype)n->dtype);
+        if (e->part)
+            buf_printf(e->out, "    %s%s *const p%d = (%s%s *)all[%d];\n", in, type, v, in, type, i);
+        else
+            buf_printf(e->out, "%s%s%s *p%d", i ? ", " : "", in, type, v);
+    }
+    if (!e->part)
+        buf_printf(e->out, "%s)\n{\n    const unsigned block = dav_block();\n", !scratch ? "" : i ? ", u8 *scratch" : "u8 *scratch");
+}
+
 /* Shared memory of a block: room for joins and tiles, then scratch where it fits.  Bytes that the launch must give. */
 static int put_shared(Emit *e, int teams)
 {
@@ -455,27 +486,13 @@ static void place_scratch(Emit *e)
         e->shared_scratch = has_tiles(e->k) && bytes + room_bytes(e) + 128 <= e->target->shared_bytes;
 }
 
-/* Parameters by index, then pointers into scratch; bytes of shared memory that the launch must give. */
+/* Bytes of shared memory that the launch must give. */
 static int signature(Emit *e, const char *symbol, const int64_t *offset)
 {
-    int count = 0;
-    buf_printf(e->out, "DAV_KERNEL(%d) %s(", e->threads, symbol);
-    for (bool found = true; found;) {
-        found = false;
-        for (Val v = 1; v < e->k->n && !found; v++) {
-            const Node *n = node_of(e->k, v);
-            if (n->op != OP_BUF || attr_i(n, A_ROLE) == BUF_SCRATCH || attr_i(n, A_INDEX) != count)
-                continue;
-            buf_printf(e->out, "%s%s%s *p%d", count ? ", " : "", attr_i(n, A_ROLE) == BUF_IN ? "const " : "",
-                       cuda_memory_type((DavDtype)n->dtype), v);
-            found = true;
-            count++;
-        }
-    }
     int teams = e->threads / e->team;
-    buf_printf(e->out, "%s)\n{\n", !e->scratch || e->shared_scratch ? "" : count ? ", u8 *scratch" : "u8 *scratch");
+    parameters(e, symbol, e->scratch && !e->shared_scratch);
     const char *task = kernel_trip(e->k) < INT64_C(1) << 30 ? "int" : "i64"; /* a block's teams may go past the end */
-    buf_printf(e->out, "    const %s task = (%s)dav_block() * %d + (int)dav_thread() / %d;\n", task, task, teams, e->team);
+    buf_printf(e->out, "    const %s task = (%s)block * %d + (int)dav_thread() / %d;\n", task, task, teams, e->team);
     buf_printf(e->out, "    const int lane = (int)(dav_thread() %% %d);\n    (void)lane;\n", e->team);
     if (e->team > 32)
         put_tile_types(e);
@@ -492,19 +509,29 @@ static int signature(Emit *e, const char *symbol, const int64_t *offset)
     return by_launch;
 }
 
-bool cuda_source(const CudaTarget *t, Err *err, const Graph *kernel, const char *symbol, Buf *text, CudaLaunch *launch)
+/* A team of several warps meets at the block's barrier, so it has the block for itself. */
+KernelShape kernel_shape(const Graph *k)
 {
-    (void)err;
-    /* a team of several warps meets at the block's barrier, so it has the block for itself */
-    int team = team_of(kernel), threads = team <= 32 ? BLOCK_THREADS : team;
-    int64_t *offset = mem_alloc(mem_mul((size_t)kernel->n, sizeof *offset));
-    Emit e = {.k = kernel, .out = text, .target = t, .depth = 1, .team = team, .threads = threads, .reread = reread_buffers(kernel), .narrow = narrow_values(kernel),
-              .scratch = kernel_scratch(kernel, offset)};
-    place_scratch(&e);
+    int team = team_of(k), threads = team <= 32 ? BLOCK_THREADS : team;
+    int64_t scratch = kernel_scratch(k, NULL) * (threads / team);
+    return (KernelShape){team, threads, scratch, scratch && scratch <= SHARED_SCRATCH};
+}
+
+void cuda_prologue(Buf *text)
+{
     buf_str(text, cuda_machine);
     buf_str(text, cuda_prelude);
     buf_str(text, cuda_tiles);
     buf_str(text, "\n");
+}
+
+void cuda_function(const CudaTarget *t, const Graph *kernel, const char *symbol, bool part, Buf *text, CudaLaunch *launch)
+{
+    KernelShape shape = kernel_shape(kernel);
+    int64_t *offset = mem_alloc(mem_mul((size_t)kernel->n, sizeof *offset));
+    Emit e = {.k = kernel, .out = text, .target = t, .part = part, .depth = 1, .team = shape.team, .threads = shape.threads,
+              .reread = reread_buffers(kernel), .narrow = narrow_values(kernel), .scratch = kernel_scratch(kernel, offset)};
+    place_scratch(&e);
     int by_launch = signature(&e, symbol, offset);
     mem_free(offset);
     for (Val v = 1; v < kernel->n; v++)
@@ -512,8 +539,15 @@ bool cuda_source(const CudaTarget *t, Err *err, const Graph *kernel, const char 
     buf_str(text, "}\n");
     mem_free(e.reread);
     mem_free(e.narrow);
-    int64_t teams = threads / team, blocks = (kernel_trip(kernel) + teams - 1) / teams;
-    *launch = (CudaLaunch){.threads = threads, .blocks = blocks, .shared_bytes = by_launch,
-                           .scratch_bytes = e.shared_scratch ? 0 : e.scratch * blocks * teams};
+    int64_t teams = shape.threads / shape.team, blocks = (kernel_trip(kernel) + teams - 1) / teams;
+    *launch = (CudaLaunch){.threads = shape.threads, .blocks = blocks, .shared_bytes = by_launch,
+                           .scratch_bytes = e.shared_scratch ? 0 : shape.scratch * blocks};
+}
+
+bool cuda_source(const CudaTarget *t, Err *err, const Graph *kernel, const char *symbol, Buf *text, CudaLaunch *launch)
+{
+    (void)err;
+    cuda_prologue(text);
+    cuda_function(t, kernel, symbol, false, text, launch);
     return true;
 }

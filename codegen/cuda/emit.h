@@ -7,6 +7,7 @@ typedef struct Emit {
     Buf *out;
     const CudaTarget *target;
     int depth;
+    bool part;           /* of a launch (merge.c) */
     int team, threads;   /* of an iteration of the parallel loop, of a block */
     int64_t scratch;     /* bytes of an iteration */
     bool shared_scratch; /* in shared memory */
@@ -25,6 +26,17 @@ const char *cuda_memory_type(DavDtype t); /* of an element in memory */
 const char *cuda_widen(DavDtype t);       /* the function from memory to variable, "" for none; narrow: back */
 const char *cuda_narrow(DavDtype t);
 DavDtype operand_dtype(const Emit *e, Val v);
+
+typedef struct KernelShape {
+    int team, threads; /* of an iteration of the parallel loop, of a block */
+    int64_t scratch;   /* bytes of a block */
+    bool shared;       /* scratch lies in shared memory; else in the device's */
+} KernelShape;
+KernelShape kernel_shape(const Graph *k);
+/* What stands before every kernel. */
+void cuda_prologue(Buf *text);
+/* The kernel as a function: for a launch, or as the part of one, which is given its block and a table of its buffers. */
+void cuda_function(const CudaTarget *t, const Graph *kernel, const char *symbol, bool part, Buf *text, CudaLaunch *launch);
 
 void put_meeting(Emit *e, Val loop); /* the team's, where the loop stores what the kernel also reads */
 

@@ -4,6 +4,7 @@
 #define DAV_MEMBER __device__ __forceinline__
 #define DAV_KERNEL(threads) extern "C" __global__ void __launch_bounds__(threads, 1)
 #define DAV_ENTRY(name)
+#define DAV_CONSTANT __grid_constant__ /* a parameter that is read where it lies */
 
 DAV_FN unsigned dav_thread() { return threadIdx.x; }
 DAV_FN unsigned dav_block() { return blockIdx.x; }

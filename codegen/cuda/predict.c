@@ -105,9 +105,9 @@ static double reached(const CudaTarget *t, const Graph *kernel)
     return widest < 100 * 128 || t->sm == 100 ? small_tensor_reached : t->sm == 90 ? hopper_reached : tensor_reached;
 }
 
-CudaForecast cuda_forecast(const CudaTarget *t, const CudaLaunch *l, const CudaUse *use, const Graph *kernel)
+/* A launch of that cost; `kernel` tells what kind of work it is. */
+static CudaForecast forecast(const CudaTarget *t, const CudaLaunch *l, const CudaUse *use, const Graph *kernel, KernelCost c)
 {
-    KernelCost c = kernel_cost(kernel);
     CudaForecast f = {.bound = "launch"};
     if (l->blocks == 0)
         return f;
@@ -122,6 +122,11 @@ CudaForecast cuda_forecast(const CudaTarget *t, const CudaLaunch *l, const CudaU
     double rate = t->bytes_s * (c.bytes <= (double)t->l2_bytes / 2 ? l2_faster : 1);
     f.memory_s = c.bytes / (rate * memory_reached * fmin(1, active / (double)THREADS_FOR_MEMORY));
     f.compute_s = c.flops / (cuda_peak_of(t, kernel) * reached(t, kernel) * busy * tail);
+    return f;
+}
+
+static CudaForecast with_launch(CudaForecast f)
+{
     f.launch_s = launch_seconds;
     double work = fmax(f.memory_s, f.compute_s);
     f.seconds = f.launch_s + work;
@@ -129,16 +134,37 @@ CudaForecast cuda_forecast(const CudaTarget *t, const CudaLaunch *l, const CudaU
     return f;
 }
 
+CudaForecast cuda_forecast(const CudaTarget *t, const CudaLaunch *l, const CudaUse *use, const Graph *kernel)
+{
+    return l->blocks == 0 ? forecast(t, l, use, kernel, (KernelCost){0}) : with_launch(forecast(t, l, use, kernel, kernel_cost(kernel)));
+}
+
+/* Together they fill the device as one kernel of their sizes would; each still takes as long as it does alone. */
+CudaForecast cuda_forecast_group(const CudaTarget *t, const CudaLaunch *l, const CudaUse *use, const CudaPart *part, const CudaLaunch *of,
+                                 int n)
+{
+    KernelCost sum = {0};
+    double memory_s = 0, compute_s = 0;
+    for (int i = 0; i < n; i++) {
+        KernelCost c = kernel_cost(part[i].kernel);
+        CudaForecast alone = forecast(t, &of[i], use, part[i].kernel, c);
+        sum.bytes += part[i].count * c.bytes;
+        sum.flops += part[i].count * c.flops;
+        memory_s = fmax(memory_s, alone.memory_s);
+        compute_s = fmax(compute_s, alone.compute_s);
+    }
+    CudaForecast f = forecast(t, l, use, part[0].kernel, sum);
+    f.memory_s = fmax(f.memory_s, memory_s);
+    f.compute_s = fmax(f.compute_s, compute_s);
+    return l->blocks == 0 ? f : with_launch(f);
+}
+
 CudaForecast cuda_forecast_library(const CudaTarget *t, const Graph *kernel)
 {
     KernelCost c = kernel_cost(kernel);
     double rate = t->bytes_s * (c.bytes <= (double)t->l2_bytes / 2 ? l2_faster : 1);
-    CudaForecast f = {.launch_s = launch_seconds, .memory_s = c.bytes / (rate * memory_reached),
-                      .compute_s = c.flops / (cuda_peak_of(t, kernel) * library_reached)};
-    double work = fmax(f.memory_s, f.compute_s);
-    f.seconds = f.launch_s + work;
-    f.bound = work < f.launch_s ? "launch" : f.memory_s > f.compute_s ? "memory" : "compute";
-    return f;
+    return with_launch((CudaForecast){.memory_s = c.bytes / (rate * memory_reached),
+                                      .compute_s = c.flops / (cuda_peak_of(t, kernel) * library_reached)});
 }
 
 double cuda_floor(const CudaTarget *t, double bytes, double seconds_at_peak)

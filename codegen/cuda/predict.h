@@ -1,6 +1,6 @@
 /* What a kernel will cost on a device, on paper: occupancy by the device's limits, time by a roofline with a launch cost. */
 #pragma once
-#include "codegen/cuda/cuda.h"
+#include "codegen/cuda/merge.h"
 #include "passes/kernel_cost.h"
 
 typedef struct CudaUse {
@@ -23,6 +23,9 @@ typedef struct CudaForecast {
 /* Threads by which a multiprocessor's blocks are limited: warps, registers (in units of 256 a warp), shared memory, blocks. */
 int cuda_blocks_per_sm(const CudaTarget *t, int threads, int regs, int shared_bytes);
 CudaForecast cuda_forecast(const CudaTarget *t, const CudaLaunch *l, const CudaUse *use, const Graph *kernel);
+/* Of a launch of several kernels (merge.h); of[i]: what part i alone would be launched as. */
+CudaForecast cuda_forecast_group(const CudaTarget *t, const CudaLaunch *l, const CudaUse *use, const CudaPart *part, const CudaLaunch *of,
+                                 int n);
 /* The same of a product that cuBLASLt runs. */
 CudaForecast cuda_forecast_library(const CudaTarget *t, const Graph *kernel);
 /* Operations a second at most of what the kernel's products are made of. */

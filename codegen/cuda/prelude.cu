@@ -4,6 +4,9 @@ typedef unsigned long long u64;
 typedef unsigned short u16;
 typedef unsigned char u8;
 
+/* Buffers of the launches that share one. */
+template <int N> struct dav_pointers { void *at[N]; };
+
 /* ---- 16-bit floats: computed in f32, rounded after every operation (ir/dtype.h) ---- */
 DAV_FN float dav_from_bf16(u16 h) { return dav_float((unsigned)h << 16); }
 DAV_FN u16 dav_to_bf16(float f)

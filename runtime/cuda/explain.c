@@ -23,11 +23,14 @@ static void lines_of(const Graph *k, Buf *out)
     }
 }
 
-bool explain_kernel(const Program *p, Err *err, int kernel, const char *device)
+bool explain_launch(const Program *p, Err *err, const CudaGroup *group, const char *device)
 {
+    int kernel = group->step[0]->kernel;
     const Graph *k = p->plan->kernel[kernel];
     Buf lines = {0};
     lines_of(k, &lines);
+    if (group->nstep > 1)
+        buf_printf(&lines, ", or one of the %d launched with it (DAV_CUDA_SYNC=1 launches each alone)", group->nstep - 1);
     err_prefix(err, "kernel %d (%s) of '%s'%s, on %s", kernel, k->name, p->stats.name, lines.len ? lines.at : "", device);
     buf_free(&lines);
     return false;

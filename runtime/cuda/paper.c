@@ -3,6 +3,7 @@
 #include "runtime/cuda/blaslt_rule.h"
 #include <inttypes.h>
 #include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -40,9 +41,9 @@ static void add_steps(Program *p, const Plan *plan, double times)
         } else if (s->kind == STEP_KERNEL) {
             const Graph *k = p->plan->kernel[s->kernel];
             KernelCost c = kernel_cost(k);
-            paper->launches += (int64_t)times;
+            paper->launches += paper->group[s->kernel] ? (int64_t)times : 0;
             paper->bytes += times * c.bytes;
-            paper->seconds += times * paper->kernel[s->kernel].forecast.seconds;
+            paper->seconds += times * paper->launch[s->kernel].forecast.seconds;
             if (strcmp(kind_of(k), "product") == 0) {
                 paper->least_bytes += times * c.bytes;
                 paper->least_s += times * fmax(c.flops / cuda_peak_of(paper->target, k), c.bytes / paper->target->bytes_s);
@@ -84,27 +85,54 @@ static bool compile_kernel(const Nvrtc *nvrtc, Err *err, Paper *paper, PaperKern
 static bool make_kernels(Program *p, Err *err)
 {
     Paper *paper = p->paper;
-    Err none = {0};
-    const Nvrtc *nvrtc = nvrtc_open(&none);
-    paper->compiled = nvrtc != NULL;
     for (int i = 0; i < p->plan->nkernel; i++) {
         PaperKernel *k = &paper->kernel[i];
-        const Graph *kernel = p->plan->kernel[i];
-        uint64_t hash = graph_hash(kernel);
+        uint64_t hash = graph_hash(p->plan->kernel[i]);
         int same = 0;
         while (same < i && graph_hash(p->plan->kernel[same]) != hash)
             same++;
         p->code[i].same_as = same < i ? same : -1;
-        if (!cuda_source(paper->target, err, kernel, "kernel", &k->text, &k->launch))
+        if (!cuda_source(paper->target, err, p->plan->kernel[i], "kernel", &k->text, &k->launch))
             return false;
-        k->use = cuda_use_assumed();
-        if (same < i)
-            k->use = paper->kernel[same].use;
-        else if (nvrtc && !compile_kernel(nvrtc, err, paper, k))
-            return false;
-        k->forecast = p->product[i].library ? cuda_forecast_library(paper->target, kernel)
-                                            : cuda_forecast(paper->target, &k->launch, &k->use, kernel);
     }
+    return true;
+}
+
+/* The launch at kernel i's step: compiled, unless an equal text was. */
+static bool make_launch(Program *p, Err *err, const Nvrtc *nvrtc, int i)
+{
+    Paper *paper = p->paper;
+    PaperKernel *k = &paper->launch[i];
+    const CudaGroup *g = paper->group[i];
+    if (!cuda_group_text(paper->target, err, g, &k->text, &k->launch))
+        return false;
+    int same = 0;
+    while (same < i && !(paper->launch[same].text.len == k->text.len && memcmp(paper->launch[same].text.at, k->text.at, k->text.len) == 0))
+        same++;
+    k->use = same < i ? paper->launch[same].use : cuda_use_assumed();
+    if (same == i && nvrtc && !compile_kernel(nvrtc, err, paper, k))
+        return false;
+    CudaLaunch *of = arena_array(p->arena, CudaLaunch, g->npart);
+    for (int s = 0, part = 0; part < g->npart; s += g->part[part++].count)
+        of[part] = paper->kernel[g->step[s]->kernel].launch;
+    k->forecast = p->product[i].library ? cuda_forecast_library(paper->target, g->part[0].kernel)
+                                        : cuda_forecast_group(paper->target, &k->launch, &k->use, g->part, of, g->npart);
+    for (int s = 0; s < g->nstep; s++) {
+        PaperKernel *alone = &paper->kernel[g->step[s]->kernel];
+        alone->use = k->use;
+        alone->forecast = p->product[i].library ? k->forecast : cuda_forecast(paper->target, &alone->launch, &k->use, p->plan->kernel[g->step[s]->kernel]);
+    }
+    return true;
+}
+
+static bool make_launches(Program *p, Err *err)
+{
+    Err none = {0};
+    const Nvrtc *nvrtc = nvrtc_open(&none);
+    p->paper->compiled = nvrtc != NULL;
+    for (int i = 0; i < p->plan->nkernel; i++)
+        if (p->paper->group[i] && !make_launch(p, err, nvrtc, i))
+            return false;
     return true;
 }
 
@@ -118,11 +146,13 @@ bool paper_prepare(Program *p, Err *err, const char *name)
     mine->tf32 = p->options.tf32;
     paper->target = mine;
     paper->kernel = arena_array(p->arena, PaperKernel, p->plan->nkernel + 1);
+    paper->launch = arena_array(p->arena, PaperKernel, p->plan->nkernel + 1);
     product_choices(p, NULL);
     for (int i = 0; i < p->plan->nkernel; i++)
         if (p->product[i].library)
             p->product[i].rule = "large, assuming that cuBLASLt has an algorithm: no heuristics are known without a device";
-    if (!make_kernels(p, err))
+    paper->group = cuda_groups(p);
+    if (!make_kernels(p, err) || !make_launches(p, err))
         return false;
     add_up(p);
     p->stats.launches = paper->launches;
@@ -131,8 +161,10 @@ bool paper_prepare(Program *p, Err *err, const char *name)
 
 void paper_release(Program *p)
 {
-    for (int i = 0; p->paper && p->paper->kernel && p->plan && i < p->plan->nkernel; i++)
+    for (int i = 0; p->paper && p->paper->launch && p->plan && i < p->plan->nkernel; i++) {
         buf_free(&p->paper->kernel[i].text);
+        buf_free(&p->paper->launch[i].text);
+    }
 }
 
 /* ---- the report ---- */
@@ -144,7 +176,7 @@ static void count_rows(const Program *p, const Plan *plan, double times, Row *ro
         const PlanStep *s = &plan->step[i];
         if (s->kind == STEP_LOOP)
             count_rows(p, s->body, times * (double)attr_i(node_of(plan->g, s->node), A_TRIP), row);
-        else if (s->kind == STEP_KERNEL && !s->once)
+        else if (s->kind == STEP_KERNEL && !s->once && p->paper->group[s->kernel])
             row[s->kernel].count += times;
     }
 }
@@ -153,6 +185,17 @@ static int slower_first(const void *a, const void *b)
 {
     const Row *x = a, *y = b;
     return x->seconds < y->seconds ? 1 : x->seconds > y->seconds ? -1 : x->kernel - y->kernel;
+}
+
+static KernelCost cost_of(const CudaGroup *g)
+{
+    KernelCost sum = {0};
+    for (int i = 0; i < g->npart; i++) {
+        KernelCost c = kernel_cost(g->part[i].kernel);
+        sum.bytes += g->part[i].count * c.bytes;
+        sum.flops += g->part[i].count * c.flops;
+    }
+    return sum;
 }
 
 void paper_report(const Program *p, Buf *out)
@@ -167,19 +210,23 @@ void paper_report(const Program *p, Buf *out)
         row[i] = (Row){p, i, 0, 0};
     count_rows(p, p->plan, 1, row);
     for (int i = 0; i < n; i++)
-        row[i].seconds = row[i].count * paper->kernel[i].forecast.seconds;
+        row[i].seconds = row[i].count * paper->launch[i].forecast.seconds;
     qsort(row, (size_t)n, sizeof *row, slower_first);
     buf_printf(out, "on %s (sm_%d), on paper, %s:\n", paper->target->name, paper->target->sm,
                paper->compiled ? "registers by ptxas" : "no NVRTC here: 128 registers a thread are assumed");
-    buf_str(out, "      us  times  bound    kind       blocks x threads  regs  spill  occupancy   waves       MB   GFLOP  kernel\n");
+    buf_str(out, "      us  times  bound    kind           blocks x threads  regs  spill  occupancy   waves       MB   GFLOP  kernel\n");
     for (int i = 0; i < n && i < ROWS; i++) {
-        const PaperKernel *k = &paper->kernel[row[i].kernel];
-        KernelCost c = kernel_cost(p->plan->kernel[row[i].kernel]);
-        if (row[i].count > 0)
-            buf_printf(out, "%8.1f %6.0f  %-8s %-9s %8" PRId64 " x %-7d %5d %6d %9.0f%% %7.2f %8.2f %7.3f  %d\n", 1e6 * row[i].seconds,
-                       row[i].count, k->forecast.bound, p->product[row[i].kernel].library ? "cuBLASLt" : kind_of(p->plan->kernel[row[i].kernel]), k->launch.blocks, k->launch.threads,
-                       k->use.regs, k->use.spill_bytes, 100 * k->forecast.occupancy, k->forecast.waves, c.bytes * 1e-6, c.flops * 1e-9,
-                       row[i].kernel);
+        const PaperKernel *k = &paper->launch[row[i].kernel];
+        if (row[i].count == 0)
+            continue;
+        const CudaGroup *g = paper->group[row[i].kernel];
+        KernelCost c = cost_of(g);
+        char kind[32];
+        snprintf(kind, sizeof kind, g->nstep > 1 ? "%s x%d" : "%s",
+                 p->product[row[i].kernel].library ? "cuBLASLt" : kind_of(g->part[0].kernel), g->nstep);
+        buf_printf(out, "%8.1f %6.0f  %-8s %-13s %8" PRId64 " x %-7d %5d %6d %9.0f%% %7.2f %8.2f %7.3f  %d\n", 1e6 * row[i].seconds,
+                   row[i].count, k->forecast.bound, kind, k->launch.blocks, k->launch.threads, k->use.regs, k->use.spill_bytes,
+                   100 * k->forecast.occupancy, k->forecast.waves, c.bytes * 1e-6, c.flops * 1e-9, row[i].kernel);
     }
     if (libraries)
         buf_printf(out, "%d products by cuBLASLt, assuming that it has algorithms for them: no heuristics are known without a device\n", libraries);

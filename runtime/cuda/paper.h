@@ -1,19 +1,22 @@
 /* A Program for a CUDA device that is not there: its kernels' text, what ptxas says of them, and a forecast of its time. */
 #pragma once
 #include "codegen/cuda/predict.h"
+#include "runtime/cuda/group.h"
 #include "runtime/program_impl.h"
 
 typedef struct PaperKernel {
     Buf text; /* CUDA C */
     CudaLaunch launch;
-    CudaUse use;
+    CudaUse use; /* of the launch that it belongs to */
     CudaForecast forecast;
 } PaperKernel;
 
 typedef struct Paper {
     const CudaTarget *target;
     bool compiled;       /* by NVRTC; else registers are assumed */
-    PaperKernel *kernel; /* by kernel */
+    PaperKernel *kernel; /* by kernel, each as if it were launched alone */
+    CudaGroup **group;   /* by kernel: what is launched at its step */
+    PaperKernel *launch; /* likewise */
     /* Of one run without its `once` part: */
     int64_t launches;
     double bytes, seconds;        /* moved and taken by the kernels */

@@ -5,6 +5,7 @@
 #include "runtime/cuda/blaslt_rule.h"
 #include "runtime/cuda/driver.h"
 #include "runtime/cuda/explain.h"
+#include "runtime/cuda/group.h"
 #include "runtime/flat.h"
 #include <stdlib.h>
 #include <string.h>
@@ -15,6 +16,7 @@ typedef struct LoadedKernel {
     CuModule module; /* NULL: equal to an earlier one */
     CuFunction function;
     CudaLaunch launch;
+    uint64_t text; /* hash */
 } LoadedKernel;
 
 typedef struct CudaProgram {
@@ -27,7 +29,8 @@ typedef struct CudaProgram {
     bool *resident;          /* a parameter that no output overwrites */
     bool params_among_inputs; /* one that an output overwrites: the once part finds it with the other inputs */
     bool ends_ready;         /* memory for inputs and outputs is there */
-    LoadedKernel *kernel;
+    CudaGroup **group;       /* by kernel: what is launched at its step */
+    LoadedKernel *kernel;    /* likewise */
     void **in_ptr, **out_ptr;
     void **captured_in;      /* what in_ptr was when the graph was made */
     bool captures;           /* its runs can be replayed: no host function, not too long */
@@ -83,15 +86,14 @@ static bool load_module(const CudaDriver *d, Err *err, CuModule *module, const B
                       version / 1000, version % 1000 / 10, nvrtc);
 }
 
-static bool load_kernel(Program *p, Err *err, const Nvrtc *nvrtc, const CudaTarget *target, int i)
+static bool load_launch(Program *p, Err *err, const Nvrtc *nvrtc, const CudaTarget *target, int i, const char *text)
 {
     CudaProgram *c = p->cuda;
     const CudaDriver *d = c->device.driver;
     LoadedKernel *k = &c->kernel[i];
-    Buf text = {0}, cubin = {0};
+    Buf cubin = {0};
     const char *miss = NULL;
-    bool ok = cuda_source(target, err, p->plan->kernel[i], "kernel", &text, &k->launch) &&
-              cuda_compile_cached(nvrtc, err, p->cache_dir.at, target, text.at, &cubin, &miss) &&
+    bool ok = cuda_compile_cached(nvrtc, err, p->cache_dir.at, target, text, &cubin, &miss) &&
               load_module(d, err, &k->module, &cubin) &&
               cuda_ok(d, err, d->cuModuleGetFunction(&k->function, k->module, "kernel"), "cuModuleGetFunction");
     if (ok && k->launch.shared_bytes > 0)
@@ -100,10 +102,49 @@ static bool load_kernel(Program *p, Err *err, const Nvrtc *nvrtc, const CudaTarg
     p->code[i].code_bytes = (int64_t)cubin.len;
     p->code[i].miss_reason = miss;
     p->code[i].from_cache = ok && !miss;
-    p->stats.cached_kernels += p->code[i].from_cache;
-    buf_free(&text);
     buf_free(&cubin);
-    return ok || explain_kernel(p, err, i, c->device.name);
+    return ok || explain_launch(p, err, c->group[i], c->device.name);
+}
+
+/* The launch at kernel i's step; one of equal text serves again. */
+static bool make_launch(Program *p, Err *err, const Nvrtc *nvrtc, const CudaTarget *target, int i)
+{
+    CudaProgram *c = p->cuda;
+    LoadedKernel *k = &c->kernel[i];
+    Buf text = {0};
+    int same = 0;
+    bool ok = cuda_group_text(target, err, c->group[i], &text, &k->launch);
+    k->text = ok ? hash_bytes(text.at, text.len, 11) : 0;
+    while (same < i && !(c->group[same] && c->kernel[same].text == k->text))
+        same++;
+    if (ok && same < i) {
+        *k = c->kernel[same];
+        k->module = NULL;
+        p->code[i] = p->code[same];
+    } else {
+        ok = ok && load_launch(p, err, nvrtc, target, i, text.at);
+    }
+    buf_free(&text);
+    return ok;
+}
+
+/* What is told of each kernel: where the code that it is part of came from. */
+static void describe_kernels(Program *p, const uint64_t *hash)
+{
+    const CudaProgram *c = p->cuda;
+    for (int i = 0; i < p->plan->nkernel; i++)
+        for (int j = 0; c->group[i] && j < c->group[i]->nstep; j++) {
+            KernelCode *code = &p->code[c->group[i]->step[j]->kernel];
+            code->miss_reason = p->code[i].miss_reason;
+            code->from_cache = p->code[i].from_cache;
+        }
+    for (int i = 0; i < p->plan->nkernel; i++) {
+        int same = 0;
+        while (same < i && hash[same] != hash[i])
+            same++;
+        p->code[i].same_as = same < i ? same : -1;
+        p->stats.cached_kernels += same == i && p->code[i].from_cache;
+    }
 }
 
 static bool load_kernels(Program *p, Err *err, const CudaTarget *target)
@@ -115,18 +156,11 @@ static bool load_kernels(Program *p, Err *err, const CudaTarget *target)
     bool ok = nvrtc != NULL;
     jit_cache_dir(&p->cache_dir);
     for (int i = 0; i < n && ok; i++) {
-        int same = 0;
         hash[i] = graph_hash(p->plan->kernel[i]);
-        while (same < i && hash[same] != hash[i])
-            same++;
-        p->code[i].same_as = same < i ? same : -1;
-        if (same < i) {
-            c->kernel[i] = c->kernel[same];
-            c->kernel[i].module = NULL;
-        } else {
-            ok = load_kernel(p, err, nvrtc, target, i);
-        }
+        ok = !c->group[i] || make_launch(p, err, nvrtc, target, i);
     }
+    if (ok)
+        describe_kernels(p, hash);
     return ok;
 }
 
@@ -265,12 +299,13 @@ static bool send_literals(Program *p, Err *err)
 }
 
 /* Launches and copies of a run without its `once` part; -1: there is a host function among them. */
-static int64_t count_nodes(const Plan *plan)
+static int64_t count_nodes(const Plan *plan, CudaGroup *const *group)
 {
     int64_t all = 0;
     for (int i = 0; i < plan->nstep && all >= 0; i++) {
         const PlanStep *s = &plan->step[i];
-        int64_t inner = s->kind == STEP_HOST ? -1 : s->kind == STEP_LOOP ? count_nodes(s->body) : s->once ? 0 : 1;
+        bool rides = s->kind == STEP_KERNEL && !group[s->kernel];
+        int64_t inner = s->kind == STEP_HOST ? -1 : s->kind == STEP_LOOP ? count_nodes(s->body, group) : s->once || rides ? 0 : 1;
         int64_t trip = s->kind == STEP_LOOP ? attr_i(node_of(plan->g, s->node), A_TRIP) : 1;
         if (inner < 0)
             return -1;
@@ -278,6 +313,15 @@ static int64_t count_nodes(const Plan *plan)
             return INT64_MAX;
     }
     return all;
+}
+
+static bool make_launches(Program *p, Err *err, const CudaTarget *target)
+{
+    CudaProgram *c = p->cuda;
+    c->group = cuda_groups(p);
+    p->stats.launches = count_nodes(p->plan, c->group);
+    c->captures = p->stats.launches > 0 && p->stats.launches <= MOST_NODES && !c->by_steps;
+    return load_kernels(p, err, target);
 }
 
 bool cuda_prepare(Program *p, Err *err, int index)
@@ -297,13 +341,10 @@ bool cuda_prepare(Program *p, Err *err, int index)
         return err_env(err, "CUDA: %s is of level sm_%d; sm_75 is the least", c->device.name, c->device.sm);
     const CudaDriver *d = c->device.driver;
     target.tf32 = p->options.tf32;
-    int64_t nodes = count_nodes(p->plan);
     c->by_steps = getenv("DAV_CUDA_SYNC") != NULL;
-    c->captures = nodes > 0 && nodes <= MOST_NODES && !c->by_steps;
-    p->stats.launches = nodes;
     lay_out(p);
     return cuda_ok(d, err, d->cuStreamCreate(&c->stream, CU_STREAM_NON_BLOCKING), "cuStreamCreate") &&
-           load_kernels(p, err, &target) && blaslt_prepare(p, err, &c->device, &c->blaslt) && take_memory(p, err) && send_literals(p, err);
+           blaslt_prepare(p, err, &c->device, &c->blaslt) && make_launches(p, err, &target) && take_memory(p, err) && send_literals(p, err);
 }
 
 void cuda_release(Program *p)
@@ -335,25 +376,29 @@ void cuda_release(Program *p)
 }
 
 /* ---- steps ---- */
+/* The step's kernel, and those that share its launch. */
 static bool launch(Program *p, Err *err, const Frame *f, const PlanStep *s)
 {
     CudaProgram *c = p->cuda;
+    const CudaGroup *g = c->group[s->kernel];
     const LoadedKernel *k = &c->kernel[s->kernel];
-    void *arg[s->nbuf + 1], *value[s->nbuf + 1];
+    void *arg[g->npointer + 1], *value[g->npointer + 1];
+    int n = 0;
     if (k->launch.blocks == 0)
         return true;
-    for (int i = 0; i < s->nbuf; i++)
-        value[i] = f->ptr[s->buf[i]];
-    value[s->nbuf] = device_pointer(c->scratch);
-    for (int i = 0; i <= s->nbuf; i++)
-        arg[i] = &value[i];
+    for (int i = 0; i < g->nstep; i++)
+        for (int j = 0; j < g->step[i]->nbuf; j++)
+            value[n++] = f->ptr[g->step[i]->buf[j]];
+    value[n] = device_pointer(c->scratch);
+    for (int i = 0; i <= n; i++)
+        arg[i] = &value[i]; /* a group's one parameter is a table of all of them */
     const CudaDriver *d = c->device.driver;
     bool ok = p->product[s->kernel].library
                   ? blaslt_launch(c->blaslt, err, s->kernel, value, c->workspace, c->stream)
                   : cuda_ok(d, err, d->cuLaunchKernel(k->function, (unsigned)k->launch.blocks, 1, 1, (unsigned)k->launch.threads, 1, 1,
                                                       (unsigned)k->launch.shared_bytes, c->stream, arg, NULL), "cuLaunchKernel");
     ok = ok && (!c->by_steps || cuda_ok(d, err, d->cuStreamSynchronize(c->stream), "running"));
-    return ok || explain_kernel(p, err, s->kernel, c->device.name);
+    return ok || explain_launch(p, err, g, c->device.name);
 }
 
 static bool copy(Program *p, Err *err, void *to, const void *from, int64_t bytes)
@@ -427,7 +472,7 @@ static bool run_steps(Program *p, Err *err, Frame *f, bool once)
             continue;
         switch (s->kind) {
         case STEP_KERNEL:
-            ok = launch(p, err, f, s);
+            ok = !p->cuda->group[s->kernel] || launch(p, err, f, s);
             break;
         case STEP_HOST:
             ok = run_host(p, err, f, s);

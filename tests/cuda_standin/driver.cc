@@ -8,7 +8,8 @@
  *   DAV_STANDIN_DEVICES=n       1 by default; what belongs to one is refused where another's context is current
  *   DAV_STANDIN_LOAD=status     of cuModuleLoadData
  *   DAV_STANDIN_MEMORY=bytes    of the device
- *   DAV_STANDIN_RACE=1          two threads of a block that touch one place between barriers, one of them writing, end the launch
+ *   DAV_STANDIN_RACE=1          two threads of a block that touch one place between barriers, one of them writing, end the launch; so do
+ *                               two blocks that touch one place of the device's memory
  *   DAV_STANDIN_SHUFFLE=seed    blocks run in an order drawn from it
  * dav_standin_live counts what was made and not yet destroyed. */
 #define DAV_STANDIN_DRIVER
@@ -27,6 +28,7 @@
 #include <sys/mman.h>
 #include <ucontext.h>
 #include <unistd.h>
+#include <unordered_map>
 #include <vector>
 
 #define API extern "C" __attribute__((visibility("default")))
@@ -50,7 +52,7 @@ static int lost; /* the status that every call gives after a kernel failed */
 struct Work { int kind; Ptr to, from; size_t bytes; struct Function *f; unsigned blocks, threads; size_t shared; std::vector<unsigned long long> args; std::function<void()> call = {}; };
 struct Stream { int device; std::vector<Work> queue, captured; bool capturing = false, broken = false; };
 struct TaskGraph { int device; std::vector<Work> work; };
-struct Function { void (*entry)(void **); DavMachine **machine; int nparam; size_t shared; int device; };
+struct Function { void (*entry)(void **); DavMachine **machine; const int *sizes; size_t shared; int device; }; /* of parameters, then 0 */
 struct Module { void *so; int device; std::vector<Function *> functions; };
 enum { TO_DEVICE, TO_HOST, WITHIN, LAUNCH, FILL, CALL };
 
@@ -134,12 +136,33 @@ static Place *place_of(size_t granule)
     return NULL;
 }
 
+/* Blocks are never ordered: what one writes no other one may touch. */
+struct Crossing { unsigned writer, reader; bool many; }; /* block + 1; many: it has several readers */
+static std::unordered_map<size_t, Crossing> crossing;     /* of a launch, by address */
+
+static bool crosses(size_t at, bool write)
+{
+    const unsigned me = machine.block + 1;
+    Crossing &c = crossing[at];
+    bool crossed = (c.writer && c.writer != me) || (write && (c.many || (c.reader && c.reader != me)));
+    if (write)
+        c.writer = me;
+    else if (c.reader && c.reader != me)
+        c.many = true;
+    else
+        c.reader = me;
+    return crossed;
+}
+
 static void touch(const void *at, int bytes, bool write)
 {
     if ((char *)at >= stacks && (char *)at < stacks + (size_t)STACK * DAV_MAX_THREADS)
         return; /* a thread's own */
     if ((char *)at >= (char *)&machine && (char *)at < (char *)(&machine + 1))
         return; /* what stands for the hardware */
+    if ((char *)at >= region && (char *)at < region + region_bytes)
+        for (size_t i = 0; i < (size_t)bytes; i++)
+            raced = crosses((size_t)at + i, write) ? at : raced;
     Touch t = now();
     for (size_t g = (size_t)at / GRANULE; g <= ((size_t)at + (size_t)bytes - 1) / GRANULE; g++) {
         Place *p = place_of(g);
@@ -253,8 +276,8 @@ static bool run_grid(const Work &w)
                               MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     std::vector<unsigned long long> args = w.args;
     std::vector<void *> at;
-    for (auto &a : args)
-        at.push_back(&a);
+    for (size_t i = 0, word = 0; w.f->sizes[i]; word += (size_t)w.f->sizes[i++] / 8)
+        at.push_back(&args[word]);
     arguments = at.data();
     running = w.f;
     *w.f->machine = &machine;
@@ -272,6 +295,7 @@ static bool run_grid(const Work &w)
     std::iota(order.begin(), order.end(), 0u);
     if (const char *seed = getenv("DAV_STANDIN_SHUFFLE"))
         std::shuffle(order.begin(), order.end(), std::mt19937((unsigned)atoi(seed)));
+    crossing.clear();
     for (unsigned b : order) {
         machine.block = b;
         memset(machine.shared, 0xff, w.shared);
@@ -280,7 +304,7 @@ static bool run_grid(const Work &w)
         if (!run_block())
             return false;
         if (raced) {
-            fprintf(stderr, "cuda stand-in: threads of block %u race at %p\n", b, raced);
+            fprintf(stderr, "cuda stand-in: threads of block %u race, or with another block, at %p\n", b, raced);
             return false;
         }
     }
@@ -462,11 +486,11 @@ API int cuModuleGetFunction(Function **to, Module *m, const char *name)
 {
     ENTER();
     auto entry = (void (*)(void **))dlsym(m->so, ("dav_entry_" + std::string(name)).c_str());
-    auto count = (const int *)dlsym(m->so, ("dav_count_" + std::string(name)).c_str());
+    auto sizes = (const int *const *)dlsym(m->so, ("dav_sizes_" + std::string(name)).c_str());
     auto at = (DavMachine **)dlsym(m->so, "dav_machine");
-    if (!entry || !count || !at)
+    if (!entry || !sizes || !at)
         return NOT_FOUND;
-    m->functions.push_back(*to = new Function{entry, at, *count, 48 * 1024, m->device});
+    m->functions.push_back(*to = new Function{entry, at, *sizes, 48 * 1024, m->device});
     return OK;
 }
 API int cuFuncSetAttribute(Function *f, int which, int v)
@@ -486,8 +510,11 @@ API int cuLaunchKernel(Function *f, unsigned gx, unsigned gy, unsigned gz, unsig
     if (s->device != current_device || f->device != current_device)
         return WRONG_CONTEXT;
     Work w = {LAUNCH, 0, 0, 0, f, gx, bx, shared, {}};
-    for (int i = 0; i < f->nparam; i++) /* a parameter is a pointer, of 8 bytes; its value is taken now */
-        w.args.push_back(*(unsigned long long *)params[i]);
+    int bytes = 0;
+    for (int i = 0; f->sizes[i]; bytes += f->sizes[i++]) /* a parameter is a pointer or a table of them; its value is taken now */
+        w.args.insert(w.args.end(), (unsigned long long *)params[i], (unsigned long long *)params[i] + f->sizes[i] / 8);
+    if (bytes > 4096) /* CUDA C++ Programming Guide, "Function Parameters" */
+        return INVALID;
     (s->capturing ? s->captured : s->queue).push_back(w);
     return OK;
 }

@@ -47,6 +47,7 @@ DAV_HOOK __tsan_write_range(void *p, unsigned long n) { dav_machine->access(p, (
 #define DAV_MEMBER inline
 #define DAV_KERNEL(threads) extern "C" void
 #define DAV_ENTRY(name)
+#define DAV_CONSTANT
 
 DAV_FN unsigned dav_thread() { return dav_machine->thread; }
 DAV_FN unsigned dav_block() { return dav_machine->block; }
@@ -217,5 +218,7 @@ template <class... A> DAV_FN void dav_call(void (*f)(A...), void **p)
 {
     dav_call_at(f, p, typename DavCount<(int)sizeof...(A)>::All());
 }
-template <class... A> constexpr int dav_parameters(void (*)(A...)) { return (int)sizeof...(A); }
+/* Bytes of each parameter, then 0. */
+template <class F> struct DavSizes;
+template <class... A> struct DavSizes<void(A...)> { static constexpr int at[] = {(int)sizeof(A)..., 0}; };
 #endif

@@ -52,8 +52,8 @@ static std::string entries(const std::string &text)
         name = name.substr(name.find_first_not_of(" \n"));
         name = name.substr(0, name.find_last_not_of(" \n") + 1);
         out += "\nextern \"C\" __attribute__((visibility(\"default\"))) void dav_entry_" + name + "(void **p) { dav_call(" + name +
-               ", p); }\nextern \"C\" __attribute__((visibility(\"default\"))) const int dav_count_" + name +
-               " = dav_parameters(" + name + ");\n";
+               ", p); }\nextern \"C\" __attribute__((visibility(\"default\"))) const int *const dav_sizes_" + name +
+               " = DavSizes<decltype(" + name + ")>::at;\n";
     }
     return out;
 }
