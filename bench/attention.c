@@ -21,6 +21,8 @@ static void *numbers(const Type *t, unsigned *seed)
     for (int64_t i = 0; x && i < n; i++) {
         *seed = *seed * 1664525u + 1013904223u;
         x[i] = (float)(*seed >> 8) / (float)(1 << 23) - 1;
+        if (t->dtype == DAV_BF16) /* the upper half is the number in bf16 */
+            memcpy((char *)x + 2 * i, (char *)&x[i] + 2, 2);
     }
     return x;
 }
@@ -37,17 +39,20 @@ int main(int argc, char **argv)
     Arena *arena = arena_new();
     Err err = {0};
     DavNet *n = net_new(arena, &err, "attention");
-    DavVal q = dav_input(n, "q", DAV_F32, b, h, l, d), k = dav_input(n, "k", DAV_F32, b, h, s, d), v = dav_input(n, "v", DAV_F32, b, h, s, d);
-    DavVal out = dav_attention(q, k, v), x[] = {q, k, v}, grad[3];
+    DavDtype t = strcmp(argv[6], "bf16") == 0 ? DAV_BF16 : DAV_F32; /* of the inputs, as PyTorch has them */
+    DavVal x[] = {dav_input(n, "q", t, b, h, l, d), dav_input(n, "k", t, b, h, s, d), dav_input(n, "v", t, b, h, s, d)}, grad[3];
+    for (int i = 0; i < 3; i++)
+        x[i] = dav_cast(x[i], DAV_F32);
+    DavVal out = dav_attention(x[0], x[1], x[2]);
     dav_output(n, "out", out);
     if (backward) {
-        DavVal w = dav_input(n, "w", DAV_F32, b, h, l, d);
+        DavVal w = dav_cast(dav_input(n, "w", t, b, h, l, d), DAV_F32);
         dav_grads(dav_sum(dav_mul(out, w), 0, 1, 2, 3), x, 3, grad);
         dav_output(n, "dq", grad[0]);
         dav_output(n, "dk", grad[1]);
         dav_output(n, "dv", grad[2]);
     }
-    ProgramOptions o = {.device = "cpu", .compile.precision = strcmp(argv[6], "bf16") == 0 ? DAV_BF16 : DAV_F32};
+    ProgramOptions o = {.device = "cpu", .compile.precision = t};
     Program *p = program_compile(&err, n->g, &o);
     if (!p) {
         fprintf(stderr, "%s\n", err.text);

@@ -20,6 +20,8 @@ typedef struct KernelCode {
     int same_as;             /* index of the earlier equal kernel of this call, -1: none */
 } KernelCode;
 
+enum { AMX_TILE_ROWS = 16 };
+
 /* What the code generator knows of a machine. */
 typedef struct CpuTarget {
     const char *name;     /* x86-64, haswell, skylake-avx512, cooperlake, sapphirerapids, neon */

@@ -309,10 +309,10 @@ Val g_scatter_add(Graph *g, Val base, Val idx, Val upd, int batch)
     return graph_node(g, OP_SCATTER_ADD, (Val[]){base, idx, upd}, 3, (Attr[]){{.name = A_BATCH, .i = batch}}, 1, NULL);
 }
 
-Val g_attention(Graph *g, Val q, Val k, Val v, Val bias, double scale, bool causal)
+Val g_attention(Graph *g, Val q, Val k, Val v, Val bias, double scale, bool causal, bool rows)
 {
-    Attr attr[] = {{.name = A_SCALE, .f = scale}, {.name = A_CAUSAL, .i = causal}};
-    return graph_node(g, OP_ATTENTION, (Val[]){q, k, v, bias}, bias ? 4 : 3, attr, 2, NULL);
+    Attr attr[] = {{.name = A_SCALE, .f = scale}, {.name = A_CAUSAL, .i = causal}, {.name = A_ROWS, .i = rows}};
+    return graph_node(g, OP_ATTENTION, (Val[]){q, k, v, bias}, bias ? 4 : 3, attr, rows ? 3 : 2, NULL);
 }
 
 Val g_pick(Graph *g, Val tuple, int index)

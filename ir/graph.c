@@ -244,6 +244,8 @@ static Type attention_type(const Graph *g, const Node *n, int k)
 {
     Type q = type_of(g, n->arg[0]), keys = type_of(g, n->arg[1]), v = type_of(g, n->arg[2]);
     DavDtype t = q.dtype == DAV_F64 ? DAV_F64 : DAV_F32;
+    if (n->op == OP_ATTENTION && k == 0 && node_attr(n, A_ROWS))
+        return type_make(t, 3, (int64_t[]){q.dim[0], q.dim[1], v.dim[2]});
     if (n->op == OP_ATTENTION)
         return k == 0 ? type_make(t, 3, (int64_t[]){q.dim[0], v.dim[2], q.dim[1]}) : type_make(t, 2, q.dim);
     q.dtype = t;

@@ -175,7 +175,7 @@ Val g_gather(Graph *g, Val x, Val idx, int batch);
 Val g_scatter_add(Graph *g, Val base, Val idx, Val upd, int batch);
 Val g_pick(Graph *g, Val tuple, int index);
 /* attention (bias 0: none); what its results are stands in ops.def. */
-Val g_attention(Graph *g, Val q, Val k, Val v, Val bias, double scale, bool causal);
+Val g_attention(Graph *g, Val q, Val k, Val v, Val bias, double scale, bool causal, bool rows);
 Val g_region(Graph *g, Op op, const Graph *body, const Val *arg, int narg, const Attr *extra, int nextra);
 
 /* Copies node v of `from` into g with operands renamed by map (map[old] = new); region graphs are shared.  Inputs are copied

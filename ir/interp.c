@@ -160,7 +160,7 @@ static bool run_kernel(Interp *it, Frame *f, Val v, const void **arg)
     void **bufs = block_new(it, mem_mul((size_t)slots, sizeof *bufs));
     for (Val b = 1, read = 0, made = 0; b < k->n; b++) {
         const Node *buf = &k->node[b];
-        if (buf->op != OP_BUF || attr_i(buf, A_ROLE) == BUF_SCRATCH)
+        if (buf->op != OP_BUF || attr_i(buf, A_ROLE) == BUF_SCRATCH || k_buf_is_view(k, b))
             continue;
         int64_t role = attr_i(buf, A_ROLE), index = attr_i(buf, A_INDEX);
         Type t = type_of(k, b);

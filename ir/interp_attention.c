@@ -41,7 +41,7 @@ static void forward(const Scores *s, int64_t b, int64_t i, Tensor *out, double *
         double sum = 0;
         for (int64_t j = 0; j < s->keys; j++)
             sum += p[j] * get_f64(&s->x[2], (b * s->keys + j) * s->value + e);
-        put_f64(&out[0], (b * s->value + e) * s->queries + i, sum / total);
+        put_f64(&out[0], node_attr(s->n, A_ROWS) ? (b * s->queries + i) * s->value + e : (b * s->value + e) * s->queries + i, sum / total);
     }
 }
 

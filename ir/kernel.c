@@ -23,6 +23,14 @@ Val k_buf(Graph *k, const char *name, BufRole role, int index, Type t)
     return graph_node(k, OP_BUF, NULL, 0, a, 3, &t);
 }
 
+bool k_buf_is_view(const Graph *k, Val buf)
+{
+    for (Val v = 1; v < buf; v++)
+        if (node_of(k, v)->op == OP_BUF && attr_i(node_of(k, v), A_INDEX) == attr_i(node_of(k, buf), A_INDEX))
+            return true;
+    return false;
+}
+
 static Val loop_node(Graph *k, LoopKind kind, const Val *bound, int nbound, const int64_t nums[3])
 {
     Attr a[] = {{.name = A_KIND, .i = kind}, {.name = A_NUMS, .n = 3, .ints = nums}};

@@ -3,7 +3,8 @@
  * A kernel is a Graph of kernel-level nodes in program order (no_fold set).  Loops are opened by `for` and closed by `end`;
  * a value may be used in the body it was made in and deeper.  Values are scalars: the code generator gives them lanes.
  *
- *   buf    a parameter: role in, out, inout; scratch: private to one iteration of the parallel loop
+ *   buf    a parameter: role in, out, inout; scratch: private to one iteration of the parallel loop.  Two of role in may have one
+ *          index where their dtypes differ: the same memory, read as numbers and as words of two, say
  *   for    kind parallel: exactly one, the outermost; its iterations are independent and are spread over threads (blocks)
  *          kind serial:   in order
  *          kind vector:   iterations are independent but for accumulators; run in lanes (SIMD) or by the threads of a block.
@@ -60,6 +61,8 @@ typedef struct TileContract {
 /* Builders; all append to the sequence. */
 Graph *kernel_new(Arena *arena, Err *err, const char *name);
 Val k_buf(Graph *k, const char *name, BufRole role, int index, Type t);
+/* Whether an earlier buffer is the same memory, read as another type. */
+bool k_buf_is_view(const Graph *k, Val buf);
 Val k_for(Graph *k, LoopKind kind, int64_t lo, int64_t hi, int64_t step);
 Val k_for_dyn(Graph *k, LoopKind kind, Val lo, Val hi, int64_t step);
 void k_end(Graph *k, Val loop_or_if);

@@ -223,7 +223,8 @@ static bool check_buffer_indices(Err *err, const Graph *k)
         if (index < 0)
             return verify_fault(err, k, v, "expected an index of at least 0");
         for (Val w = 1; w < v; w++)
-            if (k->node[w].op == OP_BUF && attr_i(&k->node[w], A_INDEX) == index)
+            if (k->node[w].op == OP_BUF && attr_i(&k->node[w], A_INDEX) == index &&
+                (attr_i(&k->node[v], A_ROLE) != BUF_IN || attr_i(&k->node[w], A_ROLE) != BUF_IN || k->node[v].dtype == k->node[w].dtype))
                 return verify_fault(err, k, v, "%%%d has this index too", w);
     }
     return true;
@@ -249,7 +250,7 @@ bool verify_kernel_operands(Err *err, const Graph *g, Val v, const Graph *k)
     char text[2][160];
     for (Val b = 1; b < k->n; b++) {
         const Node *buf = &k->node[b];
-        if (buf->op != OP_BUF || (attr_i(buf, A_ROLE) != BUF_IN && attr_i(buf, A_ROLE) != BUF_INOUT))
+        if (buf->op != OP_BUF || (attr_i(buf, A_ROLE) != BUF_IN && attr_i(buf, A_ROLE) != BUF_INOUT) || k_buf_is_view(k, b))
             continue;
         if (read < n->narg) {
             Type want = type_of(k, b), have = type_of(g, n->arg[read]);

@@ -28,6 +28,7 @@ typedef struct Match {
     bool causal;
     Val bias, allowed;   /* full or broadcast: added; or a condition, `instead` where it is false; 0: none */
     double instead;
+    bool rows;           /* the op gives a row for each query */
     int query, value;    /* operand of score that is the queries; of the last contraction that is the values */
     int64_t perm[3][IR_MAX_RANK]; /* of queries, keys, values: batch axes, length, width */
     int64_t back[IR_MAX_RANK];    /* of the result */
@@ -190,7 +191,7 @@ static bool fit_values(Match *m, const Node *n)
             own = l;
         else if (p[l] < i)
             m->perm[2][p[l]] = v[l];
-        m->back[l] = p[l] < 0 ? i : p[l] == i ? j : p[l]; /* the op gives batch axes, width, queries */
+        m->back[l] = p[l] < 0 ? (m->rows ? j : i) : p[l] == i ? (m->rows ? i : j) : p[l]; /* batch axes, width, queries */
     }
     if (own < 0 || v[own] < 0 || s->extent[own] > MOST_WIDTH)
         return false;
@@ -254,7 +255,7 @@ static Val make(Graph *g, const Match *m, const Node *n, const Val *map)
         t.dtype = DAV_F32;
         bias = g_ew(g, OP_SELECT, allowed, g_const(g, t, 0), g_const(g, t, m->instead));
     }
-    Val op = g_attention(g, flat(g, q, m->perm[0]), flat(g, k, m->perm[1]), flat(g, v, m->perm[2]), bias, m->scale, m->causal);
+    Val op = g_attention(g, flat(g, q, m->perm[0]), flat(g, k, m->perm[1]), flat(g, v, m->perm[2]), bias, m->scale, m->causal, m->rows);
     Type t;
     if (!op || !tuple_type(g, op, 0, &t))
         return 0;
@@ -278,11 +279,11 @@ static int *count_uses(Arena *arena, const Graph *g)
     return uses;
 }
 
-static void recover(Graph *out, const Graph *in)
+static void recover(Graph *out, const Graph *in, bool rows)
 {
     Val *map = arena_array(out->arena, Val, in->n);
     const bool *live = graph_live(out->arena, in);
-    Match m = {.g = in, .uses = count_uses(out->arena, in)};
+    Match m = {.g = in, .uses = count_uses(out->arena, in), .rows = rows};
     for (Val v = 1; v < in->n; v++) {
         const Node *n = node_of(in, v);
         Match found = m;
@@ -291,7 +292,7 @@ static void recover(Graph *out, const Graph *in)
         graph_at_node(out, in, v);
         if (n->op == OP_LOOP) {
             Graph *body = graph_new(out->arena, out->err, attr_graph(n, A_GRAPH)->name);
-            recover(body, attr_graph(n, A_GRAPH));
+            recover(body, attr_graph(n, A_GRAPH), rows);
             map[v] = region_copy_node(out, in, v, map, body);
         } else {
             map[v] = match(&found, v) ? make(out, &found, n, map) : graph_copy_node(out, in, v, map);
@@ -303,6 +304,7 @@ static void recover(Graph *out, const Graph *in)
 
 bool pass_attention(PassCx *cx, const Graph *in, Graph *out)
 {
-    recover(out, in);
+    const CompileOptions *o = cx->options;
+    recover(out, in, !o || o->processors <= 0);
     return cx->err->kind == ERR_NONE;
 }

@@ -68,14 +68,15 @@ void attention_vjp(Sweep *s, Val v)
     Type out, rows;
     tuple_type(g, v, 0, &out);
     tuple_type(g, v, 1, &rows);
-    Val dout = ct[0] ? ct[0] : g_const(g, out, 0); /* [b,e,l] */
-    Val delta = g_reshape(g, g_reduce_mask(g, OP_SUM, g_bin(g, OP_MUL, g_pick(g, v, 0), dout), 2u), 2, rows.dim);
+    bool by_row = node_attr(&n, A_ROWS) != NULL;
+    Val dout = ct[0] ? ct[0] : g_const(g, out, 0); /* [b,e,l], by row [b,l,e] */
+    Val delta = g_reshape(g, g_reduce_mask(g, OP_SUM, g_bin(g, OP_MUL, g_pick(g, v, 0), dout), by_row ? 4u : 2u), 2, rows.dim);
     if (ct[1]) /* the sum of d lse / d score over the keys is 1 */
         delta = g_bin(g, OP_SUB, delta, ct[1]);
     Val q = n.arg[0], k = n.arg[1], x = n.arg[2], bias = n.narg > 3 ? n.arg[3] : 0, lse = g_pick(g, v, 1);
-    dout = swapped(g, dout);
+    dout = by_row ? dout : swapped(g, dout);
     Val arg[] = {q, k, x, lse, delta, dout, bias};
-    Val grad = graph_node(g, OP_ATTENTION_GRAD, arg, bias ? 7 : 6, n.attr, n.nattr, NULL);
+    Val grad = graph_node(g, OP_ATTENTION_GRAD, arg, bias ? 7 : 6, n.attr, 2 /* scale, causal */, NULL);
     sweep_give(s, q, g_pick(g, grad, 0));
     sweep_give(s, k, swapped(g, g_pick(g, grad, 1)));
     sweep_give(s, x, swapped(g, g_pick(g, grad, 2)));

@@ -67,7 +67,7 @@ KernelCost kernel_cost(const Graph *k)
     for (Val v = 1; v < k->n; v++) {
         const Node *n = node_of(k, v);
         bool index = n->dtype == DAV_I64 || n->dtype == DAV_BOOL;
-        if (n->op == OP_BUF && attr_i(n, A_ROLE) != BUF_SCRATCH)
+        if (n->op == OP_BUF && attr_i(n, A_ROLE) != BUF_SCRATCH && !k_buf_is_view(k, v))
             c.bytes += (double)node_count(k, v) * (double)dav_dtype_size((DavDtype)n->dtype);
         else if ((n->op == OP_FOR || n->op == OP_IF) && depth + 1 < MAX_DEPTH)
             times[depth + 1] = times[depth] * (n->op == OP_FOR ? trip_of(k, n) : share_of(k, n)), depth++;

@@ -1,4 +1,5 @@
-/* Attention, forward: a panel of queries passes over all keys in blocks; the scores of a block never leave the core's cache.
+/* Attention, forward, for targets of many processors (lower_attention_rows.c: for others): a panel of queries passes over all keys
+ * in blocks; the scores of a block never leave the processor.
  *
  * Queries are columns (lanes), keys and values are rows, so that nothing is summed across lanes and no width is wasted:
  *     score[j, q] = k_j . q          A = keys,              B = the panel of queries
@@ -8,7 +9,7 @@
  * the keys alone. */
 #include "passes/lower_attention.h"
 
-enum { KEY_BLOCK = 512, SPREAD_TILE = 64, SPREAD_GAP = 8 /* columns between rows: not all in the same banks */, FRAGMENT = 16, TEAM = 128,
+enum { SPREAD_TILE = 64, SPREAD_GAP = 8 /* columns between rows: not all in the same banks */, FRAGMENT = 16, TEAM = 128,
        WIDE = 96 /* values from which on half as many queries leave room for a second block beside a processor */ };
 
 Attention attention_of(Lower *l, const Node *n)
@@ -20,6 +21,7 @@ Attention attention_of(Lower *l, const Node *n)
     a.spread = o && o->processors > 0;
     a.mr = a.spread ? SPREAD_TILE : o && o->tile_rows ? o->tile_rows : 6;
     a.nr = a.spread ? SPREAD_TILE : o && o->tile_columns ? o->tile_columns : 16;
+    a.pair_rows = o ? o->pair_rows : 0;
     a.pairs = a.half && !a.spread;
     a.pitch = a.spread ? a.nr + SPREAD_GAP : a.nr;
     a.q = l->buf[n->arg[0]];
@@ -60,9 +62,14 @@ static Val bf16_bits(Graph *k, Val x)
     return k_bitcast(k, k_cast(k, k_cast(k, x, DAV_BF16), DAV_F32), DAV_U32);
 }
 
+Val bf16_join(Graph *k, Val low, Val high)
+{
+    return k_op(k, OP_OR, k_op(k, OP_SHR, low, k_num(k, DAV_U32, 16), 0), high, 0);
+}
+
 Val bf16_word(Graph *k, Val low, Val high)
 {
-    return k_op(k, OP_OR, k_op(k, OP_SHR, bf16_bits(k, low), k_num(k, DAV_U32, 16), 0), bf16_bits(k, high), 0);
+    return bf16_join(k, bf16_bits(k, low), bf16_bits(k, high));
 }
 
 static Val scaled(Graph *k, Val src, Val off, Val mask, double scale)
@@ -81,10 +88,12 @@ void attention_pack(Attention *a, Val src, Val base, int64_t depth, double scale
         Val r = tail ? k_int(k, full) : k_for(k, LOOP_SERIAL, 0, full, 1), c = k_for(k, LOOP_VECTOR, 0, a->nr, 1);
         Val mask = valid ? k_op(k, OP_LT, c, valid, 0) : columns && columns < a->nr ? k_op(k, OP_LT, c, k_int(k, columns), 0) : 0;
         Val off = k_addmul(k, k_addmul(k, base, c, depth), r, step), x = scaled(k, src, off, mask, scale);
-        if (a->pairs)
-            x = bf16_word(k, x, tail ? k_num(k, DAV_F32, 0) : scaled(k, src, k_op(k, OP_ADD, off, k_int(k, 1), 0), mask, scale));
-        else if (a->half)
+        if (a->pairs) {
+            Val next = tail ? k_num(k, DAV_F32, 0) : scaled(k, src, k_op(k, OP_ADD, off, k_int(k, 1), 0), mask, scale);
+            x = scale == 1 ? bf16_join(k, k_bitcast(k, x, DAV_U32), k_bitcast(k, next, DAV_U32)) : bf16_word(k, x, next);
+        } else if (a->half) {
             x = k_cast(k, x, DAV_BF16);
+        }
         k_store(k, panel, k_op(k, OP_ADD, k_addmul(k, k_int(k, at), r, a->pitch), c, 0), x, 0);
         k_end(k, c);
         if (!tail)
@@ -143,7 +152,7 @@ typedef struct Forward {
     Val q0, columns;           /* first query of the panel; valid ones, 0: all */
     Val panel, score, weight;  /* weight: exponentials in the form that the second product reads (f32: score itself) */
     Val sum, most, total, keep; /* sums of values; largest score, sum of weights, factor of what was before */
-    Val part;                  /* spread: of a column, from each part of the keys */
+    Val part;                  /* of a column, from each part of the keys */
     Val j0;                    /* first key of the block */
     int64_t block;             /* keys in it */
     bool only;                 /* there is one block */
@@ -159,7 +168,7 @@ static void score_tile(Attention *a, void *arg, Val first, int rows)
     Forward *f = arg;
     Graph *k = a->k;
     Val off = k_addmul(k, a->l->zero, a->b, a->keys * a->width);
-    Product p = {a->key, k_addmul(k, off, f->j0, a->width), f->panel, a->l->zero, a->width, 1, a->spread ? a->pitch : 0, a->width, 0};
+    Product p = {a->key, k_addmul(k, off, f->j0, a->width), f->panel, a->l->zero, a->width, 1, a->pitch, a->width, 0};
     Val tile = attention_product(a, &p, first, rows, a->nr);
     TileLoop t = tile_loop(k, rows, a->nr);
     Val j = k_op(k, OP_ADD, first, t.row, 0), x = k_tile_get(k, tile, t.row, t.col);
@@ -175,64 +184,7 @@ static void score_tile(Attention *a, void *arg, Val first, int rows)
     tile_loop_end(k, t);
 }
 
-/* The largest of `rows` scores of lane c, four at a time. */
-static Val largest(Attention *a, Forward *f, Val c, Val before)
-{
-    enum { STEP = 4 };
-    Graph *k = a->k;
-    Val most = k_acc(k, DAV_F32, ACC_MAX, -3e38), x[STEP];
-    k_acc_update(k, most, before);
-    for (int tail = 0; tail < 2; tail++) {
-        int64_t full = f->block / STEP, count = tail ? f->block % STEP : STEP;
-        if (count == 0 || (!tail && full == 0))
-            continue;
-        Val j = tail ? k_int(k, full) : k_for(k, LOOP_SERIAL, 0, full, 1);
-        for (int i = 0; i < count; i++)
-            x[i] = k_load(k, f->score, k_op(k, OP_ADD, k_addmul(k, k_int(k, i * a->nr), j, STEP * a->nr), c, 0), 0);
-        for (int i = 1; i < count; i++)
-            x[0] = k_op(k, OP_MAX, x[0], x[i], 0);
-        k_acc_update(k, most, x[0]);
-        if (!tail)
-            k_end(k, j);
-    }
-    return k_acc_get(k, most);
-}
-
-/* exp(score - most) of key j, taken into the sum */
-static Val weigh(Attention *a, Forward *f, Val j, Val c, Val most, Val total)
-{
-    Graph *k = a->k;
-    Val x = k_load(k, f->score, at2(k, j, a->nr, c), 0), e = k_op(k, OP_EXP, k_op(k, OP_SUB, x, most, 0), 0, 0);
-    k_acc_update(k, total, e);
-    return e;
-}
-
-static void softmax_block(Attention *a, Forward *f)
-{
-    Graph *k = a->k;
-    Val c = k_for(k, LOOP_VECTOR, 0, a->nr, 1), before = k_load(k, f->most, c, 0);
-    Val most = largest(a, f, c, before), total = k_acc(k, DAV_F32, ACC_ADD, 0);
-    int64_t step = a->pairs ? 2 : 1, full = f->block / step;
-    for (int tail = 0; tail < 2; tail++) {
-        if (tail ? full * step == f->block : full == 0)
-            continue;
-        Val i = tail ? k_int(k, full) : k_for(k, LOOP_SERIAL, 0, full, 1), j = k_op(k, OP_MUL, i, k_int(k, step), 0);
-        Val e = weigh(a, f, j, c, most, total);
-        if (a->pairs)
-            e = bf16_word(k, e, tail ? k_num(k, DAV_F32, 0) : weigh(a, f, k_op(k, OP_ADD, j, k_int(k, 1), 0), c, most, total));
-        k_store(k, f->weight, at2(k, i, a->nr, c), e, 0);
-        if (!tail)
-            k_end(k, i);
-    }
-    Val keep = k_op(k, OP_EXP, k_op(k, OP_SUB, before, most, 0), 0, 0);
-    Val sum = k_op(k, OP_ADD, k_op(k, OP_MUL, k_load(k, f->total, c, 0), keep, 0), k_acc_get(k, total), 0);
-    k_store(k, f->keep, c, keep, 0);
-    k_store(k, f->total, c, sum, 0);
-    k_store(k, f->most, c, most, 0);
-    k_end(k, c);
-}
-
-/* ---- the same by a team: several lanes a column, each with its share of the keys ---- */
+/* ---- softmax by a team: several lanes a column, each with its share of the keys ---- */
 typedef struct Share { Val lane, c, from; } Share;
 
 static int parts_of(const Attention *a)
@@ -312,7 +264,7 @@ static void value_tile(Attention *a, void *arg, Val first, int rows)
     Forward *f = arg;
     Graph *k = a->k;
     Val off = k_addmul(k, k_addmul(k, a->l->zero, a->b, a->keys * a->value), f->j0, a->value);
-    Product p = {a->v, off, f->weight, a->l->zero, 1, a->value, a->spread ? a->pitch : 0, f->block, 0};
+    Product p = {a->v, off, f->weight, a->l->zero, 1, a->value, a->pitch, f->block, 0};
     Val tile = attention_product(a, &p, first, rows, a->nr);
     TileLoop t = tile_loop(k, rows, a->nr);
     Val at = at2(k, k_op(k, OP_ADD, first, t.row, 0), a->nr, t.col), x = k_tile_get(k, tile, t.row, t.col);
@@ -327,12 +279,8 @@ static void key_block(Attention *a, Forward *f, Val j0, int64_t block)
     f->j0 = j0;
     f->block = block;
     attention_tiles(a, block, a->mr, score_tile, f);
-    if (a->spread) {
-        share_largest(a, f);
-        share_weights(a, f);
-    } else {
-        softmax_block(a, f);
-    }
+    share_largest(a, f);
+    share_weights(a, f);
     attention_tiles(a, a->value, a->mr, value_tile, f);
 }
 
@@ -379,8 +327,7 @@ static void finish(Attention *a, Forward *f)
 /* Keys in a block: equal blocks, whole tiles, an even number. */
 static int64_t block_of(const Attention *a)
 {
-    int64_t most = a->spread ? a->mr : KEY_BLOCK / a->mr * a->mr;
-    int64_t blocks = (a->keys + most - 1) / most, block = (a->keys + blocks - 1) / blocks;
+    int64_t blocks = (a->keys + a->mr - 1) / a->mr, block = (a->keys + blocks - 1) / blocks;
     block = (block + a->mr - 1) / a->mr * a->mr;
     return block % 2 ? block + a->mr : block;
 }
@@ -389,7 +336,12 @@ void lower_attention(Lower *l, const Node *n)
 {
     Attention a = attention_of(l, n);
     Graph *k = l->k;
-    if (a.spread && a.value > WIDE)
+    if (node_attr(n, A_ROWS)) {
+        lower_attention_rows(&a);
+        return;
+    }
+    must(a.spread);
+    if (a.value > WIDE)
         attention_narrow(&a);
     int64_t block = block_of(&a), panels = (a.queries + a.nr - 1) / a.nr, full = a.keys / block, rest = a.keys % block;
     Forward f = {.only = full + (rest > 0) == 1};
@@ -399,7 +351,7 @@ void lower_attention(Lower *l, const Node *n)
     f.score = attention_scratch(&a, panel_rows(&a, block) * a.pitch, false);
     f.weight = a.half ? attention_scratch(&a, panel_size(&a, block), true) : f.score;
     f.sum = attention_scratch(&a, a.value * a.nr, false);
-    f.part = a.spread ? attention_scratch(&a, parts_of(&a) * a.nr, false) : 0;
+    f.part = attention_scratch(&a, parts_of(&a) * a.nr, false);
     f.most = attention_scratch(&a, a.nr, false);
     f.total = attention_scratch(&a, a.nr, false);
     f.keep = attention_scratch(&a, a.nr, false);

@@ -19,6 +19,7 @@ typedef struct Attention {
     double scale;
     bool spread;        /* over many processors (CompileOptions.processors): whole teams work at a panel */
     int mr, nr;         /* tile */
+    int pair_rows;      /* rows of a tile of pairs, 0: as mr */
     int pitch;          /* from one row of a panel to the next, in its elements */
     Val q, key, v, bias; /* buffers; bias 0: none */
     Val b;               /* batch entry */
@@ -38,6 +39,8 @@ Val attention_scratch(Attention *a, int64_t elements, bool panel);
 void attention_pack(Attention *a, Val src, Val base, int64_t depth, double scale, Val panel, int64_t at, int64_t columns, Val valid);
 /* The words of two numbers in bf16, the first one in the lower half. */
 Val bf16_word(Graph *k, Val low, Val high);
+/* The same of the bits of floats that are bf16: the lower halves of both are 0. */
+Val bf16_join(Graph *k, Val low, Val high);
 /* For every tile of `rows` rows in all: fn gets the tile's first row and how many rows it has. */
 typedef void (*TileFn)(Attention *a, void *arg, Val first, int rows);
 void attention_tiles(Attention *a, int64_t rows, int most, TileFn fn, void *arg);
@@ -47,7 +50,23 @@ typedef struct TileLoop { Val row, col; } TileLoop;
 TileLoop tile_loop(Graph *k, int rows, int64_t columns);
 void tile_loop_end(Graph *k, TileLoop t);
 
+/* ---- passes/lower_attention_pack.c: for processors with small tiles ---- */
+enum { ATTENTION_LANES = 16 };
+/* A buffer of bf16 with rows of even width, read as words of two; 0: the width is odd. */
+Val attention_words(Attention *a, Val buf);
+/* panel[at] (r, c) = words[base + c*depth + r] for c < columns, 0 beyond them. */
+void attention_pack_pairs(Attention *a, Val words, Val base, int64_t depth, Val panel, int64_t at, int64_t columns);
+/* Words of a row of n numbers, the low and the high half LANES apart: two vectors become one of words without a shuffle. */
+int64_t attention_row_words(int64_t n);
+/* The rows src[base + r*width], r < rows, as a packed panel [attention_row_words(rows)][columns] for each `columns` of width. */
+void attention_pack_rows(Attention *a, Val src, Val base, int64_t rows, int64_t width, int columns, Val panel);
+/* A word of two floats rounded to the nearest bf16.  The NaNs of operands in bf16 have no low bits, and stay NaN. */
+Val attention_word(Graph *k, Val low, Val high);
+/* Columns of a tile for n: what wastes the fewest, in whole units; wide tiles before narrow ones. */
+int attention_columns(int64_t n, int most, int unit);
+
 void lower_attention(Lower *l, const Node *n);
+void lower_attention_rows(Attention *a);
 void lower_attention_grad(Lower *l, const Node *n);
 /* The same for a target of many processors (a->spread). */
 void lower_attention_grad_panels(Attention *a, const Node *n);

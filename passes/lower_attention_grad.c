@@ -14,14 +14,18 @@ typedef struct Backward {
     Val lse, delta, dout;        /* buffers */
     Val key_panel, value_panel;  /* [panels][width / value][nr] */
     Val p, ds;                   /* [queries][stride] */
-    Val p_words, ds_words, ds_half; /* bf16: pairs of queries as columns, [panels][queries / 2][nr]; rows of ds */
+    Val p_words, ds_words;       /* bf16: pairs of queries, [panels][queries / 2][nr] */
+    Val ds_rows, key_rows;       /* bf16: words of two keys, [queries][row]; the keys themselves, packed for dq */
+    Val words[2];                /* bf16: keys and values as words; 0: odd widths */
+    int64_t row;                 /* words of ds_rows from one query to the next */
+    double scale;                /* of the products of q and key_panel */
     Val dk, dv;                  /* [panels][width / value][nr] */
     int64_t stride, group, panels; /* keys of a group, now */
     int64_t block;               /* queries of a block, now */
     int panel;
     Val j0, q0;
     int64_t col0;                /* of dq */
-    int nr;                      /* columns of dq's tile */
+    int mr, nr;                  /* dq's tile */
 } Backward;
 
 static Val offset(Attention *a, int64_t per_batch, Val row, int64_t width)
@@ -53,51 +57,75 @@ static void score_tile(Attention *a, void *arg, Val first, int rows)
 static void weigh(Attention *a, Backward *w, Val i, Val c, Val *p, Val *ds)
 {
     Graph *k = a->k;
+    int64_t valid = w->group - w->panel * a->nr;
     Val at = k_op(k, OP_ADD, k_addmul(k, k_int(k, w->panel * a->nr), i, w->stride), c, 0);
     Val query = k_op(k, OP_ADD, w->q0, i, 0), row = k_addmul(k, query, a->b, a->queries);
     Val key = k_op(k, OP_ADD, k_op(k, OP_ADD, w->j0, k_int(k, w->panel * a->nr), 0), c, 0);
-    Val x = k_load(k, w->p, at, 0);
+    Val x = k_load(k, w->p, at, 0), inside = valid < a->nr ? k_op(k, OP_LT, c, k_int(k, valid), 0) : 0;
+    if (w->scale != 1)
+        x = k_op(k, OP_MUL, x, k_num(k, DAV_F32, w->scale), 0);
     if (a->bias) {
-        int64_t valid = w->group - w->panel * a->nr;
-        Val mask = valid < a->nr ? k_op(k, OP_LT, c, k_int(k, valid), 0) : 0;
         Val from = k_op(k, OP_ADD, k_addmul(k, key, query, a->keys), k_op(k, OP_MUL, a->b, k_int(k, a->bias_step), 0), 0);
-        x = k_op(k, OP_ADD, x, k_load(k, a->bias, from, mask), 0);
+        x = k_op(k, OP_ADD, x, k_load(k, a->bias, from, inside), 0);
     }
     if (a->causal)
         x = k_op(k, OP_SELECT, k_op(k, OP_GE, query, key, 0), x, k_num(k, DAV_F32, ATTENTION_NEVER));
+    if (a->pairs && inside) /* zeros meet zeros in the words' last block */
+        x = k_op(k, OP_SELECT, inside, x, k_num(k, DAV_F32, -3e38));
     *p = k_op(k, OP_EXP, k_op(k, OP_SUB, x, k_load(k, w->lse, row, 0), 0), 0, 0);
     Val d = k_op(k, OP_SUB, k_load(k, w->ds, at, 0), k_load(k, w->delta, row, 0), 0);
     *ds = k_op(k, OP_MUL, k_op(k, OP_MUL, *p, d, 0), k_num(k, DAV_F32, a->scale), 0);
-    if (!a->pairs) {
-        k_store(k, w->p, at, *p, 0);
-        k_store(k, w->ds, at, *ds, 0);
-    } else {
-        Val half = k_op(k, OP_ADD, k_addmul(k, k_int(k, w->panel * a->nr), i, w->stride), c, 0);
-        k_store(k, w->ds_half, half, k_cast(k, *ds, DAV_BF16), 0);
-    }
 }
 
 static void weigh_panel(Attention *a, Backward *w)
 {
     Graph *k = a->k;
-    int64_t step = a->pairs ? 2 : 1, full = w->block / step, first = w->panel * panel_size(a, w->block);
-    for (int tail = 0; tail < 2; tail++) {
-        if (tail ? full * step == w->block : full == 0)
-            continue;
-        Val i = tail ? k_int(k, full) : k_for(k, LOOP_SERIAL, 0, full, 1), c = k_for(k, LOOP_VECTOR, 0, a->nr, 1);
-        Val q = k_op(k, OP_MUL, i, k_int(k, step), 0), p[2], ds[2];
-        weigh(a, w, q, c, &p[0], &ds[0]);
-        if (a->pairs) {
-            Val at = k_op(k, OP_ADD, k_addmul(k, k_int(k, first), i, a->nr), c, 0);
-            p[1] = ds[1] = k_num(k, DAV_F32, 0);
-            if (!tail)
-                weigh(a, w, k_op(k, OP_ADD, q, k_int(k, 1), 0), c, &p[1], &ds[1]);
-            k_store(k, w->p_words, at, bf16_word(k, p[0], p[1]), 0);
-            k_store(k, w->ds_words, at, bf16_word(k, ds[0], ds[1]), 0);
+    Val i = k_for(k, LOOP_SERIAL, 0, w->block, 1), c = k_for(k, LOOP_VECTOR, 0, a->nr, 1), p, ds;
+    weigh(a, w, i, c, &p, &ds);
+    Val at = k_op(k, OP_ADD, k_addmul(k, k_int(k, w->panel * a->nr), i, w->stride), c, 0);
+    k_store(k, w->p, at, p, 0);
+    k_store(k, w->ds, at, ds, 0);
+    k_end(k, c);
+    k_end(k, i);
+}
+
+/* Two queries and two times LANES keys at once: words of two queries for dk and dv, of two keys for dq. */
+static void weigh_words(Attention *a, Backward *w, Val pair, Val i, Val lane, bool odd)
+{
+    enum { LANES = ATTENTION_LANES };
+    Graph *k = a->k;
+    Val p[2][2], ds[2][2], q = k_op(k, OP_MUL, pair, k_int(k, 2), 0);
+    int64_t first = w->panel * panel_size(a, w->block);
+    for (int half = 0; half < 2; half++) {
+        Val c = k_op(k, OP_ADD, k_addmul(k, k_int(k, half * LANES), i, 2 * LANES), lane, 0);
+        Val at = k_op(k, OP_ADD, k_addmul(k, k_int(k, first), pair, a->nr), c, 0);
+        for (int second = 0; second < 2; second++) {
+            p[second][half] = ds[second][half] = k_num(k, DAV_F32, 0);
+            if (!second || !odd)
+                weigh(a, w, second ? k_op(k, OP_ADD, q, k_int(k, 1), 0) : q, c, &p[second][half], &ds[second][half]);
         }
-        k_end(k, c);
-        if (!tail)
-            k_end(k, i);
+        k_store(k, w->p_words, at, attention_word(k, p[0][half], p[1][half]), 0);
+        k_store(k, w->ds_words, at, attention_word(k, ds[0][half], ds[1][half]), 0);
+    }
+    for (int second = 0; second < 2 - odd; second++) {
+        Val row = k_addmul(k, k_int(k, second * w->row + w->panel * a->nr / 2), q, w->row);
+        k_store(k, w->ds_rows, k_op(k, OP_ADD, k_addmul(k, row, i, LANES), lane, 0), attention_word(k, ds[second][0], ds[second][1]), 0);
+    }
+}
+
+static void weigh_pairs(Attention *a, Backward *w)
+{
+    Graph *k = a->k;
+    for (int odd = 0; odd < 2; odd++) {
+        if (odd ? w->block % 2 == 0 : w->block < 2)
+            continue;
+        Val pair = odd ? k_int(k, w->block / 2) : k_for(k, LOOP_SERIAL, 0, w->block / 2, 1);
+        Val i = k_for(k, LOOP_SERIAL, 0, a->nr / (2 * ATTENTION_LANES), 1), lane = k_for(k, LOOP_VECTOR, 0, ATTENTION_LANES, 1);
+        weigh_words(a, w, pair, i, lane, odd);
+        k_end(k, lane);
+        k_end(k, i);
+        if (!odd)
+            k_end(k, pair);
     }
 }
 
@@ -139,7 +167,10 @@ static void dq_tile(Attention *a, void *arg, Val first, int rows)
     Graph *k = a->k;
     int64_t left = a->width - w->col0, columns = left < w->nr ? left : w->nr;
     Val b_off = k_op(k, OP_ADD, offset(a, a->keys * a->width, w->j0, a->width), k_int(k, w->col0), 0);
-    Product p = {a->pairs ? w->ds_half : w->ds, a->l->zero, a->key, b_off, w->stride, 1, a->width, w->group, columns};
+    Product p = {w->ds, a->l->zero, a->key, b_off, w->stride, 1, a->width, w->group, columns};
+    int64_t words = attention_row_words(w->group);
+    if (a->pairs)
+        p = (Product){w->ds_rows, a->l->zero, w->key_rows, k_int(k, w->col0 * words), w->row, 1, 0, 2 * words, 0};
     Val tile = attention_product(a, &p, first, rows, w->nr);
     TileLoop t = tile_loop(k, rows, columns);
     Val row = k_op(k, OP_ADD, k_op(k, OP_ADD, w->q0, first, 0), t.row, 0);
@@ -163,13 +194,15 @@ static void query_block(Attention *a, Backward *w, Val q0, int64_t block)
     w->block = block;
     for (w->panel = 0; w->panel < w->panels; w->panel++) {
         attention_tiles(a, block, a->mr, score_tile, w);
-        weigh_panel(a, w);
+        if (a->pairs)
+            weigh_pairs(a, w);
+        else
+            weigh_panel(a, w);
         attention_tiles(a, a->value, a->mr, dv_tile, w);
         attention_tiles(a, a->width, a->mr, dk_tile, w);
     }
-    int rows = a->mr * a->nr / w->nr;
     for (w->col0 = 0; w->col0 < a->width; w->col0 += w->nr)
-        attention_tiles(a, block, rows > 0 ? rows : 1, dq_tile, w);
+        attention_tiles(a, block, w->mr, dq_tile, w);
 }
 
 /* ---- a group of keys ---- */
@@ -196,6 +229,16 @@ static void store_group(Attention *a, Backward *w, Val from, Val to, int64_t wid
     }
 }
 
+/* Rows [first, first + columns) as columns of a panel. */
+static void pack_panel(Attention *a, Val words, Val src, Val first, int64_t width, double scale, Val to, int panel, int64_t columns)
+{
+    int64_t at = panel * panel_size(a, width);
+    if (words)
+        attention_pack_pairs(a, words, offset(a, a->keys * width / 2, first, width / 2), width / 2, to, at, columns);
+    else
+        attention_pack(a, src, offset(a, a->keys * width, first, width), width, scale, to, at, columns, 0);
+}
+
 static void key_group(Attention *a, Backward *w, Val j0, int64_t group, int64_t query_rows)
 {
     Graph *k = a->k;
@@ -205,11 +248,11 @@ static void key_group(Attention *a, Backward *w, Val j0, int64_t group, int64_t 
     for (int panel = 0; panel < w->panels; panel++) {
         int64_t columns = group - panel * a->nr;
         Val first = k_op(k, OP_ADD, j0, k_int(k, panel * a->nr), 0);
-        attention_pack(a, a->key, offset(a, a->keys * a->width, first, a->width), a->width, a->scale, w->key_panel,
-                       panel * panel_size(a, a->width), columns, 0);
-        attention_pack(a, a->v, offset(a, a->keys * a->value, first, a->value), a->value, 1, w->value_panel,
-                       panel * panel_size(a, a->value), columns, 0);
+        pack_panel(a, w->words[0], a->key, first, a->width, w->scale == 1 ? a->scale : 1, w->key_panel, panel, columns);
+        pack_panel(a, w->words[1], a->v, first, a->value, 1, w->value_panel, panel, columns);
     }
+    if (a->pairs)
+        attention_pack_rows(a, a->key, offset(a, a->keys * a->width, j0, a->width), group, a->width, w->nr, w->key_rows);
     clear(a, w->dk, a->l->zero, w->panels * a->width, a->nr);
     clear(a, w->dv, a->l->zero, w->panels * a->value, a->nr);
     int64_t full = a->queries / query_rows, rest = a->queries % query_rows;
@@ -226,6 +269,18 @@ static void key_group(Attention *a, Backward *w, Val j0, int64_t group, int64_t 
     store_group(a, w, w->dv, a->l->out[2], a->value);
 }
 
+/* The tile for a processor's registers: keys fill it, two vectors of them for words; with AMX it has all rows. */
+static void fit_tile(Attention *a)
+{
+    int area = a->mr * a->nr, unit = a->pairs ? 2 * ATTENTION_LANES : ATTENTION_LANES;
+    if (a->nr >= 4 * ATTENTION_LANES)
+        a->nr = attention_columns(a->keys, 6 * ATTENTION_LANES - (a->pairs ? 0 : ATTENTION_LANES), unit);
+    else if (a->pairs)
+        a->nr = unit;
+    a->pitch = a->nr;
+    a->mr = a->pairs && a->pair_rows ? a->pair_rows : area / a->nr > 1 ? area / a->nr : 1;
+}
+
 void lower_attention_grad(Lower *l, const Node *n)
 {
     Attention a = attention_of(l, n);
@@ -234,12 +289,14 @@ void lower_attention_grad(Lower *l, const Node *n)
         lower_attention_grad_panels(&a, n);
         return;
     }
+    int nr = dq_columns(&a), mr = a.pairs && a.pair_rows ? a.pair_rows : a.mr * a.nr > nr ? a.mr * a.nr / nr : 1;
+    fit_tile(&a);
     int64_t panels = (a.keys + a.nr - 1) / a.nr, rows = QUERY_BLOCK / a.mr * a.mr;
     panels = panels < PANELS ? panels : PANELS;
     rows = a.queries < rows ? a.queries : rows + rows % 2 * a.mr;
     int64_t group = panels * a.nr < a.keys ? panels * a.nr : a.keys;
     Backward w = {.lse = l->buf[n->arg[3]], .delta = l->buf[n->arg[4]], .dout = l->buf[n->arg[5]],
-                  .stride = panels * a.nr + SPREAD, .nr = dq_columns(&a)};
+                  .stride = panels * a.nr + SPREAD, .mr = mr, .nr = nr, .scale = a.pairs && a.width % 2 == 0 ? a.scale : 1};
     w.key_panel = attention_scratch(&a, panels * panel_size(&a, a.width), true);
     w.value_panel = attention_scratch(&a, panels * panel_size(&a, a.value), true);
     w.p = attention_scratch(&a, rows * w.stride, false);
@@ -247,7 +304,11 @@ void lower_attention_grad(Lower *l, const Node *n)
     if (a.pairs) {
         w.p_words = attention_scratch(&a, panels * panel_size(&a, rows), true);
         w.ds_words = attention_scratch(&a, panels * panel_size(&a, rows), true);
-        w.ds_half = lower_scratch(l, DAV_BF16, rows * w.stride);
+        w.row = panels * a.nr / 2 + SPREAD;
+        w.ds_rows = attention_scratch(&a, rows * w.row, true);
+        w.key_rows = attention_scratch(&a, attention_row_words(group) * ((a.width + w.nr - 1) / w.nr * w.nr), true);
+        w.words[0] = attention_words(&a, a.key);
+        w.words[1] = attention_words(&a, a.v);
     }
     w.dk = attention_scratch(&a, panels * a.width * a.nr, false);
     w.dv = attention_scratch(&a, panels * a.value * a.nr, false);

@@ -20,6 +20,7 @@ typedef struct CompileOptions {
     const char *cpu;       /* forced level (DAV_CPU); NULL: this machine's */
     int threads;           /* 0: all */
     int tile_rows, tile_columns; /* best register tile of the target in f32; 0: 6 x 16 */
+    int pair_rows;               /* rows of a tile of attention's bf16 products; 0: as tile_rows */
     bool tf32;                   /* products of f32 may round their operands to tf32, where the target has units for that */
     int processors; /* of a target that works at a tile with a block of threads: sizes are chosen so that all have work; 0: one tile fits all */
     bool sums_of_any_stride;     /* the target's tiles gather pairs of bf16 themselves: no copies with neighbours along the sum */

@@ -224,6 +224,8 @@ static bool overwritable(const Graph *k, int from, int to)
         return false;
     for (Val v = 1; v < k->n; v++) {
         const Node *n = node_of(k, v);
+        if (n->op == OP_BUF && v != in && attr_i(n, A_INDEX) == from)
+            return false; /* read as two types */
         for (int i = 0; i < n->narg; i++)
             if (n->arg[i] == in && n->op != OP_LOAD)
                 return false;

@@ -241,6 +241,7 @@ static bool compile(void *arg)
     bool cuda = p->device == DEVICE_CUDA || p->device == DEVICE_PAPER;
     p->options.tile_rows = cuda ? CUDA_TILE_ROWS : p->target.mr;
     p->options.tile_columns = cuda ? CUDA_TILE_COLUMNS : p->target.nr;
+    p->options.pair_rows = !cuda && p->target.amx ? AMX_TILE_ROWS : 0;
     p->options.sums_of_any_stride = cuda;
     p->options.processors = !cuda ? 0 : p->options.processors ? p->options.processors : CUDA_PROCESSORS;
     double start = 1e3 * program_clock();

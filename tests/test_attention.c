@@ -363,16 +363,18 @@ static void no_matrix_of_scores(void **state)
 static Val attended(Graph *g, const Val *x, const void *with)
 {
     const int *causal = with;
-    Val op = g_attention(g, x[0], x[1], x[2], x[3], 0.6, *causal != 0);
+    Val op = g_attention(g, x[0], x[1], x[2], x[3], 0.6, *causal & 1, *causal & 2);
     Val out = g_pick(g, op, 0), lse = g_pick(g, op, 1);
     Type t = type_of(g, lse);
-    return g_bin(g, OP_MUL, out, g_broadcast_like(g, g_reshape(g, lse, 3, (int64_t[]){t.dim[0], 1, t.dim[1]}), out));
+    bool rows = *causal & 2;
+    lse = g_reshape(g, lse, 3, (int64_t[]){t.dim[0], rows ? t.dim[1] : 1, rows ? 1 : t.dim[1]});
+    return g_bin(g, OP_MUL, out, g_broadcast_like(g, lse, out));
 }
 
 static void gradients_of_every_order(void **state)
 {
     (void)state;
-    for (int causal = 0; causal < 2; causal++)
+    for (int causal = 0; causal < 4; causal++) /* 2: by row */
         for (int64_t each = 1; each <= 2; each++) {
             GradCase c = {.name = "attention", .nin = 4, .build = attended, .with = &causal,
                           .in = {{3, {2, 3, 2}}, {3, {2, 4, 2}}, {3, {2, 4, 3}}, {3, {each, 3, 4}}}};

@@ -174,13 +174,13 @@ static void load(Emit *e, Val v)
         put_line(e, "%s v%d = %s(p%d[v%d]%s);", type, v, cuda_widen(t), n->arg[0], n->arg[1], test);
 }
 
-/* Outside of vector loops the whole team has the value: one thread stores it, and where the kernel also reads that
- * buffer nobody may be late reading the old value or early reading the new one. */
+/* Outside of vector loops the whole team has the value: one thread stores it, when no warp can be late reading the old one (an input may
+ * lie in the same memory); where the kernel also reads that buffer, nobody may be early reading the new one. */
 static void store(Emit *e, const Node *n)
 {
     DavDtype t = operand_dtype(e, n->arg[0]);
     bool alone = e->team > 1 && !e->vector, meet = alone && e->reread[n->arg[0]];
-    if (meet)
+    if (meet || (alone && e->team > 32))
         put_line(e, "dav_sync<%d>();", e->team);
     if (alone)
         put_line(e, "if (lane == 0)");

@@ -26,6 +26,8 @@ typedef struct Acc {
 
 typedef struct Tile {
     LLVMValueRef acc[MAX_TILE_ROWS][MAX_TILE_VECS]; /* variables of `lanes` f32 */
+    LLVMValueRef memory; /* where it is instead of in variables, [row][vec]; NULL: there */
+    Val first;           /* the product that makes its contents; 0: it starts as zeros */
     int mr, nr, lanes, vecs;
 } Tile;
 
@@ -56,6 +58,7 @@ typedef struct Emit {
     int part;          /* which partial accumulator takes updates */
     int chunk;         /* column chunk of a tile's epilogue, -1 outside */
     int64_t row;       /* unused unless in a row loop */
+    LLVMValueRef registers; /* of AMX: what configures them, or stands for them; NULL: not used */
 } Emit;
 
 /* ---- fn.c: short names ---- */
@@ -119,6 +122,10 @@ LLVMValueRef num_min(const Fn *f, LLVMValueRef x, LLVMValueRef y, bool unsig);
 void emit_tile(Emit *e, Val v);
 void emit_tile_contract(Emit *e, Val v);
 void emit_tile_get(Emit *e, Val v);
+
+/* ---- amx.c: around a kernel's body ---- */
+void amx_begin(Emit *e);
+void amx_end(Emit *e);
 
 /* ---- math.c: float lanes (f32 or f64) in, same out ---- */
 LLVMValueRef math_exp(const Fn *f, LLVMValueRef x);

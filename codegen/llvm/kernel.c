@@ -350,8 +350,10 @@ static void emit_body(Emit *e, LLVMValueRef body, const Val *buf, int nbuf)
         ll_loop_end(f, &l);
         v = e->end[v];
     }
+    amx_end(e);
     LLVMBuildRetVoid(f->b);
     ll_enter(f, e->entry);
+    amx_begin(e);
     LLVMBuildBr(f->b, start);
 }
 

@@ -110,35 +110,43 @@ static V power_of_two(const Fn *f, V n, V shape) /* n within the normal exponent
 }
 
 /* ---- exponentials ---- */
-/* e^r - 1 and n of x = n ln 2 + r. */
-static V exp_reduced(const Fn *f, V x, V *n)
+/* r and n of x = n ln 2 + r. */
+static V exp_rest(const Fn *f, V x, V *n)
 {
     const Precision *p = precision(f, x);
     V k = nearest(f, mul(f, x, num(x, 1.44269504088896340736)), n);
     V minus = LLVMBuildFNeg(f->b, k, "");
     V r = ll_fma(f, minus, num(x, p->ln2_hi), x);
-    r = ll_fma(f, minus, num(x, p->ln2_lo), r);
-    return ll_fma(f, mul(f, r, r), horner(f, r, p->exp), r);
+    return ll_fma(f, minus, num(x, p->ln2_lo), r);
 }
 
-/* AVX-512 has x 2^n as one instruction (n rounded down), right for subnormals as well. */
+/* e^r - 1 and n of x = n ln 2 + r. */
+static V exp_reduced(const Fn *f, V x, V *n)
+{
+    V r = exp_rest(f, x, n);
+    return ll_fma(f, mul(f, r, r), horner(f, r, precision(f, x)->exp), r);
+}
+
+/* AVX-512 has x 2^n as one instruction (n rounded down), right for subnormals as well; 0 where not on (NULL: all). */
 static bool has_scale(const Fn *f, V x)
 {
     return f->target->avx512 && elem(x) == f->f32 && ll_lanes(x) == 16;
 }
 
-static V scaled(const Fn *f, V x, V n)
+static V scaled(const Fn *f, V x, V n, V on)
 {
-    V all = LLVMConstInt(LLVMInt16TypeInContext(f->cx), 0xffff, false);
-    V arg[] = {x, n, x, all, LLVMConstInt(f->i32, 4 /* the current rounding */, false)};
+    LLVMTypeRef bits = LLVMInt16TypeInContext(f->cx);
+    on = on ? LLVMBuildBitCast(f->b, on, bits, "") : LLVMConstAllOnes(bits);
+    V arg[] = {x, n, num(x, 0), on, LLVMConstInt(f->i32, 4 /* the current rounding */, false)};
     return ll_intrinsic(f, "llvm.x86.avx512.mask.scalef.ps.512", NULL, 0, arg, 5);
 }
 
-static V exp_in_range(const Fn *f, V x)
+static V exp_in_range(const Fn *f, V x, V on)
 {
-    V n, q = add(f, exp_reduced(f, x, &n), num(x, 1));
-    if (has_scale(f, x)) /* the same float that exp_reduced took off */
-        return scaled(f, q, nearest(f, mul(f, x, num(x, 1.44269504088896340736)), &n));
+    V n, r = exp_rest(f, x, &n), one = num(x, 1);
+    V q = ll_fma(f, ll_fma(f, horner(f, r, precision(f, x)->exp), r, one), r, one);
+    if (has_scale(f, x)) /* the same float that exp_rest took off */
+        return scaled(f, q, nearest(f, mul(f, x, num(x, 1.44269504088896340736)), &n), on);
     V half = LLVMBuildAShr(f->b, n, ll_int(LLVMTypeOf(n), 1), "");
     V rest = LLVMBuildSub(f->b, n, half, "");
     return mul(f, mul(f, q, power_of_two(f, half, x)), power_of_two(f, rest, x));
@@ -148,7 +156,9 @@ LLVMValueRef math_exp(const Fn *f, LLVMValueRef x)
 {
     const Precision *p = precision(f, x);
     V low = ll_select(f, gt(f, x, p->exp_hi), num(x, p->exp_hi), x); /* a NaN stays */
-    return exp_in_range(f, ll_select(f, lt(f, low, p->exp_lo), num(x, p->exp_lo), low));
+    if (has_scale(f, x)) /* what becomes 0 is left out: its last step would take some processors hundreds of cycles */
+        return exp_in_range(f, low, LLVMBuildFCmp(f->b, LLVMRealUGE, x, num(x, p->exp_lo), ""));
+    return exp_in_range(f, ll_select(f, lt(f, low, p->exp_lo), num(x, p->exp_lo), low), NULL);
 }
 
 /* 2^n (e^r - 1) + 2^n - 1, at half its size until the end so that 2^n does not overflow before the result does. */
@@ -270,7 +280,7 @@ LLVMValueRef math_tanh(const Fn *f, LLVMValueRef x)
 {
     const Precision *p = precision(f, x);
     V a = absolute(f, x), z = mul(f, x, x);
-    V e = exp_in_range(f, mul(f, at_most(f, a, p->tanh_top), num(x, 2)));
+    V e = exp_in_range(f, mul(f, at_most(f, a, p->tanh_top), num(x, 2)), NULL);
     V far = sub(f, num(x, 1), LLVMBuildFDiv(f->b, num(x, 2), add(f, e, num(x, 1)), ""));
     V near = ll_fma(f, mul(f, x, z), horner(f, z, p->tanh), x);
     V r = ll_select(f, lt(f, a, 0.6), near, with_sign(f, far, x));
@@ -283,7 +293,7 @@ LLVMValueRef math_erf(const Fn *f, LLVMValueRef x)
     V a = absolute(f, x);
     V t = at_least(f, at_most(f, a, p->erf_top), 1);
     V g = ll_fma(f, t, t, horner(f, sub(f, t, num(x, 3)), p->erfc));
-    V far = sub(f, num(x, 1), exp_in_range(f, LLVMBuildFNeg(f->b, g, "")));
+    V far = sub(f, num(x, 1), exp_in_range(f, LLVMBuildFNeg(f->b, g, ""), NULL));
     V z = mul(f, at_most(f, a, 1), at_most(f, a, 1));
     V near = ll_fma(f, x, horner(f, z, p->erf), x);
     V r = ll_select(f, lt(f, a, 1), near, with_sign(f, far, x));

@@ -20,14 +20,25 @@ void emit_tile(Emit *e, Val v)
         t->vecs = t->nr / t->lanes;
         if (t->mr < 1 || t->mr > MAX_TILE_ROWS || t->vecs > MAX_TILE_VECS || t->lanes < 4)
             die("kernel %s: tile %dx%d", e->k->name, t->mr, t->nr);
-        for (int r = 0; r < t->mr; r++)
-            for (int c = 0; c < t->vecs; c++)
-                t->acc[r][c] = emit_variable(e, LLVMVectorType(e->f.f32, (unsigned)t->lanes), "tile");
+        LLVMTypeRef vec = LLVMVectorType(e->f.f32, (unsigned)t->lanes);
+        if (amx_takes(e, v, t)) { /* whole registers, whatever mr */
+            t->memory = emit_variable(e, LLVMArrayType2(vec, (uint64_t)(16 * t->vecs)), "tile");
+            t->first = amx_first(e, v);
+        } else {
+            for (int r = 0; r < t->mr; r++)
+                for (int c = 0; c < t->vecs; c++)
+                    t->acc[r][c] = emit_variable(e, vec, "tile");
+        }
     }
-    LLVMTypeRef vec = LLVMVectorType(e->f.f32, (unsigned)t->lanes);
-    for (int r = 0; r < t->mr; r++)
+    for (int r = 0; r < t->mr && !t->first; r++)
         for (int c = 0; c < t->vecs; c++)
-            LLVMBuildStore(e->f.b, LLVMConstNull(vec), t->acc[r][c]);
+            LLVMBuildStore(e->f.b, LLVMConstNull(LLVMVectorType(e->f.f32, (unsigned)t->lanes)), tile_slot(&e->f, t, r, c));
+}
+
+LLVMValueRef tile_slot(const Fn *f, const Tile *t, int r, int c)
+{
+    LLVMTypeRef vec = LLVMVectorType(f->f32, (unsigned)t->lanes);
+    return t->memory ? element_ptr(f, vec, t->memory, ll_i64(f, r * t->vecs + c)) : t->acc[r][c];
 }
 
 void emit_tile_get(Emit *e, Val v)
@@ -40,7 +51,7 @@ void emit_tile_get(Emit *e, Val v)
     int64_t r = LLVMConstIntGetSExtValue(row);
     must(r >= 0 && r < t->mr);
     LLVMTypeRef vec = LLVMVectorType(e->f.f32, (unsigned)t->lanes);
-    e->val[v] = (Lane){.v = LLVMBuildLoad2(e->f.b, vec, t->acc[r][e->chunk], ""), .varying = true};
+    e->val[v] = (Lane){.v = LLVMBuildLoad2(e->f.b, vec, tile_slot(&e->f, t, (int)r, e->chunk), ""), .varying = true};
 }
 
 /* ---- one step of k ---- */
@@ -289,7 +300,7 @@ static void prefetch_steps(const Panel *p, LLVMValueRef k)
         prefetch(f, panel_a(p, 0, later), 3);
         prefetch(f, panel_a(p, p->rows - 1, later), 3);
     }
-    if (!p->c.b_packed && p->c.b_k_stride * b_size >= 128)
+    if (!p->c.b_packed && p->c.b_k_stride * b_size >= 128 && p->c.b_k_stride > p->t->nr) /* else the rows are one stream */
         for (int64_t at = 0; at < p->t->nr * b_size; at += 64)
             prefetch(f, element_ptr(f, f->i8, b_ptr(p, 0, later), ll_i64(f, at)), 3);
 }
@@ -316,12 +327,11 @@ static void loop_pairs(Panel *p, LLVMValueRef k, bool dot)
 {
     const Fn *f = p->f;
     LLVMValueRef pairs = LLVMBuildLShr(f->b, k, ll_i64(f, 1), ""), odd = LLVMBuildAnd(f->b, k, ll_i64(f, 1), "");
-    LLVMValueRef start = dot && amx_takes(p) ? amx_blocks(p, pairs) : ll_i64(f, 0);
     p->ring = dot && rows_touch(p) ? emit_variable(p->e, LLVMArrayType2(LLVMVectorType(f->i16, 32), RING), "ring") : NULL;
-    LLVMBasicBlockRef done = ll_if(f, LLVMBuildICmp(f->b, LLVMIntSGT, pairs, start, ""));
+    LLVMBasicBlockRef done = ll_if(f, LLVMBuildICmp(f->b, LLVMIntSGT, pairs, ll_i64(f, 0), ""));
     for (int i = 0; p->ring && i < RING_AHEAD; i++)
         ring_fill(p, ll_i64(f, 0), i, pairs);
-    Loop l = ll_loop(f, start, pairs, 1);
+    Loop l = ll_loop(f, ll_i64(f, 0), pairs, 1);
     if (p->ring)
         ring_fill(p, l.iv, RING_AHEAD, pairs);
     LLVMValueRef first = words(p) ? l.iv : LLVMBuildMul(f->b, l.iv, ll_i64(f, 2), "");
@@ -341,6 +351,10 @@ static void loop_pairs(Panel *p, LLVMValueRef k, bool dot)
 static void loop_k(Panel *p)
 {
     const Fn *f = p->f;
+    if (p->t->memory) {
+        amx_product(p, p->t->first == p->contract);
+        return;
+    }
     LLVMValueRef k = as_scalar(p->e, p->c.k);
     bool dot = f->target->avx512_bf16 && p->a_type == p->b_type && (words(p) || p->a_type == DAV_BF16);
     if (dot || pairs_packed(p)) {
@@ -436,7 +450,7 @@ static void prefetch_rows(const Panel *p)
 {
     const Fn *f = p->f;
     int64_t k, size = (int64_t)dav_dtype_size(p->a_type);
-    if (p->c.a_k_stride != 1 || p->c.a_div != 1 || !kernel_const_i64(p->e->k, p->c.k, &k) || k * size > MAX_PREFETCH)
+    if (p->t->memory || p->c.a_k_stride != 1 || p->c.a_div != 1 || !kernel_const_i64(p->e->k, p->c.k, &k) || k * size > MAX_PREFETCH)
         return;
     LLVMValueRef on, first = row_start(p, row_index(p, 0, &on));
     for (int64_t at = 0; at < k * size; at += 64)
@@ -493,7 +507,7 @@ static void find_columns(Panel *p)
 void emit_tile_contract(Emit *e, Val v)
 {
     const Fn *f = &e->f;
-    Panel p = {.e = e, .f = f, .c = k_tile_contract_of(e->k, v)};
+    Panel p = {.e = e, .f = f, .contract = v, .c = k_tile_contract_of(e->k, v)};
     p.t = e->tile[p.c.tile];
     p.a_type = (DavDtype)node_of(e->k, p.c.a)->dtype;
     p.b_type = (DavDtype)node_of(e->k, p.c.b)->dtype;

@@ -6,6 +6,7 @@ typedef struct Panel {
     Emit *e;
     const Fn *f;
     const Tile *t;
+    Val contract;
     TileContract c;
     DavDtype a_type, b_type;
     int rows;
@@ -20,7 +21,13 @@ typedef struct Panel {
 /* Where row r of A is read at k. */
 LLVMValueRef panel_a(const Panel *p, int r, LLVMValueRef k);
 
+/* Where the tile's row r, columns of vector c, are kept. */
+LLVMValueRef tile_slot(const Fn *f, const Tile *t, int r, int c);
+
 /* ---- amx.c ---- */
-bool amx_takes(const Panel *p);
-/* Multiplies whole blocks of 16 pairs of k by tile products; gives the number of pairs done. */
-LLVMValueRef amx_blocks(const Panel *p, LLVMValueRef pairs);
+/* Whether all products into the tile are for AMX; it is in memory then, 16 rows of it. */
+bool amx_takes(const Emit *e, Val tile, const Tile *t);
+/* The product that always comes first after the tile was made, so that nothing need be stored before it; 0: none. */
+Val amx_first(const Emit *e, Val tile);
+/* fresh: the tile holds nothing yet. */
+void amx_product(const Panel *p, bool fresh);

@@ -46,7 +46,7 @@ def hottest_loop(ops, labels):
 def tiles_of(kernel):
     """(name of the tile's type, its numbers, tensor instructions of a step) of each tile in a kernel's text"""
     for kind, numbers in re.findall(r"typedef (dav_\w+_tile)<([\d, ]+)>", kernel):
-        mr, nr, down, across, kc, stages = map(int, numbers.split(", "))
+        mr, nr, down, across, kc, stages = map(int, numbers.split(", ")[:6])
         fragments = -(-mr // (16 * down)) * -(-nr // (8 * across))
         yield kind, (mr, nr, down, across, kc, stages), fragments * kc // (16 if kind == "dav_mma_tile" else 8)
 
