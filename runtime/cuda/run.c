@@ -154,7 +154,6 @@ static bool load_kernels(Program *p, Err *err, const CudaTarget *target)
     uint64_t *hash = arena_array(p->arena, uint64_t, n + 1);
     const Nvrtc *nvrtc = nvrtc_open(err);
     bool ok = nvrtc != NULL;
-    jit_cache_dir(&p->cache_dir);
     for (int i = 0; i < n && ok; i++) {
         hash[i] = graph_hash(p->plan->kernel[i]);
         ok = !c->group[i] || make_launch(p, err, nvrtc, target, i);
@@ -343,6 +342,7 @@ bool cuda_prepare(Program *p, Err *err, int index)
     target.tf32 = p->options.tf32;
     c->by_steps = getenv("DAV_CUDA_SYNC") != NULL;
     lay_out(p);
+    jit_cache_dir(&p->cache_dir);
     return cuda_ok(d, err, d->cuStreamCreate(&c->stream, CU_STREAM_NON_BLOCKING), "cuStreamCreate") &&
            blaslt_prepare(p, err, &c->device, &c->blaslt) && make_launches(p, err, &target) && take_memory(p, err) && send_literals(p, err);
 }
