@@ -494,6 +494,32 @@ static void trajectories_wait_for_nobody(void **state)
     assert_int_equal(standin("dav_standin_live"), 0);
 }
 
+/* Programs that are bound to another array work with that one, a captured run too. */
+static void another_array_is_followed(void **state)
+{
+    (void)state;
+    Trajectories *tr[2][2];
+    for (int d = 0; d < 2; d++) {
+        Tiny *t = tiny_new_on(d ? "cuda" : "cpu", 4, false, STEPS, 32);
+        float *other = params_flat(t->theta);
+        for (int64_t i = 0; i < t->theta->size; i++)
+            other[i] = -2 * t->theta->value[i];
+        flat_wrote(other);
+        tr[d][0] = search_on(t);
+        masked_bind(t->k, other);
+        tr[d][1] = search_on(t);
+        tiny_free(t);
+        flat_free(other);
+    }
+    const size_t bytes = (size_t)TRAJECTORIES * (STEPS + 1) * L;
+    assert_memory_not_equal(tr[0][0]->state, tr[0][1]->state, bytes);
+    for (int i = 0; i < 2; i++)
+        assert_memory_equal(tr[0][i]->state, tr[1][i]->state, bytes);
+    for (int i = 0; i < 4; i++)
+        trajectories_free(tr[i / 2][i % 2]);
+    assert_int_equal(standin("dav_standin_live"), 0);
+}
+
 /* Two updates of all parameters by the M-step on the CPU's trajectories. */
 static void learn_alike(void)
 {
@@ -646,6 +672,7 @@ int main(void)
         cmocka_unit_test(tiles_do_not_change_bits),
         cmocka_unit_test(searches_choose_alike),
         cmocka_unit_test(trajectories_wait_for_nobody),
+        cmocka_unit_test(another_array_is_followed),
         cmocka_unit_test(msteps_learn_alike),
         cmocka_unit_test(msteps_learn_alike_by_a_library),
         cmocka_unit_test(parameters_stay_on_the_device),
