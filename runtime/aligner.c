@@ -179,7 +179,7 @@ void aligner_close(Aligner *a)
 int aligner_programs(const Aligner *a, const RowProgram *list[ALIGNER_PROGRAMS])
 {
     const Masked *k = a->search ? a->search : a->plain; /* plain sampling's programs are the same with one child */
-    const RowProgram *all[] = {k->denoise, k->value, k->guide, k->propose, k->choose, a->mstep.distil, a->mstep.prior,
+    const RowProgram *all[] = {k->denoise, k->value, k->guide, k->propose, k->choose, k->whole, a->mstep.distil, a->mstep.prior,
                                a->heldout.predict};
     int n = 0;
     for (int i = 0; i < ALIGNER_PROGRAMS; i++)

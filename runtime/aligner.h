@@ -69,6 +69,6 @@ bool aligner_judge_likelihood(Aligner *a, Err *err, const SeqData *d, int masks,
 void judge_distance(Arena *arena, const SeqData *d, const SeqData *train, Judgement *j);
 SeqData *trajectories_sequences(Arena *arena, const Trajectories *t);
 /* The programs that a round runs; returns how many. */
-enum { ALIGNER_PROGRAMS = 8 };
+enum { ALIGNER_PROGRAMS = 9 };
 int aligner_programs(const Aligner *a, const RowProgram *list[ALIGNER_PROGRAMS]);
 Counters aligner_count(const Aligner *a);

@@ -3,10 +3,12 @@
  * To the host it is an array.  A program of the CPU reads and writes it; one of another device, when an input is bound to it
  * (program_bind), works on the copy there: made when it is first needed, one a device, shared by all its programs, and sent only
  * when the host has written since.  Whoever touches the array on the host says so: flat_read before reading, flat_wrote after
- * writing.  Where no device has a copy both do nothing.  Not for two threads at once, as any array. */
+ * writing; programs of the CPU that are bound do, too.  Where no device has a copy both do nothing.  Not for two threads at once, as any array. */
 #pragma once
 #include "base/err.h"
 #include <stdint.h>
+
+enum { FLAT_ALIGN = 16 }; /* elements, 64 bytes: where something that a program is bound to may begin */
 
 /* n zeros, aligned to 64 bytes. */
 float *flat_new(int64_t n);

@@ -145,8 +145,9 @@ static bool load_all(const ParamSet *p, Err *err, const SafeTensors *s, float *f
 bool params_load(const ParamSet *p, Err *err, const char *path, float *flat)
 {
     SafeTensors *s = safetensors_open(err, path);
-    bool ok = s && flat_read(err, flat) && load_all(p, err, s, flat);
-    flat_wrote(flat);
+    bool here = s && flat_read(err, flat), ok = here && load_all(p, err, s, flat);
+    if (here)
+        flat_wrote(flat);
     safetensors_close(s);
     return ok;
 }

@@ -4,6 +4,7 @@
 #include "runtime/cuda/group.h"
 #include "runtime/cuda/paper.h"
 #include "runtime/cuda/run.h"
+#include "runtime/flat.h"
 #include <omp.h>
 #include <stdlib.h>
 #include <string.h>
@@ -172,7 +173,12 @@ static Plan *make_plan(const Program *p)
 {
     PlanGrouping grouping = cuda_grouping(p->options.memory_budget);
     bool cuda = p->device == DEVICE_CUDA || p->device == DEVICE_PAPER;
-    return plan_make_grouped(p->arena, p->graph, p->inplace, cuda && !getenv("DAV_CUDA_SYNC") ? &grouping : NULL);
+    const PlanGrouping *how = cuda && !getenv("DAV_CUDA_SYNC") ? &grouping : NULL;
+    int64_t budget = p->options.memory_budget;
+    Plan *plan = plan_make_grouped(p->arena, p->graph, p->inplace, how);
+    if (how && budget > 0 && plan->arena_bytes > budget) /* it was met in the order of the graph */
+        plan = plan_make_grouped(p->arena, p->graph, p->inplace, NULL);
+    return plan;
 }
 
 static bool compile_kernels(Program *p, Err *err, const Graph *g)
@@ -366,24 +372,44 @@ bool host_call(Program *p, Err *err, const char *name, int nin, const Type *in_t
 /* ---- running ---- */
 void program_bind(Program *p, int input, float *flat, int64_t first)
 {
-    must(input >= 0 && input < p->nin);
+    must(input >= 0 && input < p->nin && first % FLAT_ALIGN == 0);
     p->in[input].flat = flat;
     p->in[input].first = first;
 }
 
+/* A program that works on the host's memory is a reader and a writer of the arrays like any other. */
+static bool read_arrays(const Program *p, Err *err)
+{
+    bool ok = true;
+    for (int i = 0; i < p->nin && ok; i++)
+        ok = !p->in[i].flat || flat_read(err, p->in[i].flat);
+    return ok;
+}
+
+static void wrote_arrays(const Program *p)
+{
+    for (int o = 0; o < p->nout; o++)
+        if (p->inplace[o] >= 0 && p->in[p->inplace[o]].flat)
+            flat_wrote(p->in[p->inplace[o]].flat);
+}
+
+static bool run_on_host(Program *p, Err *err, void *const *in, void *const *out, int threads, bool once)
+{
+    if (!read_arrays(p, err))
+        return false;
+    bool interpreted = p->device == DEVICE_INTERP || p->device == DEVICE_INTERP64;
+    bool ok = interpreted ? interp_run(p, err, in, out) : program_execute(p, err, in, out, threads, once);
+    wrote_arrays(p);
+    return ok;
+}
+
 bool program_run(Program *p, Err *err, void *const *in, void *const *out, uint64_t params_version, int threads)
 {
-    if (p->device == DEVICE_INTERP || p->device == DEVICE_INTERP64)
-        return interp_run(p, err, in, out);
     if (p->device == DEVICE_PAPER)
         return err_user(err, "'%s' was compiled for %s on paper and cannot run", p->stats.name, p->paper_target);
     bool once = !p->once_done || p->version != params_version;
-    p->once_done = true;
     p->version = params_version;
-    if (p->device == DEVICE_CUDA) {
-        bool ok = cuda_run(p, err, in, out, once);
-        p->once_done = ok; /* else the device may lack parameters */
-        return ok;
-    }
-    return program_execute(p, err, in, out, threads, once);
+    bool ok = p->device == DEVICE_CUDA ? cuda_run(p, err, in, out, once) : run_on_host(p, err, in, out, threads, once);
+    p->once_done = ok || p->device != DEVICE_CUDA; /* else the device may lack parameters */
+    return ok;
 }

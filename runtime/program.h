@@ -38,7 +38,7 @@ Type program_output_type(const Program *p, int i);
  * depend on how many.  Allocates nothing. */
 bool program_run(Program *p, Err *err, void *const *in, void *const *out, uint64_t params_version, int threads);
 
-/* Input `input` lies in the flat array (runtime/flat.h) from element `first` on, and so does the output that overwrites it: a device
+/* Input `input` lies in the flat array (runtime/flat.h) from element `first` on, a multiple of FLAT_ALIGN, and so does the output that overwrites it: a device
  * works on its own copy of the array, and a run copies neither.  in[input] of a run is flat + first all the same. */
 void program_bind(Program *p, int input, float *flat, int64_t first);
 

@@ -150,43 +150,6 @@ static void indices_are_as_wide_as_needed(void **state)
     assert_true(counts_in_64_bits(1 << 18));
 }
 
-/* A number of a row that is written over while the row still needs it: by one thread of several warps, after all have read it. */
-static void numbers_of_rows_in_place(void **state)
-{
-    (void)state;
-    enum { LINES = 3, LENGTH = 600 };
-    Err err = {0};
-    Arena *a = arena_new();
-    Graph *g = graph_new(a, &err, "inplace");
-    Val x = g_input(g, "x", ROLE_DATA, type_make(DAV_F32, 2, (int64_t[]){LINES, LENGTH}));
-    Val s = g_input(g, "s", ROLE_STATE, type_make(DAV_F32, 2, (int64_t[]){LINES, 1}));
-    graph_output(g, "s'", g_bin(g, OP_ADD, s, g_reduce_mask(g, OP_SUM, x, 2)));
-    graph_output(g, "y", g_bin(g, OP_MUL, x, g_broadcast_like(g, s, x)));
-    Program *p = program_compile(&err, g, &(ProgramOptions){.device = "cuda", .inplace = "s=s'"});
-    float xs[LINES * LENGTH], ss[LINES] = {2, 3, 5}, y[LINES * LENGTH];
-    for (int i = 0; i < LINES * LENGTH; i++)
-        xs[i] = (float)(i % 7);
-    void *in[2], *out[2];
-    if (!p)
-        fail_msg("%s", err.text);
-    in[program_input(p, "x")] = xs;
-    in[program_input(p, "s")] = ss;
-    out[program_output(p, "s'")] = ss;
-    out[program_output(p, "y")] = y;
-    if (!program_run(p, &err, in, out, 1, 1))
-        fail_msg("%s", err.text);
-    for (int r = 0; r < LINES; r++) {
-        float sum = 0, was = r == 0 ? 2 : r == 1 ? 3 : 5;
-        for (int i = 0; i < LENGTH; i++) {
-            sum += xs[r * LENGTH + i];
-            assert_true(y[r * LENGTH + i] == xs[r * LENGTH + i] * was);
-        }
-        assert_true(ss[r] == was + sum);
-    }
-    program_free(p);
-    arena_free(a);
-}
-
 static void a_missing_device_is_named(void **state)
 {
     (void)state;
@@ -662,7 +625,6 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(parameters_follow_their_version),
         cmocka_unit_test(rows_are_summed_apart), cmocka_unit_test(a_missing_device_is_named),
-        cmocka_unit_test(numbers_of_rows_in_place),
         cmocka_unit_test(two_devices_do_not_mix),
         cmocka_unit_test(indices_are_as_wide_as_needed),
         cmocka_unit_test(failing_calls_leave_nothing),

@@ -145,11 +145,11 @@ static void results_are_the_processors(void **state)
 }
 
 /* acc' = acc + x' w + bias, in acc's memory, as a learner accumulates the gradient of a weight.  In a flat array bias, w
- * and acc begin at odd elements. */
+ * and acc begin where parameters may. */
 static void sum_in_place(bool flat)
 {
     Err err = {0};
-    enum { N = INNER * COLS, ROWS = 30, BIAS = 1, W = BIAS + COLS + 2, ACC = W + ROWS * COLS };
+    enum { N = INNER * COLS, ROWS = 30, BIAS = FLAT_ALIGN, W = BIAS + (COLS + 15) / 16 * 16, ACC = W + (ROWS * COLS + 15) / 16 * 16 };
     static float x[ROWS * INNER];
     float *array = flat_new(ACC + N);
     Arena *a = arena_new();

@@ -297,6 +297,22 @@ static void the_optimiser_is_three_kernels(void **state)
     arena_free(arena);
 }
 
+/* Shared launches change the order of steps, never a plan past its budget. */
+static void budgets_hold_with_shared_launches(void **state)
+{
+    (void)state;
+    static const int budget[] = {50, 55, 60};
+    for (size_t i = 0; i < sizeof budget / sizeof *budget; i++) {
+        double planned = 0;
+        assert_status(dav("compile SeqTransformer --task learn --target h100 --rows 64 --memory-budget %dMB", budget[i]), 0);
+        char *text = text_of(in_scratch("out")), *at = strstr(text, " MB -> ");
+        assert_true(at && sscanf(at, " MB -> %lf", &planned) == 1);
+        if (planned > budget[i])
+            fail_msg("%.1f MB planned of %d", planned, budget[i]);
+        mem_free(text);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -304,6 +320,7 @@ int main(void)
         cmocka_unit_test(a_copy_takes_its_bytes), cmocka_unit_test(launches_of_several_kernels_compile),
         cmocka_unit_test(unknown_devices_are_named),
         cmocka_unit_test(the_optimiser_is_three_kernels),
+        cmocka_unit_test(budgets_hold_with_shared_launches),
         cmocka_unit_test(blocks_need_few_launches),     cmocka_unit_test(the_method_needs_few_launches),
         cmocka_unit_test(attention_fills_the_device),
     };

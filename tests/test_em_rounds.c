@@ -310,6 +310,21 @@ static void without_search_the_expected_update_is_zero(void **state)
     world_free(w);
 }
 
+/* The memory report of a run names the program that searches. */
+static void whole_trajectories_are_reported(void **state)
+{
+    (void)state;
+    World *w = world_new((ExactEm){.length = 2, .letters = 2, .steps = 2, .hidden = 4, .alpha = 0.5, .gamma = 0.9}, 2);
+    Aligner *a = world_aligner(w, (const char *const[]){"sample.whole_trajectory=always", NULL});
+    const RowProgram *list[ALIGNER_PROGRAMS];
+    bool named = false;
+    for (int i = aligner_programs(a, list) - 1; i >= 0; i--)
+        named |= strcmp(program_stats(list[i]->program).name, "whole") == 0;
+    assert_true(named);
+    aligner_close(a);
+    world_free(w);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -320,6 +335,7 @@ int main(void)
         cmocka_unit_test(long_training_reaches_the_best_tables),
         cmocka_unit_test(long_training_reaches_the_tilted_law),
         cmocka_unit_test(without_search_the_expected_update_is_zero),
+        cmocka_unit_test(whole_trajectories_are_reported),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -174,13 +174,13 @@ static void load(Emit *e, Val v)
         put_line(e, "%s v%d = %s(p%d[v%d]%s);", type, v, cuda_widen(t), n->arg[0], n->arg[1], test);
 }
 
-/* Outside of vector loops the whole team has the value: one thread stores it, when no warp can be late reading the old one (an input may
- * lie in the same memory); where the kernel also reads that buffer, nobody may be early reading the new one. */
+/* Outside of vector loops the whole team has the value: one thread stores it, and where the kernel also reads that
+ * buffer nobody may be late reading the old value or early reading the new one. */
 static void store(Emit *e, const Node *n)
 {
     DavDtype t = operand_dtype(e, n->arg[0]);
     bool alone = e->team > 1 && !e->vector, meet = alone && e->reread[n->arg[0]];
-    if (meet || (alone && e->team > 32))
+    if (meet)
         put_line(e, "dav_sync<%d>();", e->team);
     if (alone)
         put_line(e, "if (lane == 0)");
@@ -286,7 +286,7 @@ static void open_loop(Emit *e, Val v)
     snprintf(hi, sizeof hi, n->narg ? "v%lld" : "%lld", n->narg ? (long long)n->arg[1] : (long long)nums[1]);
     if (attr_i(n, A_KIND) == LOOP_PARALLEL) {
         put_line(e, "if (task < %lldll) {", (long long)kernel_trip(e->k));
-        put_line(e, "    const %s v%d = (%s)(%lld + task * %lld);", type, v, type, (long long)nums[0], (long long)nums[2]);
+        put_line(e, "    const %s v%d = (%s)%lld + (%s)task * %lld;", type, v, type, (long long)nums[0], type, (long long)nums[2]);
     } else if (attr_i(n, A_KIND) == LOOP_VECTOR && e->team > 1) {
         open_lanes(e, v);
         e->vector = v;

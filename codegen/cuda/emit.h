@@ -30,7 +30,7 @@ DavDtype operand_dtype(const Emit *e, Val v);
 typedef struct KernelShape {
     int team, threads; /* of an iteration of the parallel loop, of a block */
     int64_t scratch;   /* bytes of a block */
-    bool shared;       /* scratch lies in shared memory; else in the device's */
+    bool shared;       /* little enough to lie in shared memory whatever the kernel; more does only beside tiles */
 } KernelShape;
 KernelShape kernel_shape(const Graph *k);
 /* What stands before every kernel. */

@@ -24,7 +24,8 @@ static bool has_product(const Graph *k)
     return false;
 }
 
-/* Kernels of little shared memory share a launch when their blocks are alike; of the others only equal ones do. */
+/* Kernels of little shared memory share a launch when their blocks are alike; products, and those of more, only with equal ones; those
+ * of most (attention) with none. */
 uint64_t cuda_launch_class(const Graph *kernel)
 {
     KernelShape s = kernel_shape(kernel);

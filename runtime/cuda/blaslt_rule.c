@@ -1,4 +1,5 @@
 #include "runtime/cuda/blaslt_rule.h"
+#include "runtime/flat.h"
 #include <stdlib.h>
 #include <string.h>
 
@@ -18,12 +19,12 @@ static DavDtype dtype_of(const Plan *plan, const PlanStep *s, int64_t buf)
     return (DavDtype)node_of(plan->g, node_of(plan->g, s->node)->arg[buf])->dtype;
 }
 
-/* Where a buffer begins.  Parameters, gradients and moments may be bound to a place in a flat array of f32, later. */
+/* Where a buffer begins.  Parameters, gradients and moments may be bound to a place in a flat array, later. */
 static int start_of(const Program *p, const PlanStep *s, int64_t buf)
 {
     const PlanBuf *b = &p->plan->buf[s->buf[buf]];
     int input = b->place == AT_INPUT ? b->index : b->place == AT_OUTPUT ? p->inplace[b->index] : -1;
-    return input >= 0 && p->in[input].type.dtype == DAV_F32 ? (int)sizeof(float) : BUFFER_ALIGNMENT;
+    return input >= 0 && p->in[input].type.dtype == DAV_F32 ? FLAT_ALIGN * (int)sizeof(float) : BUFFER_ALIGNMENT;
 }
 
 /* The largest power of two up to 16 that divides every address where a column begins. */

@@ -91,7 +91,8 @@ bool cuda_device_open(CudaDevice *d, Err *err, int index)
         !cuda_ok(c, err, c->cuDevicePrimaryCtxRetain(&context, handle), "cuDevicePrimaryCtxRetain"))
         return false;
     d->driver = c;
-    d->index = handle;
+    d->index = index;
+    d->handle = handle;
     d->sm = 10 * major + minor;
     d->context = context;
     return cuda_ok(c, err, c->cuCtxSetCurrent(context), "cuCtxSetCurrent");
@@ -100,6 +101,6 @@ bool cuda_device_open(CudaDevice *d, Err *err, int index)
 void cuda_device_close(CudaDevice *d)
 {
     if (d->context)
-        d->driver->cuDevicePrimaryCtxRelease_v2(d->index);
+        d->driver->cuDevicePrimaryCtxRelease_v2(d->handle);
     d->context = NULL;
 }

@@ -16,7 +16,7 @@ bool cuda_ok(const CudaDriver *d, Err *err, CuStatus status, const char *what);
 
 typedef struct CudaDevice {
     const CudaDriver *driver;
-    int index, sm;
+    int index, handle, sm; /* its number among the devices; what the driver calls it */
     char name[128];
     size_t memory;
     CuContext context;

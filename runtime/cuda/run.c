@@ -587,10 +587,8 @@ static bool take_outputs(Program *p, Err *err, void *const *in, void *const *out
     if (!cuda_ok(d, err, d->cuStreamSynchronize(c->stream), "running"))
         return err_prefix(err, "'%s' on %s (DAV_CUDA_SYNC=1 names the kernel)", p->stats.name, c->device.name);
     for (int o = 0; o < p->nout; o++) {
-        if (in_flat(p, o)) {
-            flat_device_wrote(p->in[p->inplace[o]].flat, &c->device);
+        if (in_flat(p, o))
             continue;
-        }
         void *to = out[o] || p->inplace[o] < 0 ? out[o] : in[p->inplace[o]];
         if (to && bytes_of(&p->out[o].type))
             memcpy(to, c->out_pinned + c->out_at[o], (size_t)bytes_of(&p->out[o].type));
@@ -604,13 +602,18 @@ bool cuda_run(Program *p, Err *err, void *const *in, void *const *out, bool once
     const CudaDriver *d = c->device.driver;
     bool ok = cuda_ok(d, err, d->cuCtxSetCurrent(c->device.context), "cuCtxSetCurrent") && take_ends(p, err) &&
               put_inputs(p, err, in, once);
+    bool begun = false;
     for (int o = 0; o < p->nout; o++)
         c->out_ptr[o] = p->inplace[o] >= 0 ? c->in_ptr[p->inplace[o]] : device_pointer(c->outputs + (CuPtr)c->out_at[o]);
     if (ok) {
         frame_bind(p, p->frame, c->in_ptr, c->out_ptr, device_pointer(c->arena));
         ok = work(p, err, once) && take_outputs(p, err, in, out);
+        begun = true;
     }
     if (!ok) /* nothing may still read the caller's memory */
         d->cuStreamSynchronize(c->stream);
+    for (int o = 0; begun && o < p->nout; o++) /* also after a failure: nobody knows how far it came */
+        if (in_flat(p, o))
+            flat_device_wrote(p->in[p->inplace[o]].flat, &c->device);
     return ok;
 }
