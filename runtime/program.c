@@ -173,7 +173,7 @@ static Plan *make_plan(const Program *p)
 {
     PlanGrouping grouping = cuda_grouping(p->options.memory_budget);
     bool cuda = p->device == DEVICE_CUDA || p->device == DEVICE_PAPER;
-    const PlanGrouping *how = cuda && !getenv("DAV_CUDA_SYNC") ? &grouping : NULL;
+    const PlanGrouping *how = cuda && !cuda_by_steps() ? &grouping : NULL;
     int64_t budget = p->options.memory_budget;
     Plan *plan = plan_make_grouped(p->arena, p->graph, p->inplace, how);
     if (how && budget > 0 && plan->arena_bytes > budget) /* it was met in the order of the graph */

@@ -59,6 +59,9 @@ static void failures_to_start_are_told_apart(void **state)
     setenv("DAV_CUDA_LIBRARY_PATH", DAV_CUDA_STANDIN, 1);
     doctor_says("DAV_STANDIN_INIT", "0", "stand-in, sm_90");
     doctor_says("DAV_STANDIN_INIT", "100", "does not start (cuInit): CUDA_ERROR_NO_DEVICE (100)");
+    doctor_says("DAV_STANDIN_INIT", "34", "CUDA_ERROR_STUB_LIBRARY (34); this libcuda is the toolkit's");
+    doctor_says("DAV_STANDIN_INIT", "716", "(716); the device is lost");
+    doctor_says("DAV_CUDA_LIBRARY_PATH", DAV_CUDA_STANDIN "/nowhere:" DAV_CUDA_STANDIN, "stand-in, sm_90");
     doctor_says("DAV_STANDIN_VERSION", "11040", "the driver is too old: it serves CUDA 11.4, 12.0 is needed");
     doctor_says("DAV_CUDA_LIBRARY_PATH", DAV_CUDA_STANDIN "/bare", "the driver is too old: libcuda.so.1 has no cuDriverGetVersion");
     doctor_says("DAV_CUDA_LIBRARY_PATH", DAV_CUDA_STANDIN "/nowhere", "libcuda.so.1, which comes with NVIDIA's driver, does not load");
@@ -104,7 +107,7 @@ static void a_full_device_is_explained(void **state)
     assert_null(program_compile(&err, graph_of(a, &err, 2048), &(ProgramOptions){.device = "cuda"}));
     unsetenv("DAV_STANDIN_MEMORY");
     assert_int_equal(err.kind, ERR_ENV);
-    for (const char *const *words = (const char *const[]){"stand-in (7 MB)", "arena of 'large'", "16.8 MB (model.c:12)", "memory_budget of 7 MB", NULL};
+    for (const char *const *words = (const char *const[]){"stand-in (7 MB, 8.0 MB free)", "arena of 'large'", "16.8 MB (model.c:12)", "memory_budget of 7 MB", NULL};
          *words; words++)
         if (!strstr(err.text, *words))
             fail_msg("'%s' is missing in: %s", *words, err.text);

@@ -32,6 +32,10 @@ typedef struct CudaLaunch {
  * Deterministic.  False with err set: the kernel asks for what this backend has not (named). */
 bool cuda_source(const CudaTarget *t, Err *err, const Graph *kernel, const char *symbol, Buf *text, CudaLaunch *launch);
 
+/* dlopen in the folders of DAV_CUDA_LIBRARY_PATH, joined by ':', an empty one being where the system looks; there alone when it is not
+ * set.  NULL: dlerror says why the last one failed. */
+void *cuda_library(const char *name);
+
 typedef struct Nvrtc Nvrtc;
 /* libnvrtc of CUDA 13, else of 12, in DAV_CUDA_LIBRARY_PATH when that is set; NULL with err set.  Lives as long as the process. */
 const Nvrtc *nvrtc_open(Err *err);

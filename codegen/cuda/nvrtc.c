@@ -41,15 +41,12 @@ static void forget(Nvrtc *n)
 /* One library; *found: it is there, whatever comes of it. */
 static Nvrtc *load(Err *err, const char *library, bool *found)
 {
-    char path[4096];
-    const char *folder = getenv("DAV_CUDA_LIBRARY_PATH");
     Nvrtc *n = calloc(1, sizeof *n);
     if (!n) {
         err_env(err, "out of memory");
         return NULL;
     }
-    snprintf(path, sizeof path, "%s%s%s", folder ? folder : "", folder ? "/" : "", library);
-    n->library = dlopen(path, RTLD_NOW | RTLD_LOCAL);
+    n->library = cuda_library(library);
     *found = n->library != NULL;
     if (!*found)
         err_env(err, "CUDA: %s of the CUDA toolkit does not load: %s", library, dlerror());

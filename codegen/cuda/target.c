@@ -40,7 +40,8 @@ const CudaTarget *cuda_target(Err *err, const char *name)
             return &targets[i];
     }
     const char *near = err_nearest(name, names, TARGETS);
-    err_user(err, "no CUDA device is called '%s'%s%s", name, near ? "; nearest: " : "", near ? near : "");
+    err_user(err, "no CUDA device is called '%s': expected t4, a100, a10, rtx4090, h100, h200, b200, rtx5090 or a level such as sm_90%s%s", name,
+             near ? "; nearest: " : "", near ? near : "");
     return NULL;
 }
 

@@ -1,5 +1,6 @@
 #include "runtime/cuda/blaslt.h"
 #include "codegen/cache.h"
+#include "codegen/cuda/cuda.h"
 #include "runtime/cuda/blaslt_rule.h"
 #include <dlfcn.h>
 #include <inttypes.h>
@@ -13,11 +14,9 @@ static const char *const library[] = {"libcublasLt.so.13", "libcublasLt.so.12"};
 
 static void *open_library(const char **name, Err *err)
 {
-    char path[4096], why[2][300];
-    const char *folder = getenv("DAV_CUDA_LIBRARY_PATH");
+    char why[2][300];
     for (int i = 0; i < 2; i++) {
-        snprintf(path, sizeof path, "%s%s%s", folder ? folder : "", folder ? "/" : "", library[i]);
-        void *so = dlopen(path, RTLD_NOW | RTLD_LOCAL);
+        void *so = cuda_library(library[i]);
         *name = library[i];
         if (so)
             return so;

@@ -1,5 +1,6 @@
 /* Opening libcuda and a device. */
 #include "runtime/cuda/driver.h"
+#include "codegen/cuda/cuda.h"
 #include <dlfcn.h>
 #include <pthread.h>
 #include <stdio.h>
@@ -13,13 +14,21 @@ static pthread_mutex_t opening = PTHREAD_MUTEX_INITIALIZER;
 
 static void *open_library(Err *err)
 {
-    char path[4096];
-    const char *folder = getenv("DAV_CUDA_LIBRARY_PATH");
-    snprintf(path, sizeof path, "%s%s%s", folder ? folder : "", folder ? "/" : "", library);
-    void *so = dlopen(path, RTLD_NOW | RTLD_LOCAL);
+    void *so = cuda_library(library);
     if (!so)
         err_env(err, "CUDA: %s, which comes with NVIDIA's driver, does not load: %s", library, dlerror());
     return so;
+}
+
+/* After these nothing works in this process any more. */
+static bool is_lost(CuStatus status)
+{
+    static const CuStatus lost[] = {CU_LOST_ECC,     CU_LOST_ADDRESS,     CU_LOST_TIMEOUT,    CU_LOST_DESTROYED, CU_LOST_ASSERT, CU_LOST_STACK,
+                                    CU_LOST_ILLEGAL, CU_LOST_MISALIGNED, CU_LOST_ADDRESS_SPACE, CU_LOST_PC,     CU_LOST_LAUNCH};
+    for (size_t i = 0; i < sizeof lost / sizeof *lost; i++)
+        if (status == lost[i])
+            return true;
+    return false;
 }
 
 bool cuda_ok(const CudaDriver *d, Err *err, CuStatus status, const char *what)
@@ -28,10 +37,10 @@ bool cuda_ok(const CudaDriver *d, Err *err, CuStatus status, const char *what)
     if (status == 0)
         return true;
     if (!d->cuGetErrorName || d->cuGetErrorName(status, &name) != 0 || !name)
-        name = "an unknown status";
-    bool lost = status == CU_LOST_ECC || status == CU_LOST_ADDRESS || status == CU_LOST_TIMEOUT || status == CU_LOST_LAUNCH;
+        name = status == CU_STUB ? "CUDA_ERROR_STUB_LIBRARY" : "an unknown status";
     return err_env(err, "CUDA: %s: %s (%d)%s", what, name, status,
-                   lost ? "; the device is lost to this process, what the last checkpoint holds is not: --resume goes on from there" : "");
+                   status == CU_STUB ? "; this libcuda is the toolkit's, for linking: NVIDIA's driver is missing"
+                   : is_lost(status) ? "; the device is lost to this process, what the last checkpoint holds is not: --resume goes on from there" : "");
 }
 
 static bool find_symbols(CudaDriver *d, Err *err, void *so)

@@ -19,6 +19,7 @@ typedef void *CuContext, *CuStream, *CuModule, *CuFunction, *CuGraph, *CuGraphEx
     F(cuDevicePrimaryCtxRetain, (CuContext * context, int device))                                                     \
     F(cuDevicePrimaryCtxRelease_v2, (int device))                                                                      \
     F(cuCtxSetCurrent, (CuContext context))                                                                            \
+    F(cuMemGetInfo_v2, (size_t * free, size_t * whole))                                                                \
     F(cuMemAlloc_v2, (CuPtr * at, size_t bytes))                                                                       \
     F(cuMemFree_v2, (CuPtr at))                                                                                        \
     F(cuMemHostAlloc, (void **at, size_t bytes, unsigned flags))                                                       \
@@ -50,10 +51,18 @@ enum {
     CU_NO_BINARY = 209,
     CU_UNSUPPORTED_PTX = 222,
     CU_STREAM_NON_BLOCKING = 1,
+    CU_STUB = 34,
     /* after these nothing works in this process any more */
     CU_LOST_ECC = 214,
     CU_LOST_ADDRESS = 700,
     CU_LOST_TIMEOUT = 702,
+    CU_LOST_DESTROYED = 709,
+    CU_LOST_ASSERT = 710,
+    CU_LOST_STACK = 714,
+    CU_LOST_ILLEGAL = 715,
+    CU_LOST_MISALIGNED = 716,
+    CU_LOST_ADDRESS_SPACE = 717,
+    CU_LOST_PC = 718,
     CU_LOST_LAUNCH = 719,
     CU_CAPTURE_THREAD_LOCAL = 1,
     CU_FUNC_MAX_DYNAMIC_SHARED = 8,

@@ -34,7 +34,6 @@ typedef struct CudaProgram {
     void **in_ptr, **out_ptr;
     void **captured_in;      /* what in_ptr was when the graph was made */
     bool captures;           /* its runs can be replayed: no host function, not too long */
-    int64_t most_arena;      /* that the device's memory leaves room for */
     Blaslt *blaslt;          /* NULL: it runs none of the products */
     CuPtr workspace;         /* of cuBLASLt's algorithms, which follow each other */
     bool warm;               /* a run has been launched step by step */
@@ -48,6 +47,12 @@ int cuda_device_index(const char *name)
     if (!name || strncmp(name, "cuda", 4) != 0 || (name[4] && (name[4] != ':' || !text_to_i64(name + 5, &index))))
         return -1;
     return index < 0 || index > 1023 ? -1 : (int)index;
+}
+
+bool cuda_by_steps(void)
+{
+    const char *text = getenv("DAV_CUDA_SYNC");
+    return text && *text && strcmp(text, "0") != 0;
 }
 
 static int64_t padded(int64_t bytes)
@@ -186,27 +191,29 @@ static void largest_buffers(const Program *p, Buf *out)
     }
 }
 
-/* What is left for the arena beside everything else that the program takes. */
-static int64_t room_for_arena(const Program *p, int64_t scratch, int64_t literals)
+/* What may help: a smaller batch always, a budget where it is the arena that does not fit and something is left for it. */
+static void explain_full(const Program *p, Err *err, int64_t bytes, const char *what)
 {
     const CudaProgram *c = p->cuda;
-    int64_t left = (int64_t)c->device.memory - p->plan->kept_bytes - scratch - blaslt_workspace(c->blaslt) - literals - c->params_bytes - c->in_bytes - c->out_bytes;
-    return left > 0 ? left : 0;
+    Buf largest = {0}, budget = {0};
+    size_t left = 0, whole = 0;
+    largest_buffers(p, &largest);
+    if (c->device.driver->cuMemGetInfo_v2(&left, &whole) == 0 && left >> 20 && bytes == p->plan->arena_bytes && (int64_t)left < bytes)
+        buf_printf(&budget, ", or a memory_budget of %zu MB", left >> 20);
+    err_env(err, "CUDA: %s (%zu MB, %.1f MB free) has no room for the %s of '%s', %.1f MB; its arena takes %.1f MB, the largest of it %s; "
+                 "a smaller batch helps%s",
+            c->device.name, c->device.memory >> 20, (double)left * 1e-6, what, p->stats.name, (double)bytes * 1e-6,
+            (double)p->plan->arena_bytes * 1e-6, largest.len ? largest.at : "nothing", budget.len ? budget.at : "");
+    buf_free(&largest);
+    buf_free(&budget);
 }
 
 static bool take(const Program *p, Err *err, CuPtr *at, int64_t bytes, const char *what)
 {
-    const CudaProgram *c = p->cuda;
-    const CudaDriver *d = c->device.driver;
+    const CudaDriver *d = p->cuda->device.driver;
     CuStatus status = bytes ? d->cuMemAlloc_v2(at, (size_t)bytes) : 0;
     if (status == CU_OUT_OF_MEMORY) {
-        Buf largest = {0};
-        largest_buffers(p, &largest);
-        err_env(err, "CUDA: %s (%zu MB) has no room for the %s of '%s', %.1f MB; its arena takes %.1f MB, the largest of it %s; "
-                     "a smaller batch helps, or a memory_budget of %lld MB",
-                c->device.name, c->device.memory >> 20, what, p->stats.name, (double)bytes * 1e-6, (double)p->plan->arena_bytes * 1e-6,
-                largest.len ? largest.at : "nothing", (long long)c->most_arena >> 20);
-        buf_free(&largest);
+        explain_full(p, err, bytes, what);
         return false;
     }
     return cuda_ok(d, err, status, what);
@@ -251,7 +258,6 @@ static bool take_memory(Program *p, Err *err)
     }
     for (int i = 0; i < p->plan->nliteral; i++)
         literals += padded(node_attr(p->plan->literal[i], A_DATA)->n * 8);
-    c->most_arena = room_for_arena(p, scratch, literals);
     if (!take(p, err, &c->arena, p->plan->arena_bytes, "arena") || !take(p, err, &c->kept, p->plan->kept_bytes, "packed weights") ||
         !take(p, err, &c->scratch, scratch, "scratch") || !take(p, err, &c->literals, literals, "constants") ||
         !take(p, err, &c->workspace, blaslt_workspace(c->blaslt), "workspace of cuBLASLt"))
@@ -340,7 +346,7 @@ bool cuda_prepare(Program *p, Err *err, int index)
         return err_env(err, "CUDA: %s is of level sm_%d; sm_75 is the least", c->device.name, c->device.sm);
     const CudaDriver *d = c->device.driver;
     target.tf32 = p->options.tf32;
-    c->by_steps = getenv("DAV_CUDA_SYNC") != NULL;
+    c->by_steps = cuda_by_steps();
     lay_out(p);
     jit_cache_dir(&p->cache_dir);
     return cuda_ok(d, err, d->cuStreamCreate(&c->stream, CU_STREAM_NON_BLOCKING), "cuStreamCreate") &&
@@ -577,7 +583,8 @@ static bool work(Program *p, Err *err, bool once)
         return false;
     memcpy(c->captured_in, c->in_ptr, (size_t)p->nin * sizeof *c->in_ptr);
     p->stats.replays++;
-    return cuda_ok(d, err, d->cuGraphLaunch(c->graph, c->stream), "cuGraphLaunch");
+    return cuda_ok(d, err, d->cuGraphLaunch(c->graph, c->stream), "cuGraphLaunch") ||
+           err_prefix(err, "'%s' on %s (DAV_CUDA_SYNC=1 names the kernel)", p->stats.name, c->device.name);
 }
 
 static bool take_outputs(Program *p, Err *err, void *const *in, void *const *out)

@@ -10,6 +10,8 @@
  * the same on all of them. */
 enum { CUDA_TILE_ROWS = 64, CUDA_TILE_COLUMNS = 64, CUDA_PROCESSORS = 128 };
 
+/* DAV_CUDA_SYNC=1: kernels one by one, the host waiting after each. */
+bool cuda_by_steps(void);
 /* Device index of "cuda" (0) or "cuda:N"; -1: the name is of no CUDA device. */
 int cuda_device_index(const char *name);
 /* Compiles and loads the plan's kernels and takes the device's memory; p->cuda holds them. */

@@ -365,6 +365,15 @@ API int cuDevicePrimaryCtxRelease_v2(int) { LEAVE(); live--; return status; }
 API int cuCtxSetCurrent(void *c) { ENTER(); current_device = c ? (int)((char *)c - context) : -1; return OK; }
 
 /* ---- memory ---- */
+API int cuMemGetInfo_v2(size_t *free, size_t *whole)
+{
+    ENTER();
+    if (current_device < 0)
+        return WRONG_CONTEXT;
+    *whole = memory_limit();
+    *free = *whole > used[current_device] ? *whole - used[current_device] : 0;
+    return OK;
+}
 API int cuMemAlloc_v2(Ptr *to, size_t bytes)
 {
     ENTER();
