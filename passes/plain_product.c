@@ -126,7 +126,7 @@ static bool find_matrices(const Graph *g, Val contract, PlainProduct *p)
     *p = (PlainProduct){
         .batch = batch.extent, .m = row.extent, .n = col.extent, .k = sum.extent, .bias = -1, .c.buf = -1};
     p->a =
-        (PlainMatrix){a, l.offset[a], batch.at[a], row.at[a], sum.at[a]}; /* buf: operand of the contraction, for now */
+        (PlainMatrix){a, l.offset[a], batch.at[a], row.at[a], sum.at[a]}; /* buf: an operand of the contraction until plain_product names the kernel's */
     p->b = (PlainMatrix){b, l.offset[b], batch.at[b], sum.at[b], col.at[b]};
     p->d = (PlainMatrix){0, 0, batch.at[D], row.at[D], 1};
     return col.extent == 1 || col.at[D] == 1;

@@ -225,7 +225,7 @@ static bool choose(Search *w, Err *err, float scale)
     return rows_run(w->k->choose, err, w->n, in, 6, out, 3);
 }
 
-static void put_letters(uint8_t *to, const int64_t *from, int64_t l)
+void search_put_letters(uint8_t *to, const int64_t *from, int64_t l)
 {
     for (int64_t j = 0; j < l; j++)
         to[j] = (uint8_t)from[j];
@@ -241,8 +241,8 @@ static void advance(Search *w, int step)
         int64_t c = i * m + (w->s->weigh ? w->choice[i] : 0), from = w->source[c];
         memcpy(next.x + i * l, w->child + c * l, (size_t)l * sizeof(int64_t));
         copy_evaluation(w, &next, i, from < 0 ? &w->parent : &w->fresh, from < 0 ? ~from : from);
-        put_letters(t->state + ((w->at + i) * (t->steps + 1) + step + 1) * l, next.x + i * l, l);
-        put_letters(t->x0 + ((w->at + i) * t->steps + step) * l, next.x0 + i * l, l);
+        search_put_letters(t->state + ((w->at + i) * (t->steps + 1) + step + 1) * l, next.x + i * l, l);
+        search_put_letters(t->x0 + ((w->at + i) * t->steps + step) * l, next.x0 + i * l, l);
         if (w->s->weigh)
             search_add_step(t, w->s, w->at + i, step, w->lognorm[i], w->lq[c], w->lp[c], w->ess[i]);
     }
@@ -304,7 +304,7 @@ static bool run_group(Search *w, Err *err, bool with_reward)
     search_open(w);
     bool ok = start(w, err);
     for (int64_t i = 0; ok && i < w->n; i++)
-        put_letters(w->out->state + (w->at + i) * (w->out->steps + 1) * l, w->parent.x + i * l, l);
+        search_put_letters(w->out->state + (w->at + i) * (w->out->steps + 1) * l, w->parent.x + i * l, l);
     for (int step = 0; ok && step < w->k->steps; step++)
         ok = (step == 0 || !w->s->teacher || follow_teacher(w, err, step)) && step_once(w, err, step);
     ok = ok && finish(w, err, with_reward);

@@ -74,12 +74,6 @@ static bool run(Masked *k, Err *err, const SearchSettings *s, Whole *w, int64_t 
     return true;
 }
 
-static void put_letters(uint8_t *to, const int64_t *from, int64_t l)
-{
-    for (int64_t j = 0; j < l; j++)
-        to[j] = (uint8_t)from[j];
-}
-
 static void keep(const Masked *k, const SearchSettings *s, const Whole *w, Trajectories *out, int64_t at, int64_t n)
 {
     int64_t l = k->length, steps = k->steps;
@@ -88,8 +82,8 @@ static void keep(const Masked *k, const SearchSettings *s, const Whole *w, Traje
     for (int64_t step = 0; step < steps; step++)
         for (int64_t i = 0; i < n; i++) {
             const int64_t c = i * steps + step;
-            put_letters(out->state + ((at + i) * (steps + 1) + step + 1) * l, w->x + c * l, l);
-            put_letters(out->x0 + ((at + i) * steps + step) * l, w->x0 + c * l, l);
+            search_put_letters(out->state + ((at + i) * (steps + 1) + step + 1) * l, w->x + c * l, l);
+            search_put_letters(out->x0 + ((at + i) * steps + step) * l, w->x0 + c * l, l);
             if (s->weigh)
                 search_add_step(out, s, at + i, (int)step, w->lognorm[c], w->lq[c], w->lp[c], w->ess[c]);
         }

@@ -6,6 +6,8 @@
 float search_scale(const Masked *k, const SearchSettings *s, int step);
 float search_guide_scale(const Masked *k, const SearchSettings *s, int step);
 void search_keys(const SearchSettings *s, uint32_t draw[2], uint32_t choice[2]);
+/* A state of l ids as letters. */
+void search_put_letters(uint8_t *to, const int64_t *from, int64_t l);
 /* Adds a step's term, and the end's, to the estimates of the bounds of trajectory i. */
 void search_add_step(Trajectories *t, const SearchSettings *s, int64_t i, int step, float lognorm, float lq, float lp, float ess);
 void search_add_end(Trajectories *t, const SearchSettings *s, int64_t i, float reward);

@@ -9,16 +9,11 @@ typedef struct Whole { const MaskedSpec *s; int steps; } Whole;
 enum { X, LOGP, X0, R, CARRIED, SHARES = CARRIED, SCALE, GUIDE_SCALE, T_NOW, T_NEXT, TICK, KEY, CHOICE_KEY, COUNTER, OPERANDS };
 enum { STATES = CARRIED, FILLS, LOGNORM, ESS, LP, LQ, RESULTS };
 
-/* Of each row's children [B*M, ...] the chosen one. */
+/* Of each row's children [B*M,L] or [B*M,L,V] the chosen one. */
 static DavVal chosen(DavVal all, DavVal index, int64_t rows, int64_t children)
 {
-    int64_t dim[4] = {rows, children};
-    int rank = dav_rank(all) + 1;
-    for (int d = 2; d < rank; d++)
-        dim[d] = dav_dim(all, d - 1);
-    DavVal apart = rank == 2   ? dav_reshape(all, dim[0], dim[1])
-                   : rank == 3 ? dav_reshape(all, dim[0], dim[1], dim[2])
-                               : dav_reshape(all, dim[0], dim[1], dim[2], dim[3]);
+    int64_t l = dav_dim(all, 1);
+    DavVal apart = dav_rank(all) == 2 ? dav_reshape(all, rows, children, l) : dav_reshape(all, rows, children, l, dav_dim(all, 2));
     return dav_gather(apart, index, 1);
 }
 

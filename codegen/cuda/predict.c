@@ -10,7 +10,7 @@ static const double memory_reached = 0.85;    /* of the data sheet's bandwidth, 
 static const double l2_faster = 2;            /* what fits into half of the L2 is found there, at this many times the bandwidth */
 static const double library_reached = 0.60;   /* by cuBLASLt, of either peak: the lower end of what is reported of an H100 */
 /* mma.sync with stages of cp.async, as CUTLASS' kernels for sm_80 have them: those of others reach 0.8 to 0.95 of the peak of sm_80 and
- * sm_89; Hopper's tensor cores give mma.sync 0.63 of their peak at most (Luo et al., 2024), of sm_100 nothing is known.  Of that two thirds to
+ * sm_89; on Hopper only wgmma reaches the peak and mma.sync less, of sm_100 nothing is known.  Of that two thirds to
  * three quarters in large tiles: sums of a few hundred steps, rows of one image at a time.  Tiles below 100 x 128 (f32: 64 x 64) read their
  * panels more often than they multiply. */
 static const double tensor_reached = 0.60, hopper_reached = 0.45, small_tensor_reached = 0.30;
