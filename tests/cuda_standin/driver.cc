@@ -21,6 +21,7 @@
 #include <mutex>
 #include <numeric>
 #include <random>
+#include <set>
 #include <setjmp.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -51,6 +52,7 @@ static int lost; /* the status that every call gives after a kernel failed */
 
 struct Work { int kind; Ptr to, from; size_t bytes; struct Function *f; unsigned blocks, threads; size_t shared; std::vector<unsigned long long> args; std::function<void()> call = {}; };
 struct Stream { int device; std::vector<Work> queue, captured; bool capturing = false, broken = false; };
+static std::set<Stream *> streams;
 struct TaskGraph { int device; std::vector<Work> work; };
 struct Function { void (*entry)(void **); DavMachine **machine; const int *sizes; size_t shared; int device; }; /* of parameters, then 0 */
 struct Module { void *so; int device; std::vector<Function *> functions; };
@@ -336,6 +338,13 @@ static int drain(Stream *s)
 API long long dav_standin_live() { return live; }
 API long long dav_standin_calls() { return ncalls; }
 API long long dav_standin_waits() { return waits; } /* of the host for a stream */
+API long long dav_standin_pending() /* copies and launches that nobody has waited for */
+{
+    long long n = 0;
+    for (const Stream *s : streams)
+        n += (long long)s->queue.size();
+    return n;
+}
 API long long dav_standin_bytes_to_device() { return bytes_to_device; }
 API long long dav_standin_bytes_to_host() { return bytes_to_host; }
 /* The n-th call from now on fails; 0: none. */
@@ -438,8 +447,8 @@ API int cuMemcpyDtoDAsync_v2(Ptr to, Ptr from, size_t n, Stream *s) { return enq
 API int cuMemsetD8Async(Ptr to, unsigned char v, size_t n, Stream *s) { return enqueue(s, FILL, to, v, n); }
 
 /* ---- streams ---- */
-API int cuStreamCreate(Stream **s, unsigned) { ENTER(); *s = new Stream{current_device, {}, {}}; live++; return OK; }
-API int cuStreamDestroy_v2(Stream *s) { LEAVE(); delete s; live--; return status; }
+API int cuStreamCreate(Stream **s, unsigned) { ENTER(); streams.insert(*s = new Stream{current_device, {}, {}}); live++; return OK; }
+API int cuStreamDestroy_v2(Stream *s) { LEAVE(); streams.erase(s); delete s; live--; return status; }
 API int cuStreamSynchronize(Stream *s)
 {
     ENTER();
