@@ -6,6 +6,7 @@
  *   DAV_STANDIN_FAIL=n          the n-th call fails, with CUDA_ERROR_UNKNOWN or DAV_STANDIN_STATUS
  *   DAV_STANDIN_INIT=status     of cuInit; DAV_STANDIN_VERSION=n of the driver; DAV_STANDIN_SM=n of the device, 90 by default
  *   DAV_STANDIN_DEVICES=n       1 by default; what belongs to one is refused where another's context is current
+ *   DAV_STANDIN_NAME=text       of the device
  *   DAV_STANDIN_LOAD=status     of cuModuleLoadData
  *   DAV_STANDIN_MEMORY=bytes    of the device
  *   DAV_STANDIN_RACE=1          two threads of a block that touch one place between barriers, one of them writing, end the launch; so do
@@ -354,7 +355,7 @@ API int cuDriverGetVersion(int *v) { ENTER(); *v = setting("DAV_STANDIN_VERSION"
 static int device_count() { return std::min(setting("DAV_STANDIN_DEVICES", 1), (int)MOST_DEVICES); }
 API int cuDeviceGetCount(int *n) { ENTER(); *n = device_count(); return OK; }
 API int cuDeviceGet(int *d, int i) { ENTER(); *d = i; return i >= 0 && i < device_count() ? OK : 101; }
-API int cuDeviceGetName(char *to, int n, int) { ENTER(); snprintf(to, (size_t)n, "stand-in"); return OK; }
+API int cuDeviceGetName(char *to, int n, int) { ENTER(); const char *name = getenv("DAV_STANDIN_NAME"); snprintf(to, (size_t)n, "%s", name ? name : "stand-in"); return OK; }
 static size_t memory_limit()
 {
     const char *m = getenv("DAV_STANDIN_MEMORY");
