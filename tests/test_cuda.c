@@ -5,7 +5,6 @@
 #include "passes/pass.h"
 #include "runtime/program.h"
 #include "support/cuda.h"
-#include <dlfcn.h>
 #include <math.h>
 #include <pthread.h>
 #include <setjmp.h>
@@ -223,14 +222,8 @@ static void failing_calls_leave_nothing(void **state)
     (void)state;
     Err err = {0};
     float y[ROWS * COLS];
-    int (*fail_in)(long long) = NULL;
-    void *so = dlopen(DAV_CUDA_STANDIN "/libcuda.so.1", RTLD_NOW | RTLD_NOLOAD);
-    if (so)
-        fail_in = (int (*)(long long))dlsym(so, "dav_standin_fail_in");
-    if (!fail_in) {
-        print_message("SKIPPED: the device is not the stand-in\n");
-        skip();
-    }
+    cuda_standin_or_skip();
+    int (*fail_in)(long long) = (int (*)(long long))cuda_standin_symbol("fail_in");
     long long before = cuda_standin("calls");
     assert_true(run_small(&err, "cuda", 1, y));
     int calls = (int)(calls_of_run - before);
