@@ -219,6 +219,36 @@ static void failing_calls_leave_a_checkpoint(void **state)
     world_free(w);
 }
 
+/* Every place of the program that calls the driver or cuBLASLt in an alignment, once: the first of its calls fails. */
+static void every_calling_place_may_fail(void **state)
+{
+    (void)state;
+    long long (*site)(int) = (long long (*)(int))standin("dav_standin_site");
+    int (*fail_in)(long long) = (int (*)(long long))standin("dav_standin_fail_in");
+    if (!site || !fail_in) {
+        print_message("SKIPPED: the device is not the stand-in\n");
+        skip();
+    }
+    World *w = small_world();
+    enum { MOST = 1000 };
+    static long long first[MOST];
+    int sites = 0;
+    int64_t kept;
+    setenv("DAV_CUDA_BLASLT", "1", 1);
+    world_check(w, rounds(w, folder(w, "before"), 2)); /* what happens once a process, such as opening libraries, and in the cache */
+    site(-1);
+    long long before = standin_count("dav_standin_calls");
+    world_check(w, rounds(w, folder(w, "counted"), 2));
+    while (sites < MOST && (first[sites] = site(sites)))
+        first[sites++] -= before;
+    for (int i = 0; i < sites; i++)
+        fail_once(w, fail_in, folder(w, arena_printf(w->arena, "site%d", i)), first[i], &kept);
+    unsetenv("DAV_CUDA_BLASLT");
+    print_message("%d calling places\n", sites);
+    assert_true(sites > 40 && sites < MOST);
+    world_free(w);
+}
+
 /* ---- the yeast demo, shortened ---- */
 static double number_in(const json_t *row, const char *key)
 {
@@ -279,6 +309,7 @@ int main(void)
         cmocka_unit_test(choices_agree_step_by_step),
         cmocka_unit_test(a_resumed_run_ends_alike),
         cmocka_unit_test(failing_calls_leave_a_checkpoint),
+        cmocka_unit_test(every_calling_place_may_fail),
         cmocka_unit_test(the_demo_runs_alike),
     };
     return cmocka_run_group_tests(tests, scratch_open, scratch_close);
