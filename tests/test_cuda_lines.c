@@ -168,9 +168,17 @@ static void slices_are_right(void **state)
         Arena *a = arena_new();
         const int64_t length = lengths[l];
         fill(DAV_F32, 0, ROWS, length + 8, x);
-        run(slices_graph(a, &err, ROWS, length), NULL, (void *[]){x}, (void *[]){y});
+        run(slices_graph(a, &err, false, ROWS, length), NULL, (void *[]){x}, (void *[]){y});
         for (int64_t i = 0; i < ROWS * length; i++)
             assert_true((double)y[i] == x_at(i / length, i % length + 1));
+        run(slices_graph(a, &err, true, ROWS, length), NULL, (void *[]){x}, (void *[]){y});
+        for (int64_t row = 0; row < ROWS; row++) {
+            double sum = 0;
+            for (int64_t i = 0; i < length; i++)
+                sum += exp(x_at(row, i + 1));
+            for (int64_t i = 0; i < length; i++)
+                assert_true(fabs((double)y[row * length + i] * sum / exp(x_at(row, i + 1)) - 1) < 3e-6);
+        }
         arena_free(a);
     }
 }

@@ -83,7 +83,7 @@ static void norms_softmax_and_elementwise_are_wide(void **state)
     expect(a, nvrtc, "norm", norm_graph(a, &err, DAV_F32, 64, 1024), (Accesses){4, 0, 4}, (Accesses){1, 0, 1});
     expect(a, nvrtc, "norm of bf16", norm_graph(a, &err, DAV_BF16, 64, 1024), (Accesses){1, 3, 4}, (Accesses){0, 1, 1});
     expect(a, nvrtc, "mixed", mixed_graph(a, &err, 64, 1024), (Accesses){3, 1, 6}, (Accesses){3, 1, 5});
-    expect(a, nvrtc, "slices", slices_graph(a, &err, 64, 1024), (Accesses){0, 0, 1}, (Accesses){0, 0, 1});
+    expect(a, nvrtc, "slices", slices_graph(a, &err, false, 64, 1024), (Accesses){0, 0, 1}, (Accesses){0, 0, 1});
     arena_free(a);
 }
 

@@ -170,7 +170,8 @@ static int team_of(const Graph *k)
     return team < 32 ? 32 : team > MOST_TEAM ? MOST_TEAM : team;
 }
 
-static bool *reread_buffers(const Graph *k)
+/* Buffers through which threads hand values to each other. */
+static bool *reread_buffers(const Graph *k, int team)
 {
     bool *loaded = mem_alloc((size_t)k->n), *both = mem_alloc((size_t)k->n);
     for (Val v = 1; v < k->n; v++) {
@@ -183,6 +184,8 @@ static bool *reread_buffers(const Graph *k)
     for (Val v = 1; v < k->n; v++)
         if (node_of(k, v)->op == OP_STORE)
             both[node_of(k, v)->arg[0]] = loaded[node_of(k, v)->arg[0]];
+    for (Val v = 1; v < k->n; v++)
+        both[v] = both[v] && !stays_with_its_thread(k, v, team);
     mem_free(loaded);
     return both;
 }
@@ -287,7 +290,7 @@ void cuda_function(const CudaTarget *t, const Graph *kernel, const char *symbol,
     KernelShape shape = kernel_shape(kernel);
     int64_t *offset = mem_alloc(mem_mul((size_t)kernel->n, sizeof *offset));
     Emit e = {.k = kernel, .out = text, .target = t, .part = part, .depth = 1, .team = shape.team, .threads = shape.threads,
-              .reread = reread_buffers(kernel), .narrow = narrow_values(kernel), .way = mem_alloc((size_t)kernel->n), .scratch = kernel_scratch(kernel, offset)};
+              .reread = reread_buffers(kernel, shape.team), .narrow = narrow_values(kernel), .way = mem_alloc((size_t)kernel->n), .scratch = kernel_scratch(kernel, offset)};
     place_scratch(&e);
     int by_launch = signature(&e, symbol, offset);
     mem_free(offset);

@@ -12,7 +12,7 @@ typedef struct Emit {
     int team, threads;   /* of an iteration of the parallel loop, of a block */
     int64_t scratch;     /* bytes of an iteration */
     bool shared_scratch; /* in shared memory */
-    bool *reread;   /* by value: a buffer that the kernel stores to and loads from */
+    bool *reread;        /* by value: a buffer of which a thread loads what another one stored */
     bool *narrow;        /* by value: an i64 that 32 bits hold, and is declared so */
     Val vector;          /* the vector loop that is open, 0: none */
     int line;            /* lanes of it that a thread takes at once; 0, 1: one */
@@ -52,6 +52,8 @@ void put_meeting(Emit *e, Val loop); /* the team's, where the loop stores what t
 /* lines.c; false: the loop has no lines, and is not written. */
 bool put_lines(Emit *e, Val loop, const char *type, const char *lo, const char *hi);
 void put_lines_end(Emit *e, Val loop);
+/* Is it scratch of which each thread reads what it has written itself? */
+bool stays_with_its_thread(const Graph *k, Val buf, int team);
 /* False: it is none of a line. */
 bool put_line_load(Emit *e, Val v);
 bool put_line_store(Emit *e, Val v);

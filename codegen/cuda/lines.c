@@ -110,6 +110,36 @@ static int line_of(const Graph *k, Val loop, int team)
     return line;
 }
 
+/* Has lane i of both loops one thread? */
+static bool spread_alike(const Graph *k, Val a, Val b, int team)
+{
+    int64_t lo_a, lo_b, hi;
+    return a == b || (index_bounds(k, a, &lo_a, &hi) && index_bounds(k, b, &lo_b, &hi) && lo_a == lo_b && line_of(k, a, team) == line_of(k, b, team));
+}
+
+/* All accesses are at the very lane of vector loops, which stand directly in the parallel one (nest.c spreads others). */
+bool stays_with_its_thread(const Graph *k, Val buf, int team)
+{
+    Val loop = 0, first = 0;
+    int open = 0;
+    if (node_of(k, buf)->op != OP_BUF || attr_i(node_of(k, buf), A_ROLE) != BUF_SCRATCH || index_has_tiles(k))
+        return false;
+    for (Val v = 1; v < k->n; v++) {
+        const Node *n = node_of(k, v);
+        if (n->op == OP_FOR && attr_i(n, A_KIND) == LOOP_VECTOR && open == 1)
+            loop = v;
+        open += (n->op == OP_FOR || n->op == OP_IF) - (n->op == OP_END);
+        if (n->op == OP_END && n->arg[0] == loop)
+            loop = 0;
+        if (!is_access(n) || n->arg[0] != buf)
+            continue;
+        first = first ? first : loop;
+        if (!loop || n->arg[1] != loop || !spread_alike(k, first, loop, team))
+            return false;
+    }
+    return true;
+}
+
 /* ---- text ---- */
 static void want(Emit *e, Val v, Val loop, unsigned char why)
 {

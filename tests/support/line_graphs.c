@@ -47,11 +47,12 @@ Graph *mixed_graph(Arena *a, Err *err, int64_t rows, int64_t length)
     return g;
 }
 
-Graph *slices_graph(Arena *a, Err *err, int64_t rows, int64_t length)
+Graph *slices_graph(Arena *a, Err *err, bool summed, int64_t rows, int64_t length)
 {
     Graph *g = graph_new(a, err, "slices");
     Val x = g_input(g, "x", ROLE_DATA, rows_of(DAV_F32, rows, length + 8));
-    graph_output(g, "y", g_slice(g, x, (int64_t[]){0, 1}, (int64_t[]){rows, length + 1}, NULL));
+    Val y = g_slice(g, x, (int64_t[]){0, 1}, (int64_t[]){rows, length + 1}, NULL);
+    graph_output(g, "y", summed ? softmax(g, y) : y);
     return g;
 }
 
