@@ -206,7 +206,7 @@ static void blocks_need_few_launches(void **state)
 {
     (void)state;
     block("transformer block", transformer_block, false, 9, 1.7, 3.2);
-    block("transformer block, backward", transformer_block, true, 32, 2, 3.2);
+    block("transformer block, backward", transformer_block, true, 33, 2, 3);
     block("unet block", unet_block, false, 17, 3.1, 6.2);
     block("unet block, backward", unet_block, true, 43, 3.2, 6.2);
 }
@@ -257,7 +257,7 @@ static void the_method_needs_few_launches(void **state)
 {
     (void)state;
     static const struct { const char *task; long long launches; double bytes, time; } row[] = {
-        {"forward", 46, 1.7, 4}, {"step", 6, 7.5, 8}, {"choose", 2, 1.2, 2.5}, {"learn", 108, 3.2, 6}, {"pretrain", 109, 3.2, 6},
+        {"forward", 46, 1.7, 4}, {"step", 6, 7.5, 8}, {"choose", 2, 1.2, 2.5}, {"learn", 112, 3.2, 5}, {"pretrain", 113, 3.2, 5},
     };
     for (size_t i = 0; i < sizeof row / sizeof *row; i++) {
         assert_status(dav("compile DNAConv --task %s --rows 64 --target h100 --dtype bf16", row[i].task), 0);
