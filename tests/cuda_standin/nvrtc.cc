@@ -113,7 +113,7 @@ API int nvrtcCompileProgram(Program *p, int options, const char *const *option)
     write_all(src, "#include \"" STANDIN_MACHINE "\"\n" + rest + entries(rest));
     /* Compiled with the hooks that watch memory, linked without the library that they belong to. */
     const char *watch = getenv("DAV_STANDIN_RACE") ? " -fsanitize=thread -DDAV_WATCH_RACES" : "";
-    std::string flags = " -std=c++17 -O1 -w -march=native -ffp-contract=off -fno-math-errno -fPIC", half = base + "/k.o";
+    std::string flags = " -std=c++17 -O1 -w -march=native -ffp-contract=off -fno-math-errno -fPIC -DDAV_LEVEL=" + std::to_string(level), half = base + "/k.o";
     std::string cmd = STANDIN_CXX + flags + watch + " -c -o " + half + " " + src + " 2> " + log + " && " STANDIN_CXX " -shared -o " + obj +
                       " " + half + " 2>> " + log;
     int status = system(cmd.c_str());
