@@ -140,6 +140,11 @@ static void share_evaluations(Search *w, const int64_t *x, int64_t rows, bool pa
     }
 }
 
+static bool evaluate_fresh(Search *w, Err *err, double t, bool with_reward)
+{
+    return (with_reward ? states_evaluate : states_denoise)(w->k, err, &w->fresh, t);
+}
+
 /* ---- the start: every position masked ---- */
 static void copy_evaluation(const Search *w, States *to, int64_t row, const States *from, int64_t source)
 {
@@ -155,10 +160,8 @@ static bool start(Search *w, Err *err)
     w->fresh.n = 1;
     for (int64_t j = 0; j < l; j++)
         w->fresh.x[j] = w->k->letters;
-    if (!states_denoise(w->k, err, &w->fresh, 1))
-        return false;
     /* A child that is still all masked shares this evaluation, its value included. */
-    if (w->s->weigh && !w->k->time_input && !masked_score(w->k, err, 1, w->fresh.x0, w->fresh.r))
+    if (!evaluate_fresh(w, err, 1, w->s->weigh && !w->k->time_input))
         return false;
     for (int64_t i = 0; i < w->n; i++) {
         memcpy(w->parent.x + i * l, w->fresh.x, (size_t)l * sizeof(int64_t));
@@ -258,9 +261,7 @@ static bool step_once(Search *w, Err *err, int step)
     if (!propose(w, err, step, search_guide_scale(k, w->s, step)))
         return false;
     share_evaluations(w, w->child, rows, !k->time_input);
-    if (!states_denoise(k, err, &w->fresh, masked_time(k, step + 1)))
-        return false;
-    if (w->s->weigh && !masked_score(k, err, w->fresh.n, w->fresh.x0, w->fresh.r))
+    if (!evaluate_fresh(w, err, masked_time(k, step + 1), w->s->weigh))
         return false;
     if (w->s->weigh && !choose(w, err, search_scale(k, w->s, step)))
         return false;
@@ -290,8 +291,7 @@ static bool follow_teacher(Search *w, Err *err, int step)
         for (int64_t j = 0; j < l; j++)
             w->parent.x[i * l + j] = t->state[((w->at + i) * (t->steps + 1) + step) * l + j];
     share_evaluations(w, w->parent.x, w->n, false);
-    if (!states_denoise(w->k, err, &w->fresh, masked_time(w->k, step)) ||
-        (w->s->weigh && !masked_score(w->k, err, w->fresh.n, w->fresh.x0, w->fresh.r)))
+    if (!evaluate_fresh(w, err, masked_time(w->k, step), w->s->weigh))
         return false;
     for (int64_t i = 0; i < w->n; i++)
         copy_evaluation(w, &w->parent, i, &w->fresh, w->source[i]);
@@ -342,7 +342,7 @@ void trajectories_free(Trajectories *t)
 Trajectories *search_run(Masked *k, Err *err, const SearchSettings *s, int64_t first, int64_t n, bool with_reward)
 {
     must(!s->teacher || (s->teacher->n == n && s->teacher->steps == k->steps && s->teacher->length == k->length));
-    must(s->children == k->children && (!s->weigh || k->choose) && (!s->gradient || k->guide));
+    must(s->children == k->children && (!s->weigh || k->weighs));
     Trajectories *t = trajectories_new(k, n);
     for (int64_t at = 0; at < n; at += SIDE_BY_SIDE) {
         int64_t rows = n - at < SIDE_BY_SIDE ? n - at : SIDE_BY_SIDE;

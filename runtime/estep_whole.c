@@ -63,13 +63,13 @@ static bool run(Masked *k, Err *err, const SearchSettings *s, Whole *w, int64_t 
                    {"guide_scale", w->guide_scale, ROW_SHARED}, {"t", w->t, ROW_SHARED},    {"t_next", w->t_next, ROW_SHARED}};
     RowArg out[] = {{"x", w->x, ROW_EACH},   {"x0", w->x0, ROW_EACH}, {"lognorm", w->lognorm, ROW_EACH}, {"ess", w->ess, ROW_EACH},
                     {"lp", w->lp, ROW_EACH}, {"lq", w->lq, ROW_EACH}, {"r", w->r, ROW_EACH}};
-    if (!rows_run(k->whole, err, n, in, sizeof in / sizeof *in, out, k->choose ? 7 : 2))
+    if (!rows_run(k->whole, err, n, in, sizeof in / sizeof *in, out, k->weighs ? 7 : 2))
         return false;
     int64_t parents = n * (k->steps + 1), states = parents * s->children;
     parents = s->gradient ? parents : 0;
     k->count.forwards += states + parents;
     k->count.vjps += parents;
-    k->count.reward_forwards += (k->choose ? states : 0) + parents;
+    k->count.reward_forwards += (k->weighs ? states : 0) + parents;
     k->count.reward_vjps += parents;
     return true;
 }

@@ -15,10 +15,13 @@ typedef struct Masked {
     int64_t length, letters; /* L, V */
     int steps;               /* T */
     int children;            /* M, of propose and choose */
+    bool weighs;             /* children are chosen by weights; else the first one goes on */
     bool time_input;         /* the network sees sigma(t); else a state's evaluation holds for every t */
     ParamSet *theta;         /* the denoiser */
     ParamSet *phi;           /* the reward network's; NULL: the reward is not in the graph */
-    /* Programs; inputs and outputs are listed with their builders in runtime/masked_programs.h. */
+    /* Programs; inputs and outputs are listed with their builders in runtime/masked_programs.h.  Where there is `whole`, those of single
+     * steps are made when they are first wanted. */
+    struct MaskedMaking *making;
     RowProgram *denoise;  /* x -> logp, x0 */
     RowProgram *value;    /* x0 -> r: the reward in the graph; NULL without one */
     RowProgram *guide;    /* x -> g; NULL when the proposal takes no gradient */
@@ -28,6 +31,10 @@ typedef struct Masked {
     Reward *reward;       /* host reward, NULL: in the graph or none */
     Counters count;
 } Masked;
+
+/* Make the programs of single steps, and of the reward, where they are not there yet (runtime/masked_programs.c). */
+bool masked_need_steps(Masked *k, Err *err);
+bool masked_need_value(Masked *k, Err *err);
 
 double masked_time(const Masked *k, int i);      /* t_i, i = 0..T */
 double masked_share(double t);                   /* m(t) */
@@ -45,5 +52,7 @@ States states_new(const Masked *k, int64_t n);
 void states_free(States *s);
 /* Fills logp and x0 for s->x[0..n) at time t. */
 bool states_denoise(Masked *k, Err *err, States *s, double t);
+/* The same, and r of x0.  A reward of the host's scores what has come from a device while that evaluates the next states. */
+bool states_evaluate(Masked *k, Err *err, States *s, double t);
 /* Rewards of n finished sequences [n, L], by the network in the graph or by the host. */
 bool masked_score(Masked *k, Err *err, int64_t n, const int64_t *x0, float *r);

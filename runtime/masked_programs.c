@@ -221,9 +221,12 @@ bool masked_spec_shape(Err *err, MaskedSpec *s)
 }
 
 /* ---- assembly ---- */
+/* Into *p, unless it is there. */
 static bool open_program(Err *err, RowProgram **p, const char *name, const MaskedSpec *s, const BuildOptions *o, GraphWriter write,
                          const ParamSet *theta, const ParamSet *phi)
 {
+    if (*p)
+        return true;
     *p = build_program(err, name, o, write, s);
     if (*p && theta)
         rows_bind_params(*p, theta, "theta.", theta->value);
@@ -244,29 +247,52 @@ static bool open_whole(Err *err, Masked *k, const MaskedSpec *s, const BuildOpti
     return k->whole != NULL;
 }
 
-static bool bind_whole(Masked *k, const ParamSet *theta, const ParamSet *phi)
+static void bind_whole(Masked *k, ParamSet *phi, float *theta)
 {
-    masked_whole_bind(k->whole, theta, "theta.", theta->value);
+    masked_whole_bind(k->whole, k->theta, "theta.", theta);
     if (phi)
         masked_whole_bind(k->whole, phi, "phi.", phi->value);
-    return true;
+}
+
+/* What programs are made from; what the specification and the options point at is the caller's. */
+typedef struct MaskedMaking {
+    MaskedSpec spec;
+    BuildOptions options;
+    float *theta; /* bound last */
+} MaskedMaking;
+
+bool masked_need_value(Masked *k, Err *err)
+{
+    const MaskedMaking *m = k->making;
+    return k->value || !m->spec.reward.model || open_program(err, &k->value, "value", &m->spec, &m->options, write_value, NULL, k->phi);
+}
+
+bool masked_need_steps(Masked *k, Err *err)
+{
+    const MaskedMaking *m = k->making;
+    if (k->denoise)
+        return true;
+    bool ok = (!m->spec.gradient || open_program(err, &k->guide, "guide", &m->spec, &m->options, write_guide, k->theta, k->phi)) &&
+              (!m->spec.search || open_program(err, &k->choose, "choose", &m->spec, &m->options, write_choose, NULL, NULL)) &&
+              open_program(err, &k->propose, "propose", &m->spec, &m->options, write_propose, NULL, NULL) &&
+              open_program(err, &k->denoise, "denoise", &m->spec, &m->options, write_denoise, k->theta, NULL);
+    if (ok)
+        masked_bind(k, m->theta);
+    return ok;
 }
 
 Masked *masked_new(Err *err, const MaskedSpec *s, const BuildOptions *o, int steps, ParamSet *theta, ParamSet *phi, Reward *host)
 {
     Masked *k = mem_alloc(sizeof *k);
-    *k = (Masked){.length = s->length, .letters = s->letters, .steps = steps, .children = s->children, .time_input = s->time_input, .theta = theta,
-                  .phi = phi, .reward = host};
-    bool ok = open_program(err, &k->denoise, "denoise", s, o, write_denoise, theta, NULL) &&
-              open_program(err, &k->propose, "propose", s, o, write_propose, NULL, NULL);
-    if (ok && s->reward.model)
-        ok = open_program(err, &k->value, "value", s, o, write_value, NULL, phi);
-    if (ok && s->gradient)
-        ok = s->reward.model ? open_program(err, &k->guide, "guide", s, o, write_guide, theta, phi)
-                             : err_user(err, "search.value_gradient: the reward has no gradient (it is not in the graph)");
-    if (ok && s->search)
-        ok = open_program(err, &k->choose, "choose", s, o, write_choose, NULL, NULL);
-    if (ok && open_whole(err, k, s, o) && (!k->whole || bind_whole(k, theta, phi)))
+    *k = (Masked){.length = s->length, .letters = s->letters, .steps = steps, .children = s->children, .weighs = s->search != NULL,
+                  .time_input = s->time_input, .theta = theta, .phi = phi, .reward = host, .making = mem_alloc(sizeof *k->making)};
+    *k->making = (MaskedMaking){*s, *o, theta->value};
+    bool ok = !s->gradient || s->reward.model ||
+              err_user(err, "search.value_gradient: the reward has no gradient (it is not in the graph)");
+    ok = ok && open_whole(err, k, s, o);
+    if (ok && k->whole)
+        bind_whole(k, phi, theta->value);
+    if (ok && (k->whole || (masked_need_steps(k, err) && masked_need_value(k, err))))
         return k;
     masked_free(k);
     return NULL;
@@ -282,13 +308,16 @@ void masked_free(Masked *k)
     rows_free(k->propose);
     rows_free(k->choose);
     rows_free(k->whole);
+    mem_free(k->making);
     mem_free(k);
 }
 
 void masked_bind(Masked *k, float *theta)
 {
+    k->making->theta = theta;
     params_touch(k->theta);
-    rows_bind_params(k->denoise, k->theta, "theta.", theta);
+    if (k->denoise)
+        rows_bind_params(k->denoise, k->theta, "theta.", theta);
     if (k->guide)
         rows_bind_params(k->guide, k->theta, "theta.", theta);
     if (k->whole)

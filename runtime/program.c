@@ -404,13 +404,28 @@ static bool run_on_host(Program *p, Err *err, void *const *in, void *const *out,
     return ok;
 }
 
-bool program_run(Program *p, Err *err, void *const *in, void *const *out, uint64_t params_version, int threads)
+bool program_start(Program *p, Err *err, void *const *in, void *const *out, uint64_t params_version, int threads)
 {
     if (p->device == DEVICE_PAPER)
         return err_user(err, "'%s' was compiled for %s on paper and cannot run", p->stats.name, p->paper_target);
-    bool once = !p->once_done || p->version != params_version;
+    bool once = !p->once_done || p->version != params_version, cuda = p->device == DEVICE_CUDA;
     p->version = params_version;
-    bool ok = p->device == DEVICE_CUDA ? cuda_run(p, err, in, out, once) : run_on_host(p, err, in, out, threads, once);
-    p->once_done = ok || p->device != DEVICE_CUDA; /* else the device may lack parameters */
+    bool ok = cuda ? cuda_start(p, err, in, once) : run_on_host(p, err, in, out, threads, once);
+    p->once_done = ok || !cuda; /* else the device may lack parameters */
     return ok;
+}
+
+bool program_finish(Program *p, Err *err, void *const *in, void *const *out)
+{
+    return p->device != DEVICE_CUDA || (p->once_done = cuda_finish(p, err, in, out));
+}
+
+bool program_runs_beside(const Program *p)
+{
+    return p->device == DEVICE_CUDA;
+}
+
+bool program_run(Program *p, Err *err, void *const *in, void *const *out, uint64_t params_version, int threads)
+{
+    return program_start(p, err, in, out, params_version, threads) && program_finish(p, err, in, out);
 }

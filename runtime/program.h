@@ -37,6 +37,11 @@ Type program_output_type(const Program *p, int i);
  * input of role param or frozen has changed contents or address.  Runs on `threads` threads (0: all); the results do not
  * depend on how many.  Allocates nothing. */
 bool program_run(Program *p, Err *err, void *const *in, void *const *out, uint64_t params_version, int threads);
+/* A run in two parts, so that the caller works while a device does: `in` and `out` stay as they are until the second, of which there is
+ * one after each start that succeeded. */
+bool program_start(Program *p, Err *err, void *const *in, void *const *out, uint64_t params_version, int threads);
+bool program_finish(Program *p, Err *err, void *const *in, void *const *out);
+bool program_runs_beside(const Program *p); /* else a start does everything */
 
 /* Input `input` lies in the flat array (runtime/flat.h) from element `first` on, a multiple of FLAT_ALIGN, and so does the output that overwrites it: a device
  * works on its own copy of the array, and a run copies neither.  in[input] of a run is flat + first all the same. */

@@ -78,29 +78,65 @@ static void place(const Slot *s, void **slots, void **pad, int64_t first, int64_
         memcpy((char *)pad[s->k] + (size_t)i * s->row, at + (size_t)(count - 1) * s->row, s->row);
 }
 
-bool rows_run(RowProgram *r, Err *err, int64_t n, const RowArg *in, int nin, const RowArg *out, int nout)
+/* Slots of the inputs and outputs that the caller names. */
+typedef struct Batches {
+    RowProgram *r;
+    Slot in[ROWS_MAX_ARGS], out[ROWS_MAX_ARGS];
+    int nin, nout;
+} Batches;
+
+static bool start(Batches *b, Err *err, int64_t first, int64_t count)
 {
-    Slot si[ROWS_MAX_ARGS], so[ROWS_MAX_ARGS];
+    RowProgram *r = b->r;
+    for (int i = 0; i < b->nin; i++)
+        place(&b->in[i], r->in, r->pad_in, first, count, r->rows, false);
+    for (int i = 0; i < b->nout; i++)
+        place(&b->out[i], r->out, r->pad_out, first, count, r->rows, true);
+    return program_start(r->program, err, r->in, r->out, version(r), 0);
+}
+
+static bool finish(const Batches *b, Err *err, int64_t first, int64_t count)
+{
+    const RowProgram *r = b->r;
+    if (!program_finish(r->program, err, r->in, r->out))
+        return false;
+    for (int i = 0; i < b->nout; i++) {
+        const Slot *s = &b->out[i];
+        if (r->out[s->k] == r->pad_out[s->k])
+            memcpy(s->data + (size_t)first * s->row, r->pad_out[s->k], (size_t)count * s->row);
+    }
+    return true;
+}
+
+bool rows_run_then(RowProgram *r, Err *err, int64_t n, const RowArg *in, int nin, const RowArg *out, int nout, RowsThen then, void *ctx)
+{
+    Batches b = {.r = r, .nin = nin, .nout = nout};
     must(nin <= ROWS_MAX_ARGS && nout <= ROWS_MAX_ARGS);
     for (int i = 0; i < nin; i++)
-        si[i] = slot_of(r, &in[i], false);
+        b.in[i] = slot_of(r, &in[i], false);
     for (int i = 0; i < nout; i++)
-        so[i] = slot_of(r, &out[i], true);
+        b.out[i] = slot_of(r, &out[i], true);
     bool ok = true;
+    int64_t done = 0; /* rows that `then` has seen */
     for (int64_t first = 0; first < n && ok; first += r->rows) {
         int64_t count = n - first < r->rows ? n - first : r->rows;
-        for (int i = 0; i < nin; i++)
-            place(&si[i], r->in, r->pad_in, first, count, r->rows, false);
-        for (int i = 0; i < nout; i++)
-            place(&so[i], r->out, r->pad_out, first, count, r->rows, true);
-        ok = program_run(r->program, err, r->in, r->out, version(r), 0);
-        for (int i = 0; ok && i < nout; i++)
-            if (r->out[so[i].k] == r->pad_out[so[i].k])
-                memcpy(so[i].data + (size_t)first * so[i].row, r->pad_out[so[i].k], (size_t)count * so[i].row);
+        if (!(ok = start(&b, err, first, count)))
+            break;
+        if (then && program_runs_beside(r->program) && first > done) {
+            ok = then(ctx, err, done, first - done);
+            done = first;
+        }
+        ok = finish(&b, err, first, count) && ok; /* also when `then` failed: what was started ends */
     }
+    ok = ok && (!then || done == n || then(ctx, err, done, n - done));
     for (int i = 0; i < nin; i++) /* nothing of the caller's stays behind */
-        r->in[si[i].k] = r->pad_in[si[i].k];
+        r->in[b.in[i].k] = r->pad_in[b.in[i].k];
     for (int i = 0; i < nout; i++)
-        r->out[so[i].k] = r->pad_out[so[i].k];
+        r->out[b.out[i].k] = r->pad_out[b.out[i].k];
     return ok;
+}
+
+bool rows_run(RowProgram *r, Err *err, int64_t n, const RowArg *in, int nin, const RowArg *out, int nout)
+{
+    return rows_run_then(r, err, n, in, nin, out, nout, NULL, NULL);
 }

@@ -29,3 +29,7 @@ void rows_free(RowProgram *r); /* NULL is fine */
 void rows_bind_params(RowProgram *r, const ParamSet *p, const char *prefix, float *flat);
 /* Inputs and outputs that are not named keep their padding memory (outputs: not wanted). */
 bool rows_run(RowProgram *r, Err *err, int64_t n, const RowArg *in, int nin, const RowArg *out, int nout);
+/* What the host does with rows first .. first + n - 1 when their results are there.  On a device of its own the program goes on with the
+ * next rows meanwhile; on the host it is called once, with all of them. */
+typedef bool (*RowsThen)(void *ctx, Err *err, int64_t first, int64_t n);
+bool rows_run_then(RowProgram *r, Err *err, int64_t n, const RowArg *in, int nin, const RowArg *out, int nout, RowsThen then, void *ctx);

@@ -4,11 +4,8 @@
 #include "ir/build.h"
 #include "passes/pass.h"
 #include "runtime/cuda/driver.h"
-#include "runtime/mstep.h"
 #include "runtime/program.h"
 #include "support/cuda.h"
-#include "support/tiny_em.h"
-#include <dlfcn.h>
 #include <math.h>
 #include <pthread.h>
 #include <setjmp.h>
@@ -21,13 +18,6 @@
 #include <cmocka.h>
 
 enum { ROWS = 5, INNER = 37, COLS = 19 };
-
-static long long standin(const char *name)
-{
-    void *so = dlopen(DAV_CUDA_STANDIN "/libcuda.so.1", RTLD_NOW | RTLD_NOLOAD);
-    long long (*f)(void) = so ? (long long (*)(void))dlsym(so, name) : NULL;
-    return f ? f() : 0;
-}
 
 static Val product(Graph *g, Val x, Val w)
 {
@@ -70,7 +60,7 @@ static bool run_small(Err *err, const char *device, float scale, float y[ROWS * 
         in[program_input(p, "w")] = w;
         ok = program_run(p, err, in, (void *[]){y}, (uint64_t)version, 1);
     }
-    calls_of_run = standin("dav_standin_calls");
+    calls_of_run = cuda_standin("calls");
     program_free(p);
     return ok;
 }
@@ -85,7 +75,7 @@ static void parameters_follow_their_version(void **state)
         fail_msg("%s", err.text);
     for (int i = 0; i < ROWS * COLS; i++)
         assert_float_equal(cuda[i], cpu[i], 2e-6f);
-    assert_int_equal(standin("dav_standin_live"), 0);
+    assert_int_equal(cuda_standin("live"), 0);
 }
 
 /* Sums of rows of every length that changes the team, an odd number of rows: each its own. */
@@ -224,7 +214,7 @@ static void two_devices_do_not_mix(void **state)
         }
         program_free(d[i].p);
     }
-    assert_int_equal(standin("dav_standin_live"), 0);
+    assert_int_equal(cuda_standin("live"), 0);
 }
 
 /* Every call of the driver but those of program_free fails once: an error with a name, and nothing is left. */
@@ -233,15 +223,9 @@ static void failing_calls_leave_nothing(void **state)
     (void)state;
     Err err = {0};
     float y[ROWS * COLS];
-    int (*fail_in)(long long) = NULL;
-    void *so = dlopen(DAV_CUDA_STANDIN "/libcuda.so.1", RTLD_NOW | RTLD_NOLOAD);
-    if (so)
-        fail_in = (int (*)(long long))dlsym(so, "dav_standin_fail_in");
-    if (!fail_in) {
-        print_message("SKIPPED: the device is not the stand-in\n");
-        skip();
-    }
-    long long before = standin("dav_standin_calls");
+    cuda_standin_or_skip();
+    int (*fail_in)(long long) = (int (*)(long long))cuda_standin_symbol("fail_in");
+    long long before = cuda_standin("calls");
     assert_true(run_small(&err, "cuda", 1, y));
     int calls = (int)(calls_of_run - before);
     assert_true(calls > 20);
@@ -253,8 +237,8 @@ static void failing_calls_leave_nothing(void **state)
         fail_in(0);
         if (err.kind != ERR_ENV || !strstr(err.text, "CUDA"))
             fail_msg("call %d: %s", n, err.text);
-        if (standin("dav_standin_live") != 0)
-            fail_msg("call %d (%s) leaves %lld objects", n, err.text, standin("dav_standin_live"));
+        if (cuda_standin("live") != 0)
+            fail_msg("call %d (%s) leaves %lld objects", n, err.text, cuda_standin("live"));
     }
 }
 
@@ -448,233 +432,57 @@ static void tiles_do_not_change_bits(void **state)
     }
 }
 
-/* ---- the method: the same search and the same M-step on both ---- */
-enum { TRAJECTORIES = 24, STEPS = 3 };
-
-static Trajectories *search_on(Tiny *t)
+/* Sums, maxima and the elements beside them, over rows in parts: lengths and widths that parts and blocks do not divide, small whole
+ * numbers, so that the sums are exact in any order. */
+static void column_sums(int64_t rows, int64_t width)
 {
-    SearchSettings s = tiny_settings(t, 0.5, 0.9, true);
-    Trajectories *tr = search_run(t->k, &t->err, &s, 0, TRAJECTORIES, true);
-    if (!tr)
-        fail_msg("%s", t->err.text);
-    return tr;
-}
-
-static void searches_choose_alike(void **state)
-{
-    (void)state;
-    for (int guided = 0; guided < 2; guided++) {
-        Tiny *a = tiny_new_on("cpu", 4, guided, STEPS, 32), *b = tiny_new_on("cuda", 4, guided, STEPS, 32);
-        Trajectories *ta = search_on(a), *tb = search_on(b);
-        int differ = 0;
-        for (int i = 0; i < TRAJECTORIES * (STEPS + 1) * L; i++)
-            differ += ta->state[i] != tb->state[i];
-        assert_int_equal(differ, 0);
-        for (int i = 0; i < TRAJECTORIES; i++) {
-            assert_float_equal(ta->reward[i], tb->reward[i], 1e-5f);
-            assert_true(fabs(ta->elbo[i] - tb->elbo[i]) < 1e-4);
+    enum { BATCH = 2 };
+    Err err = {0};
+    Arena *a = arena_new();
+    Graph *g = graph_new(a, &err, "columns");
+    Val x = g_input(g, "x", ROLE_DATA, type_make(DAV_F32, 3, (int64_t[]){BATCH, rows, width}));
+    Val square = g_bin(g, OP_MUL, x, x), top = g_reduce_mask(g, OP_RMAX, x, 2);
+    graph_output(g, "sum", g_reduce_mask(g, OP_SUM, square, 2));
+    Val gap = g_bin(g, OP_SUB, g_broadcast_like(g, top, x), x);
+    graph_output(g, "below", g_reduce_mask(g, OP_SUM, gap, 2));
+    graph_output(g, "gap", gap);
+    Program *p = program_compile(&err, g, &(ProgramOptions){.device = "cuda"});
+    if (!p)
+        fail_msg("%s", err.text);
+    int64_t n = BATCH * rows * width;
+    float *in = mem_alloc((size_t)n * sizeof *in), *out = mem_alloc((size_t)n * sizeof *out), sum[BATCH * 128], below[BATCH * 128];
+    for (int64_t i = 0; i < n; i++)
+        in[i] = (float)((i * 37 + i / 11) % 13 - 13); /* none above 0 */
+    if (!program_run(p, &err, (void *[]){in}, (void *[]){sum, below, out}, 1, 1))
+        fail_msg("%s", err.text);
+    for (int64_t b = 0; b < BATCH; b++)
+        for (int64_t c = 0; c < width; c++) {
+            double want = 0, most = -100, all = 0;
+            for (int64_t r = 0; r < rows; r++) {
+                float v = in[(b * rows + r) * width + c];
+                want += v * v;
+                all += v;
+                most = v > most ? v : most;
+            }
+            for (int64_t r = 0; r < rows; r++)
+                assert_true(out[(b * rows + r) * width + c] == most - in[(b * rows + r) * width + c]);
+            if (sum[b * width + c] != want || below[b * width + c] != (double)rows * most - all)
+                fail_msg("%lld rows, column %lld of %lld: %g and %g, expected %g and %g", (long long)rows, (long long)c, (long long)width,
+                         sum[b * width + c], below[b * width + c], want, (double)rows * most - all);
         }
-        trajectories_free(ta);
-        trajectories_free(tb);
-        tiny_free(a);
-        tiny_free(b);
-    }
-    assert_int_equal(standin("dav_standin_live"), 0);
+    mem_free(in);
+    mem_free(out);
+    program_free(p);
+    arena_free(a);
 }
 
-/* With the reward in the graph the host waits for the end of a run of trajectories, for no step of it; asked to go step by step it waits
- * for every program of each. */
-static void trajectories_wait_for_nobody(void **state)
+static void columns_are_summed_in_parts(void **state)
 {
     (void)state;
-    enum { ROWS_A_RUN = 32, CHILDREN = 4, RUNS = TRAJECTORIES * CHILDREN / ROWS_A_RUN };
-    if (!standin("dav_standin_calls")) {
-        print_message("SKIPPED: the device is not the stand-in\n");
-        skip();
-    }
-    for (int guided = 0; guided < 2; guided++) {
-        Tiny *t = tiny_new_on("cuda", CHILDREN, guided, STEPS, ROWS_A_RUN);
-        Trajectories *first = search_on(t);
-        long long before = standin("dav_standin_waits");
-        Trajectories *whole = search_on(t);
-        assert_int_equal(standin("dav_standin_waits") - before, RUNS);
-        print_message("%s: %lld launches and copies a trajectory of %d steps\n", guided ? "guided" : "plain",
-                      (long long)program_stats(t->k->whole->program).launches, STEPS);
-        assert_true(program_stats(t->k->whole->program).captures == 1);
-        t->spec.whole = WHOLE_NEVER;
-        tiny_rebuild(t, "cuda", STEPS, ROWS_A_RUN);
-        before = standin("dav_standin_waits");
-        Trajectories *steps = search_on(t);
-        assert_true(standin("dav_standin_waits") - before >= 3 * STEPS);
-        assert_memory_equal(whole->state, steps->state, (size_t)TRAJECTORIES * (STEPS + 1) * L);
-        assert_memory_equal(whole->reward, steps->reward, TRAJECTORIES * sizeof(float));
-        assert_memory_equal(whole->elbo, steps->elbo, TRAJECTORIES * sizeof(double));
-        trajectories_free(first);
-        trajectories_free(whole);
-        trajectories_free(steps);
-        tiny_free(t);
-    }
-    assert_int_equal(standin("dav_standin_live"), 0);
-}
-
-/* Programs that are bound to another array work with that one, a captured run too. */
-static void another_array_is_followed(void **state)
-{
-    (void)state;
-    Trajectories *tr[2][2];
-    for (int d = 0; d < 2; d++) {
-        Tiny *t = tiny_new_on(d ? "cuda" : "cpu", 4, false, STEPS, 32);
-        float *other = params_flat(t->theta);
-        for (int64_t i = 0; i < t->theta->size; i++)
-            other[i] = -2 * t->theta->value[i];
-        flat_wrote(other);
-        tr[d][0] = search_on(t);
-        masked_bind(t->k, other);
-        tr[d][1] = search_on(t);
-        tiny_free(t);
-        flat_free(other);
-    }
-    const size_t bytes = (size_t)TRAJECTORIES * (STEPS + 1) * L;
-    assert_memory_not_equal(tr[0][0]->state, tr[0][1]->state, bytes);
-    for (int i = 0; i < 2; i++)
-        assert_memory_equal(tr[0][i]->state, tr[1][i]->state, bytes);
-    for (int i = 0; i < 4; i++)
-        trajectories_free(tr[i / 2][i % 2]);
-    assert_int_equal(standin("dav_standin_live"), 0);
-}
-
-/* Two updates of all parameters by the M-step on the CPU's trajectories. */
-static void learn_alike(void)
-{
-    Tiny *t[2] = {tiny_new_on("cpu", 4, false, STEPS, 32), tiny_new_on("cuda", 4, false, STEPS, 32)};
-    Trajectories *tr = search_on(t[0]);
-    MStepReport r[2];
-    for (int d = 0; d < 2; d++) {
-        const BuildOptions o = {.compile = {.precision = DAV_F32}, .device = d ? "cuda" : "cpu", .rows = 16};
-        Optim *optim = optim_new(&t[d]->err, t[d]->theta, &o.compile, o.device);
-        MStep s = {.distil = masked_distil(&t[d]->err, &t[d]->spec, &o, t[d]->theta, optim)};
-        if (!s.distil)
-            fail_msg("%s", t[d]->err.text);
-        MStepSettings set = {.optim = {.lr = 0.01, .beta1 = 0.9, .beta2 = 0.99, .eps = 1e-3, .clip = 1, .ema = 0.9}, .epochs = 1,
-                             .batch = 36, .seed = 1};
-        if (!mstep_run(&s, &t[d]->err, t[d]->k, tr, &set, t[d]->theta, optim, &r[d]))
-            fail_msg("%s", t[d]->err.text);
-        rows_free(s.distil);
-        optim_free(optim);
-    }
-    assert_true(r[0].updates >= 2 && r[0].updates == r[1].updates);
-    assert_true(fabs(r[0].loss - r[1].loss) < 1e-5 && fabs(r[0].grad_norm - r[1].grad_norm) < 1e-4);
-    for (int d = 0; d < 2; d++)
-        assert_true(flat_read(&t[d]->err, t[d]->theta->value));
-    for (int64_t i = 0; i < t[0]->theta->size; i++)
-        assert_float_equal(t[0]->theta->value[i], t[1]->theta->value[i], 1e-5f);
-    trajectories_free(tr);
-    tiny_free(t[0]);
-    tiny_free(t[1]);
-    assert_int_equal(standin("dav_standin_live"), 0);
-}
-
-static void msteps_learn_alike(void **state)
-{
-    (void)state;
-    learn_alike();
-}
-
-/* All its plain products by cuBLASLt. */
-static void msteps_learn_alike_by_a_library(void **state)
-{
-    (void)state;
-    setenv("DAV_CUDA_BLASLT", "1", 1);
-    learn_alike();
-    unsetenv("DAV_CUDA_BLASLT");
-    void *so = dlopen(DAV_CUDA_STANDIN "/libcublasLt.so.13", RTLD_NOW | RTLD_NOLOAD);
-    long long (*products)(void) = so ? (long long (*)(void))dlsym(so, "dav_standin_products") : NULL;
-    assert_true(!products || products() > 10);
-}
-
-/* Bytes that a run has to bring or take: of what lies in no flat array. */
-static long long bytes_of_ends(const Program *p, const char *const *kept, bool output)
-{
-    long long sum = 0;
-    for (int i = 0; i < (output ? program_output_count(p) : program_input_count(p)); i++) {
-        const char *name = output ? program_output_name(p, i) : program_input_name(p, i);
-        Type t = output ? program_output_type(p, i) : program_input_type(p, i);
-        bool counts = true;
-        for (int k = 0; kept[k]; k++)
-            counts = counts && strncmp(name, kept[k], strlen(kept[k])) != 0;
-        if (counts)
-            sum += (type_count(&t) * (int64_t)dav_dtype_size(t.dtype) + 255) / 256 * 256;
-    }
-    return sum;
-}
-
-/* After the first update nothing but batches, losses and the norm is copied; the host gets the parameters when it asks for them. */
-static void parameters_stay_on_the_device(void **state)
-{
-    (void)state;
-    static const char *const theta[] = {"theta.", "acc.theta.", NULL}, *const all[] = {"theta", "grad", "m", "v", "ema", NULL},
-                      *const made[] = {"theta'", "grad'", "m'", "v'", "ema'", NULL};
-    if (!standin("dav_standin_calls")) {
-        print_message("SKIPPED: the device is not the stand-in\n");
-        skip();
-    }
-    Tiny *t = tiny_new_on("cuda", 4, false, STEPS, 32);
-    Trajectories *tr = search_on(t);
-    const BuildOptions o = {.compile = {.precision = DAV_F32}, .device = "cuda", .rows = 16};
-    Optim *optim = optim_new(&t->err, t->theta, &o.compile, "cuda");
-    MStep s = {.distil = masked_distil(&t->err, &t->spec, &o, t->theta, optim)};
-    MStepSettings set = {.optim = {.lr = 0.01, .beta1 = 0.9, .beta2 = 0.99, .eps = 1e-3, .clip = 1, .ema = 0.9}, .epochs = 1, .batch = 32};
-    MStepReport r;
-    long long in[2], out[2];
-    for (int i = 0; i < 2; i++) {
-        in[i] = standin("dav_standin_bytes_to_device");
-        out[i] = standin("dav_standin_bytes_to_host");
-        if (!s.distil || !mstep_run(&s, &t->err, t->k, tr, &set, t->theta, optim, &r))
-            fail_msg("%s", t->err.text);
-        in[i] = standin("dav_standin_bytes_to_device") - in[i];
-        out[i] = standin("dav_standin_bytes_to_host") - out[i];
-    }
-    const Program *learn = s.distil->program, *update = optim->program;
-    long long runs = 0;
-    for (long long left = r.states; left > 0; left -= set.batch)
-        runs += ((left < set.batch ? left : set.batch) + o.rows - 1) / o.rows;
-    assert_int_equal(in[1], runs * bytes_of_ends(learn, theta, false) + r.updates * bytes_of_ends(update, all, false));
-    assert_int_equal(out[1], runs * bytes_of_ends(learn, theta, true) + r.updates * bytes_of_ends(update, made, true));
-    assert_true(isnan(t->theta->value[0])); /* poisoned: the device has the newer ones */
-    assert_true(flat_read(&t->err, t->theta->value));
-    for (int64_t i = 0; i < t->theta->size; i++)
-        assert_true(isfinite(t->theta->value[i]));
-    t->theta->value[0] = 7; /* and what the host writes goes there */
-    flat_wrote(t->theta->value);
-    params_touch(t->theta);
-    set.optim.lr = 0;
-    assert_true(mstep_run(&s, &t->err, t->k, tr, &set, t->theta, optim, &r) && flat_read(&t->err, t->theta->value));
-    assert_true(t->theta->value[0] == 7);
-    trajectories_free(tr);
-    rows_free(s.distil);
-    optim_free(optim);
-    tiny_free(t);
-    assert_int_equal(standin("dav_standin_live"), 0);
-}
-
-/* Philox and all else of a row: alone, among others, in another micro-batch. */
-static void rows_do_not_depend_on_the_batch(void **state)
-{
-    (void)state;
-    static const int64_t rows[] = {1, 7, 64};
-    Trajectories *tr[3];
-    for (int i = 0; i < 3; i++) {
-        Tiny *t = tiny_new_on("cuda", 2, false, STEPS, rows[i]);
-        tr[i] = search_on(t);
-        tiny_free(t);
-    }
-    for (int i = 1; i < 3; i++) {
-        assert_memory_equal(tr[0]->state, tr[i]->state, (size_t)TRAJECTORIES * (STEPS + 1) * L);
-        assert_memory_equal(tr[0]->reward, tr[i]->reward, TRAJECTORIES * sizeof(float));
-        assert_memory_equal(tr[0]->elbo, tr[i]->elbo, TRAJECTORIES * sizeof(double));
-    }
-    for (int i = 0; i < 3; i++)
-        trajectories_free(tr[i]);
+    static const int64_t rows[] = {2, 15, 16, 61, 200, 300}, width[] = {2, 5, 16, 33, 128};
+    for (size_t r = 0; r < sizeof rows / sizeof *rows; r++)
+        for (size_t w = 0; w < sizeof width / sizeof *width; w++)
+            column_sums(rows[r], width[w]);
 }
 
 int main(void)
@@ -684,7 +492,9 @@ int main(void)
         return 0;
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(parameters_follow_their_version),
-        cmocka_unit_test(rows_are_summed_apart), cmocka_unit_test(a_missing_device_is_named),
+        cmocka_unit_test(rows_are_summed_apart),
+        cmocka_unit_test(columns_are_summed_in_parts),
+        cmocka_unit_test(a_missing_device_is_named),
         cmocka_unit_test(two_devices_do_not_mix),
         cmocka_unit_test(indices_are_as_wide_as_needed),
         cmocka_unit_test(failing_calls_leave_nothing),
@@ -692,13 +502,6 @@ int main(void)
         cmocka_unit_test(products_in_tf32),
         cmocka_unit_test(products_in_large_tiles),
         cmocka_unit_test(tiles_do_not_change_bits),
-        cmocka_unit_test(searches_choose_alike),
-        cmocka_unit_test(trajectories_wait_for_nobody),
-        cmocka_unit_test(another_array_is_followed),
-        cmocka_unit_test(msteps_learn_alike),
-        cmocka_unit_test(msteps_learn_alike_by_a_library),
-        cmocka_unit_test(parameters_stay_on_the_device),
-        cmocka_unit_test(rows_do_not_depend_on_the_batch),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -39,7 +39,9 @@ bool cuda_ok(const CudaDriver *d, Err *err, CuStatus status, const char *what)
     if (!d->cuGetErrorName || d->cuGetErrorName(status, &name) != 0 || !name)
         name = status == CU_STUB ? "CUDA_ERROR_STUB_LIBRARY" : "an unknown status";
     return err_env(err, "CUDA: %s: %s (%d)%s", what, name, status,
-                   status == CU_STUB ? "; this libcuda is the toolkit's, for linking: NVIDIA's driver is missing"
+                   status == CU_OUT_OF_MEMORY ? "; its memory, or the host's for pinned memory, is full: smaller batches (sample.batch_size, "
+                                                "train.micro_batch) or fewer processes on it help"
+                   : status == CU_STUB ? "; this libcuda is the toolkit's, for linking: NVIDIA's driver is missing"
                    : is_lost(status) ? "; the device is lost to this process, what the last checkpoint holds is not: --resume goes on from there" : "");
 }
 

@@ -16,5 +16,8 @@ bool cuda_by_steps(void);
 int cuda_device_index(const char *name);
 /* Compiles and loads the plan's kernels and takes the device's memory; p->cuda holds them. */
 bool cuda_prepare(Program *p, Err *err, int index);
-bool cuda_run(Program *p, Err *err, void *const *in, void *const *out, bool once);
+/* Puts a run on the stream; `in` is read before it returns, but for parameters that were sent. */
+bool cuda_start(Program *p, Err *err, void *const *in, bool once);
+/* Waits for its end; a start that failed has none. */
+bool cuda_finish(Program *p, Err *err, void *const *in, void *const *out);
 void cuda_release(Program *p);

@@ -1,7 +1,9 @@
 #include "support/cuda.h"
 #include "runtime/cuda/driver.h"
+#include <dlfcn.h>
 #include <setjmp.h>
 #include <stdarg.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -43,4 +45,33 @@ int cuda_device_count(void)
     int count = 0;
     const CudaDriver *d = cuda_driver(&err);
     return d && d->cuDeviceGetCount(&count) == 0 ? count : 0;
+}
+
+void *cuda_standin_symbol(const char *name)
+{
+    char symbol[64];
+    snprintf(symbol, sizeof symbol, "dav_standin_%s", name);
+    static const char *const library[] = {DAV_CUDA_STANDIN "/libcuda.so.1", DAV_CUDA_STANDIN "/libcublasLt.so.13"};
+    void *found = NULL;
+    for (int i = 0; i < 2 && !found; i++) {
+        void *so = dlopen(library[i], RTLD_NOW | RTLD_NOLOAD);
+        found = so ? dlsym(so, symbol) : NULL;
+    }
+    return found;
+}
+
+long long cuda_standin(const char *name)
+{
+    long long (*count)(void) = (long long (*)(void))cuda_standin_symbol(name);
+    return count ? count() : 0;
+}
+
+void cuda_standin_or_skip(void)
+{
+    Err err = {0};
+    cuda_driver(&err);
+    if (cuda_standin("calls"))
+        return;
+    print_message("SKIPPED: the device is not the stand-in\n");
+    skip();
 }
