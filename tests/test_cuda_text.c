@@ -352,6 +352,16 @@ static void large_products_stay_in_lines(void **state)
     assert_true(compiled > 20);
 }
 
+/* Whatever else the tests run on the stand-in: tests/slow/texts.sh. */
+static void recorded_texts_compile(void **state)
+{
+    (void)state;
+    if (!texts_compiler() || !getenv("DAV_CUDA_TEXTS"))
+        skip();
+    texts_of_folder(getenv("DAV_CUDA_TEXTS"));
+    texts_compile();
+}
+
 int main(int argc, char **argv)
 {
     texts_open();
@@ -361,6 +371,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(large_products_stay_in_lines), cmocka_unit_test(op_cases_compile),     cmocka_unit_test(golden_graphs_compile),
         cmocka_unit_test(attention_compiles),           cmocka_unit_test(networks_compile),     cmocka_unit_test(odd_networks_compile),
         cmocka_unit_test(objectives_compile),           cmocka_unit_test(the_optimiser_compiles),
+        cmocka_unit_test(recorded_texts_compile),
     };
     int failed = cmocka_run_group_tests(tests, NULL, NULL);
     texts_close();

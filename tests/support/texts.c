@@ -6,6 +6,7 @@
 #include "runtime/cuda/blaslt_rule.h"
 #include "runtime/cuda/group.h"
 #include "runtime/cuda/run.h"
+#include <glob.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -186,6 +187,31 @@ void texts_of_ir(const char *program, const char *text, size_t len, TextsPrecisi
     arena_free(arena);
 }
 
+void texts_of_folder(const char *folder)
+{
+    char pattern[4096];
+    glob_t found;
+    snprintf(pattern, sizeof pattern, "%s/*.cu", folder);
+    if (glob(pattern, 0, NULL, &found) != 0)
+        fail_msg("%s: no texts", folder);
+    for (size_t f = 0; f < found.gl_pathc; f++)
+        for (int d = 0; d < USUAL; d++) {
+            Text x = {.parts = 1, .class_ = "recorded", .target = &target[d]};
+            char *text;
+            size_t len;
+            if (!file_read(&x.err, found.gl_pathv[f], 1 << 24, &text, &len))
+                fail_msg("%s", x.err.text);
+            buf_add(&x.text, text, len);
+            mem_free(text);
+            const char *bound = strstr(texts_kernel(x.text.at), "DAV_KERNEL(");
+            snprintf(x.program, sizeof x.program, "%s", strrchr(found.gl_pathv[f], '/') + 1);
+            x.launch.threads = bound ? atoi(bound + strlen("DAV_KERNEL(")) : 0;
+            assert_true(x.launch.threads > 0);
+            vec_push(texts, x);
+        }
+    globfree(&found);
+}
+
 /* ---- what is promised ---- */
 static void keep_cubin(const Text *x)
 {
@@ -206,7 +232,7 @@ static void keep_cubin(const Text *x)
 /* One warp for each scheduler of a multiprocessor; where nothing is multiplied in tiles, two. */
 static int least_warps(const Text *x)
 {
-    return strcmp(x->class_, "tensor") == 0 || strcmp(x->class_, "tile") == 0 ? 4 : 8;
+    return strcmp(x->class_, "loops") == 0 || strcmp(x->class_, "sum") == 0 || strcmp(x->class_, "shared") == 0 ? 8 : 4;
 }
 
 /* Without tensor cores for bf16, attention backward of 128 values keeps a few of them in memory, beside its loops. */
@@ -230,7 +256,7 @@ static bool check(const Text *x)
     if (table)
         fprintf(table, "%s\t%d\t%s\t%d\tsm_%d\t%d\t%d\t%d\t%d\t%lld\t%d\n", x->program, x->kernel, x->class_, x->parts, x->target->sm, use.regs,
                 use.spill_bytes, use.shared_bytes + x->launch.shared_bytes, x->launch.threads, (long long)x->launch.blocks, warps);
-    if (cubins && least_warps(x) == 4 && (x->target->sm == 80 || x->target->sm == 90 || x->target->sm == 100))
+    if (cubins && (tensor || strcmp(x->class_, "tile") == 0) && (x->target->sm == 80 || x->target->sm == 90 || x->target->sm == 100))
         keep_cubin(x);
     return ok;
 }

@@ -28,6 +28,9 @@ void texts_of_lowered(const char *program, const Graph *lowered, TextsPrecision 
 /* The same of a graph in text form; program NULL: by its own name. */
 void texts_of_ir(const char *program, const char *text, size_t len, TextsPrecision precision, TextsLevels levels);
 
+/* The texts of a folder, of which nothing but their text is known: what the stand-in was given (DAV_STANDIN_TEXTS). */
+void texts_of_folder(const char *folder);
+
 /* Compiles what was added; fails the test where a promise is broken. */
 typedef struct TextsCount { int compiled, tensor, shared; } TextsCount; /* of them with tensor cores; launches of several kernels */
 TextsCount texts_compile(void);
