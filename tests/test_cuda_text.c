@@ -6,6 +6,7 @@
 #include "passes/plan.h"
 #include "runtime/masked_graphs.h"
 #include "runtime/program_impl.h"
+#include "support/blocks.h"
 #include "support/texts.h"
 #include "support/tiny_em.h"
 #include <glob.h>
@@ -120,6 +121,25 @@ static void attention_compiles(void **state)
         attention(256, i % 2 ? 77 : 256, width[i], false, TEXTS_TF32);
     }
     assert_true(texts_compile().tensor >= 15 * 2 * 6);
+}
+
+/* ---- blocks of larger networks, with their gradients ---- */
+static void blocks_compile(void **state)
+{
+    static const struct { const char *name; BlockWriter write; } block[] = {{"transformer block", transformer_block}, {"unet block", unet_block}};
+    (void)state;
+    if (!texts_compiler())
+        skip();
+    for (size_t i = 0; i < sizeof block / sizeof *block; i++)
+        for (TextsPrecision p = TEXTS_F32; p <= TEXTS_TF32; p++) {
+            Err err = {0};
+            Arena *arena = arena_new();
+            DavNet *n = block_net(arena, &err, block[i].write, true);
+            texts_of(block[i].name, n->g, p, TEXTS_USUAL);
+            net_free(n);
+            arena_free(arena);
+        }
+    assert_true(texts_compile().tensor > 100);
 }
 
 /* ---- networks: their programs as the command prints them ---- */
@@ -369,7 +389,7 @@ int main(int argc, char **argv)
         cmocka_set_test_filter(argv[1]);
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(large_products_stay_in_lines), cmocka_unit_test(op_cases_compile),     cmocka_unit_test(golden_graphs_compile),
-        cmocka_unit_test(attention_compiles),           cmocka_unit_test(networks_compile),     cmocka_unit_test(odd_networks_compile),
+        cmocka_unit_test(attention_compiles),           cmocka_unit_test(blocks_compile),       cmocka_unit_test(networks_compile),     cmocka_unit_test(odd_networks_compile),
         cmocka_unit_test(objectives_compile),           cmocka_unit_test(the_optimiser_compiles),
         cmocka_unit_test(recorded_texts_compile),
     };

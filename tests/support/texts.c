@@ -229,6 +229,23 @@ static void keep_cubin(const Text *x)
         fail_msg("%s", err.text);
 }
 
+/* Rows times columns of the largest tile; 0: none. */
+static int largest_tile(const char *kernel)
+{
+    int largest = 0, rows, cols;
+    for (const char *at = kernel; (at = strstr(at, "_tile<")); at++)
+        if (sscanf(at, "_tile<%d, %d", &rows, &cols) == 2 && rows * cols > largest)
+            largest = rows * cols;
+    return largest;
+}
+
+/* All products for sm_90, those in large tiles for sm_80 and sm_100. */
+static bool is_kept(const Text *x)
+{
+    int size = largest_tile(texts_kernel(x->text.at)), sm = x->target->sm;
+    return cubins && (sm == 90 ? size > 0 : (sm == 80 || sm == 100) && size >= 64 * 64);
+}
+
 /* One warp for each scheduler of a multiprocessor; where nothing is multiplied in tiles, two. */
 static int least_warps(const Text *x)
 {
@@ -256,7 +273,7 @@ static bool check(const Text *x)
     if (table)
         fprintf(table, "%s\t%d\t%s\t%d\tsm_%d\t%d\t%d\t%d\t%d\t%lld\t%d\n", x->program, x->kernel, x->class_, x->parts, x->target->sm, use.regs,
                 use.spill_bytes, use.shared_bytes + x->launch.shared_bytes, x->launch.threads, (long long)x->launch.blocks, warps);
-    if (cubins && (tensor || strcmp(x->class_, "tile") == 0) && (x->target->sm == 80 || x->target->sm == 90 || x->target->sm == 100))
+    if (is_kept(x))
         keep_cubin(x);
     return ok;
 }
