@@ -7,7 +7,7 @@
  * element's bits depend on its own query and on the keys alone. */
 #include "passes/lower_attention.h"
 
-enum { LANES = ATTENTION_LANES, QUERY_ROWS = 48, KEY_BLOCK = 512, CHUNK_MOST = 256, CHUNKS = 16, TILE_DEPTH = 32 };
+enum { LANES = ATTENTION_LANES, QUERY_ROWS = 48, KEY_BLOCK = 512, CHUNK_MOST = 256, CHUNKS = 16, TILE_DEPTH = 32, STEP = 4 };
 
 typedef struct Rows {
     int64_t rows, chunk, block;   /* queries of a block and of a chunk; keys of a block, now */
@@ -15,7 +15,8 @@ typedef struct Rows {
     int area;                     /* of a tile at most */
     int64_t panels, stride;       /* panels of keys in the block; a row of scores */
     int64_t depth;                /* width, with AMX whole blocks of it */
-    Val padded;                   /* queries of that depth; 0: as they are */
+    double base;                  /* a score times this is the power of 2 that it stands for */
+    Val padded;                   /* the chunk's queries of that depth; 0: as they are */
     Val key_words;                /* the keys as words of two; 0: their width is odd */
     Val keys, values;             /* packed: [panels][width][nr], [panels][block][vr] (f32: not packed) */
     Val score, weight;            /* weight: words of two exponentials; f32: score itself */
@@ -27,6 +28,10 @@ typedef struct Rows {
     int panel;
     bool only;                    /* there is one block of keys */
 } Rows;
+
+/* Exponentials are powers of 2. */
+#define LOG2E 1.44269504088896340736
+#define LN2 0.69314718055994530942
 
 static int64_t words_of(int64_t keys)
 {
@@ -53,20 +58,30 @@ static void pack_keys(Attention *a, Rows *f)
             attention_pack_pairs(a, f->key_words, of_batch(a, a->keys, first, a->width / 2), a->width / 2, f->keys,
                                  p * panel_size(a, f->depth), left);
         else
-            attention_pack(a, a->key, of_batch(a, a->keys, first, a->width), a->width, a->pairs ? 1 : a->scale, f->keys,
+            attention_pack(a, a->key, of_batch(a, a->keys, first, a->width), a->width, a->pairs ? 1 : a->scale * LOG2E, f->keys,
                            p * panel_size(a, f->depth), left, 0);
     }
 }
 
-/* Queries with zeros up to the depth that tile registers take. */
-static void pad_queries(Attention *a, Rows *f)
+static void open_queries(Attention *a, Rows *f, Val c0, Val i)
 {
     Graph *k = a->k;
+    f->state = k_op(k, OP_MUL, i, k_int(k, f->rows), 0);
+    f->q0 = k_op(k, OP_MIN, sum_of(k, c0, f->state), k_int(k, a->queries - f->rows), 0);
+}
+
+/* Queries with zeros up to the depth that tile registers take. */
+static void pad_queries(Attention *a, Rows *f, Val c0, Val blocks)
+{
+    Graph *k = a->k;
+    Val i = k_for_dyn(k, LOOP_SERIAL, a->l->zero, blocks, 1);
+    open_queries(a, f, c0, i);
     Val r = k_for(k, LOOP_SERIAL, 0, f->rows, 1), c = k_for(k, LOOP_VECTOR, 0, f->depth, 1), inside = k_op(k, OP_LT, c, k_int(k, a->width), 0);
     Val x = k_load(k, a->q, sum_of(k, of_batch(a, a->queries, sum_of(k, f->q0, r), a->width), c), inside);
-    k_store(k, f->padded, k_addmul(k, c, r, f->depth), x, 0);
+    k_store(k, f->padded, k_addmul(k, c, sum_of(k, f->state, r), f->depth), x, 0);
     k_end(k, c);
     k_end(k, r);
+    k_end(k, i);
 }
 
 /* ---- a block of keys and a block of queries ---- */
@@ -77,20 +92,20 @@ static void score_tile(Attention *a, void *arg, Val first, int rows)
     Product p = {a->q, of_batch(a, a->queries, f->q0, a->width), f->keys, k_int(k, f->panel * panel_size(a, f->depth)),
                  a->width, 1, 0, a->width, 0};
     if (f->padded)
-        p.a = f->padded, p.a_off = a->l->zero, p.row_stride = p.depth = f->depth;
+        p.a = f->padded, p.a_off = k_op(k, OP_MUL, f->state, k_int(k, f->depth), 0), p.row_stride = p.depth = f->depth;
     Val tile = attention_product(a, &p, first, rows, f->nr);
     TileLoop t = tile_loop(k, rows, f->nr);
     int64_t left = f->block - (int64_t)f->panel * f->nr;
     Val row = sum_of(k, first, t.row), col = sum_of(k, t.col, k_int(k, (int64_t)f->panel * f->nr)), x = k_tile_get(k, tile, t.row, t.col);
     Val key = sum_of(k, f->j0, col), query = sum_of(k, f->q0, row), inside = left < f->nr ? k_op(k, OP_LT, t.col, k_int(k, left), 0) : 0;
-    if (a->pairs && a->scale != 1)
-        x = k_op(k, OP_MUL, x, k_num(k, DAV_F32, a->scale), 0);
+    if (a->pairs && f->base == 1)
+        x = k_op(k, OP_MUL, x, k_num(k, DAV_F32, a->scale * LOG2E), 0);
     if (a->bias) {
         Val at = sum_of(k, k_addmul(k, key, query, a->keys), k_op(k, OP_MUL, a->b, k_int(k, a->bias_step), 0));
-        x = sum_of(k, x, k_load(k, a->bias, at, inside));
+        x = k_op(k, OP_FMA, k_load(k, a->bias, at, inside), k_num(k, DAV_F32, LOG2E), x);
     }
     if (a->causal)
-        x = k_op(k, OP_SELECT, k_op(k, OP_GE, query, key, 0), x, k_num(k, DAV_F32, ATTENTION_NEVER));
+        x = k_op(k, OP_SELECT, k_op(k, OP_GE, query, key, 0), x, k_num(k, DAV_F32, ATTENTION_NEVER * LOG2E));
     if (inside)
         x = k_op(k, OP_SELECT, inside, x, k_num(k, DAV_F32, -3e38));
     k_store(k, f->score, k_addmul(k, col, row, f->stride), x, 0);
@@ -124,56 +139,75 @@ static void for_vectors(Attention *a, Rows *f, Val row, int step, Val lane, Val 
         fn(a, f, row, k_int(k, full * step * LANES), (int)(vectors % step), lane, acc);
 }
 
-static void largest(Attention *a, Rows *f, Val row, Val at, int count, Val lane, Val acc)
+/* In pairs, so that one waits for another log2 times. */
+static Val joined(Graph *k, Val *x, int n, Val (*fn)(Graph *, Val, Val))
 {
-    Graph *k = a->k;
-    Val x = k_acc_get(k, acc);
-    for (int i = 0; i < count; i++)
-        x = larger(k, x, score_at(a, f, row, at, i, lane));
-    k_acc_update(k, acc, x);
+    for (; n > 1; n = (n + 1) / 2)
+        for (int i = 0; i < n; i += 2)
+            x[i / 2] = i + 1 < n ? fn(k, x[i], x[i + 1]) : x[i];
+    return x[0];
 }
 
-static Val weigh(Attention *a, Rows *f, Val row, Val at, int i, Val lane, Val acc)
+static void largest(Attention *a, Rows *f, Val row, Val at, int count, Val lane, Val acc)
+{
+    Val x[STEP];
+    for (int i = 0; i < count; i++)
+        x[i] = score_at(a, f, row, at, i, lane);
+    k_acc_update(a->k, acc, larger(a->k, k_acc_get(a->k, acc), joined(a->k, x, count, larger)));
+}
+
+static Val weigh(Attention *a, Rows *f, Val row, Val at, int i, Val lane)
 {
     Graph *k = a->k;
-    Val x = k_op(k, OP_SUB, score_at(a, f, row, at, i, lane), k_load(k, f->row_most, row, 0), 0), e = k_op(k, OP_EXP, x, 0, 0);
-    k_acc_update(k, acc, e);
-    return e;
+    Val x = score_at(a, f, row, at, i, lane), most = k_load(k, f->row_most, row, 0);
+    x = f->base == 1 ? k_op(k, OP_SUB, x, most, 0) : k_op(k, OP_FMA, x, k_num(k, DAV_F32, f->base), k_op(k, OP_NEG, most, 0, 0));
+    return k_exp2(k, x, a->half ? DAV_BF16 : DAV_F32);
 }
 
 static void weights(Attention *a, Rows *f, Val row, Val at, int count, Val lane, Val acc)
 {
     Graph *k = a->k;
+    Val e[STEP];
+    for (int i = 0; i < count; i++)
+        e[i] = weigh(a, f, row, at, i, lane);
+    int64_t words = words_of(f->stride);
     for (int i = 0; i < count; i += a->pairs ? 2 : 1) {
-        Val e = weigh(a, f, row, at, i, lane, acc);
         if (!a->pairs) {
-            k_store(k, f->score, sum_of(k, sum_of(k, k_addmul(k, at, row, f->stride), k_int(k, (int64_t)i * LANES)), lane), e, 0);
+            k_store(k, f->score, sum_of(k, sum_of(k, k_addmul(k, at, row, f->stride), k_int(k, (int64_t)i * LANES)), lane), e[i], 0);
             continue;
         }
-        Val word = attention_word(k, e, i + 1 < count ? weigh(a, f, row, at, i + 1, lane, acc) : k_num(k, DAV_F32, 0));
-        int64_t words = words_of(f->stride);
+        Val word = attention_word(k, e[i], i + 1 < count ? e[i + 1] : k_num(k, DAV_F32, 0));
         Val to = k_addmul(k, k_addmul(k, k_int(k, (int64_t)i / 2 * LANES), k_op(k, OP_DIV, at, k_int(k, 2), 0), 1), row, words);
         k_store(k, f->weight, sum_of(k, to, lane), word, 0);
     }
+    k_acc_update(k, acc, joined(k, e, count, sum_of));
 }
 
-/* Each row: its largest score, the exponentials of the others from there, their sum. */
-static void softmax(Attention *a, Rows *f)
+/* The largest score of each row, as a power of 2. */
+static void row_most(Attention *a, Rows *f)
 {
     Graph *k = a->k;
     Val row = k_for(k, LOOP_SERIAL, 0, f->rows, 1), most = k_acc(k, DAV_F32, ACC_MAX, -3e38);
     Val lane = k_for(k, LOOP_VECTOR, 0, LANES, 1), part = k_acc(k, DAV_F32, ACC_SET, -3e38);
-    for_vectors(a, f, row, 4, lane, part, largest);
+    for_vectors(a, f, row, STEP, lane, part, largest);
     k_acc_update(k, most, k_acc_get(k, part));
     k_end(k, lane);
     Val now = k_acc_get(k, most);
+    if (f->base != 1)
+        now = k_op(k, OP_MUL, now, k_num(k, DAV_F32, f->base), 0);
     if (!f->only)
         now = larger(k, now, k_load(k, f->most, sum_of(k, f->state, row), 0));
     k_store(k, f->row_most, row, now, 0);
-    Val total = k_acc(k, DAV_F32, ACC_ADD, 0);
-    lane = k_for(k, LOOP_VECTOR, 0, LANES, 1);
-    part = k_acc(k, DAV_F32, ACC_ADD, 0);
-    for_vectors(a, f, row, 4, lane, part, weights);
+    k_end(k, row);
+}
+
+/* The exponentials of each row from its largest score, and their sum. */
+static void row_weights(Attention *a, Rows *f)
+{
+    Graph *k = a->k;
+    Val row = k_for(k, LOOP_SERIAL, 0, f->rows, 1), total = k_acc(k, DAV_F32, ACC_ADD, 0);
+    Val lane = k_for(k, LOOP_VECTOR, 0, LANES, 1), part = k_acc(k, DAV_F32, ACC_ADD, 0);
+    for_vectors(a, f, row, STEP, lane, part, weights);
     k_acc_update(k, total, k_acc_get(k, part));
     k_end(k, lane);
     k_store(k, f->row_total, row, k_acc_get(k, total), 0);
@@ -189,7 +223,7 @@ static void merge(Attention *a, Rows *f)
     if (f->only) {
         k_store(k, f->keep, row, k_op(k, OP_DIV, k_num(k, DAV_F32, 1), total, 0), 0);
     } else {
-        Val keep = k_op(k, OP_EXP, k_op(k, OP_SUB, k_load(k, f->most, at, 0), most, 0), 0, 0);
+        Val keep = k_exp2(k, k_op(k, OP_SUB, k_load(k, f->most, at, 0), most, 0), DAV_F32);
         total = sum_of(k, k_op(k, OP_MUL, k_load(k, f->total, at, 0), keep, 0), total);
         k_store(k, f->keep, row, keep, 0);
     }
@@ -233,14 +267,11 @@ static int tile_rows(const Attention *a, const Rows *f, int columns)
 
 static void query_block(Attention *a, Rows *f, Val c0, Val i)
 {
-    Graph *k = a->k;
-    f->state = k_op(k, OP_MUL, i, k_int(k, f->rows), 0);
-    f->q0 = k_op(k, OP_MIN, sum_of(k, c0, f->state), k_int(k, a->queries - f->rows), 0);
-    if (f->padded)
-        pad_queries(a, f);
+    open_queries(a, f, c0, i);
     for (f->panel = 0; f->panel < f->panels; f->panel++)
         attention_tiles(a, f->rows, tile_rows(a, f, f->nr), score_tile, f);
-    softmax(a, f);
+    row_most(a, f);
+    row_weights(a, f);
     merge(a, f);
     for (f->col0 = 0; f->col0 < a->value; f->col0 += f->vr)
         attention_tiles(a, f->rows, tile_rows(a, f, f->vr), value_tile, f);
@@ -290,7 +321,7 @@ static void finish(Attention *a, Rows *f, Val c0, Val blocks)
     Val i = k_for_dyn(k, LOOP_SERIAL, a->l->zero, blocks, 1), state = k_op(k, OP_MUL, i, k_int(k, f->rows), 0);
     Val q0 = k_op(k, OP_MIN, sum_of(k, c0, state), k_int(k, a->queries - f->rows), 0), row = k_for(k, LOOP_VECTOR, 0, f->rows, 1);
     Val total = k_load(k, f->total, sum_of(k, state, row), 0), at = of_batch(a, a->queries, sum_of(k, q0, row), 1);
-    k_store(k, a->l->out[1], at, sum_of(k, k_load(k, f->most, sum_of(k, state, row), 0), k_op(k, OP_LOG, total, 0, 0)), 0);
+    k_store(k, a->l->out[1], at, k_op(k, OP_FMA, k_load(k, f->most, sum_of(k, state, row), 0), k_num(k, DAV_F32, LN2), k_op(k, OP_LOG, total, 0, 0)), 0);
     k_store(k, f->keep, row, k_op(k, OP_DIV, k_num(k, DAV_F32, 1), total, 0), 0);
     k_end(k, row);
     if (!f->only) {
@@ -330,9 +361,10 @@ void lower_attention_rows(Attention *a)
     int64_t panels = (block + f.nr - 1) / f.nr, stride = panels * f.nr, words = words_of(stride);
     f.panels = panels;
     f.depth = a->width;
+    f.base = a->pairs && a->scale > 0 && !a->bias && !a->causal ? a->scale * LOG2E : 1; /* else what is stored is multiplied */
     if (a->pairs && a->pair_rows && a->width % TILE_DEPTH) {
         f.depth = (a->width + TILE_DEPTH - 1) / TILE_DEPTH * TILE_DEPTH;
-        f.padded = lower_scratch(a->l, DAV_BF16, f.rows * f.depth);
+        f.padded = lower_scratch(a->l, DAV_BF16, f.chunk * f.depth);
     }
     if (a->pairs && a->width % 2 == 0)
         f.key_words = attention_words(a, a->key);
@@ -355,6 +387,8 @@ void lower_attention_rows(Attention *a)
     Val blocks = k_op(k, OP_DIV, sum_of(k, queries, k_int(k, f.rows - 1)), k_int(k, f.rows), 0);
     Val last = sum_of(k, sum_of(k, c0, queries), k_int(k, -1)), end = k_int(k, full); /* keys after it count for nothing when causal */
     start(a, &f);
+    if (f.padded)
+        pad_queries(a, &f, c0, blocks);
     if (a->causal)
         end = k_op(k, OP_MIN, end, sum_of(k, k_op(k, OP_DIV, last, k_int(k, block), 0), k_int(k, 1)), 0);
     if (full) {

@@ -7,7 +7,7 @@ typedef struct Nest { Val row, column, end; int64_t rows, width; } Nest;
 
 static bool is_pure(const Node *n)
 {
-    return n->op == OP_CONST || n->op == OP_CAST || n->op == OP_BITCAST || (op_info[n->op].flags & OPF_ELEMENTWISE);
+    return n->op == OP_CONST || n->op == OP_CAST || n->op == OP_BITCAST || n->op == OP_EXP2 || (op_info[n->op].flags & OPF_ELEMENTWISE);
 }
 
 /* By how much v grows with `loop`'s variable, of values made in the nest; false: not by a constant. */

@@ -97,6 +97,7 @@ LLVMValueRef emit_variable(Emit *e, LLVMTypeRef t, const char *name);
 void emit_elementwise(Emit *e, Val v);
 void emit_cast(Emit *e, Val v);
 void emit_bitcast(Emit *e, Val v);
+void emit_exp2(Emit *e, Val v);
 void emit_philox(Emit *e, Val v);
 
 /* ---- memory.c ---- */
@@ -129,6 +130,7 @@ void amx_end(Emit *e);
 
 /* ---- math.c: float lanes (f32 or f64) in, same out ---- */
 LLVMValueRef math_exp(const Fn *f, LLVMValueRef x);
+LLVMValueRef math_exp2(const Fn *f, LLVMValueRef x, DavDtype precision); /* of f32 */
 LLVMValueRef math_expm1(const Fn *f, LLVMValueRef x);
 LLVMValueRef math_log(const Fn *f, LLVMValueRef x);
 LLVMValueRef math_log1p(const Fn *f, LLVMValueRef x);

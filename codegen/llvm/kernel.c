@@ -268,6 +268,7 @@ static const Emitter emitter[OP_COUNT] = {
     [OP_CONST] = emit_const, [OP_CAST] = emit_cast,   [OP_BITCAST] = emit_bitcast,
     [OP_LOAD] = emit_load,   [OP_STORE] = emit_store, [OP_ACC] = emit_acc,
     [OP_ACC_UPDATE] = emit_acc_update, [OP_ACC_GET] = emit_acc_get, [OP_PHILOX] = emit_philox,
+    [OP_EXP2] = emit_exp2,
     [OP_TILE] = emit_tile,   [OP_TILE_CONTRACT] = emit_tile_contract, [OP_TILE_GET] = emit_tile_get,
 };
 
