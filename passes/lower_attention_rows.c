@@ -19,7 +19,7 @@ typedef struct Rows {
     Val padded;                   /* the chunk's queries of that depth; 0: as they are */
     Val key_words;                /* the keys as words of two; 0: their width is odd */
     Val keys, values;             /* packed: [panels][width][nr], [panels][block][vr] (f32: not packed) */
-    Val score, weight;            /* weight: words of two exponentials; f32: score itself */
+    Val score;                    /* then the exponentials in their place; bf16: bits, then words of two of them */
     Val sum, most, total;         /* of the chunk's queries: sums of values; largest score, sum of weights */
     Val row_most, row_total, keep; /* of a block of queries: after this block of keys; factor of what was before */
     Val j0, q0, state;            /* first key, first query, the query block's first place in most, total, sum */
@@ -108,7 +108,7 @@ static void score_tile(Attention *a, void *arg, Val first, int rows)
         x = k_op(k, OP_SELECT, k_op(k, OP_GE, query, key, 0), x, k_num(k, DAV_F32, ATTENTION_NEVER * LOG2E));
     if (inside)
         x = k_op(k, OP_SELECT, inside, x, k_num(k, DAV_F32, -3e38));
-    k_store(k, f->score, k_addmul(k, col, row, f->stride), x, 0);
+    k_store(k, f->score, k_addmul(k, col, row, f->stride), a->pairs ? k_bitcast(k, x, DAV_U32) : x, 0);
     tile_loop_end(k, t);
 }
 
@@ -121,7 +121,8 @@ static Val larger(Graph *k, Val x, Val y)
 static Val score_at(Attention *a, Rows *f, Val row, Val at, int64_t i, Val lane)
 {
     Graph *k = a->k;
-    return k_load(k, f->score, sum_of(k, sum_of(k, k_addmul(k, at, row, f->stride), k_int(k, i * LANES)), lane), 0);
+    Val x = k_load(k, f->score, sum_of(k, sum_of(k, k_addmul(k, at, row, f->stride), k_int(k, i * LANES)), lane), 0);
+    return a->pairs ? k_bitcast(k, x, DAV_F32) : x;
 }
 
 /* fn for every `step` vectors of a row (the last ones: fewer), from vector `at` / LANES on */
@@ -170,15 +171,14 @@ static void weights(Attention *a, Rows *f, Val row, Val at, int count, Val lane,
     Val e[STEP];
     for (int i = 0; i < count; i++)
         e[i] = weigh(a, f, row, at, i, lane);
-    int64_t words = words_of(f->stride);
     for (int i = 0; i < count; i += a->pairs ? 2 : 1) {
         if (!a->pairs) {
             k_store(k, f->score, sum_of(k, sum_of(k, k_addmul(k, at, row, f->stride), k_int(k, (int64_t)i * LANES)), lane), e[i], 0);
             continue;
         }
         Val word = attention_word(k, e[i], i + 1 < count ? e[i + 1] : k_num(k, DAV_F32, 0));
-        Val to = k_addmul(k, k_addmul(k, k_int(k, (int64_t)i / 2 * LANES), k_op(k, OP_DIV, at, k_int(k, 2), 0), 1), row, words);
-        k_store(k, f->weight, sum_of(k, to, lane), word, 0);
+        Val to = k_addmul(k, k_addmul(k, k_int(k, (int64_t)i / 2 * LANES), k_op(k, OP_DIV, at, k_int(k, 2), 0), 1), row, f->stride);
+        k_store(k, f->score, sum_of(k, to, lane), word, 0);
     }
     k_acc_update(k, acc, joined(k, e, count, sum_of));
 }
@@ -240,7 +240,7 @@ static void value_tile(Attention *a, void *arg, Val first, int rows)
     Product p = {f->score, a->l->zero, a->v, sum_of(k, of_batch(a, a->keys, f->j0, a->value), k_int(k, f->col0)), f->stride, 1, a->value,
                  f->block, columns};
     if (a->pairs)
-        p = (Product){f->weight, a->l->zero, f->values, k_int(k, f->col0 / f->vr * words * f->vr), words, 1, 0, 2 * words, 0};
+        p = (Product){f->score, a->l->zero, f->values, k_int(k, f->col0 / f->vr * words * f->vr), f->stride, 1, 0, 2 * words, 0};
     Val tile = attention_product(a, &p, first, rows, f->vr);
     TileLoop t = tile_loop(k, rows, columns);
     Val row = sum_of(k, first, t.row), x = k_tile_get(k, tile, t.row, t.col), keep = k_load(k, f->keep, row, 0);
@@ -371,8 +371,7 @@ void lower_attention_rows(Attention *a)
     f.keys = attention_scratch(a, panels * panel_size(a, f.depth), true);
     if (a->pairs)
         f.values = attention_scratch(a, words * ((a->value + f.vr - 1) / f.vr * f.vr), true);
-    f.score = attention_scratch(a, f.rows * stride, false);
-    f.weight = a->pairs ? attention_scratch(a, f.rows * words, true) : f.score;
+    f.score = attention_scratch(a, f.rows * stride, a->pairs);
     if (!f.only)
         f.sum = attention_scratch(a, f.chunk * a->value, false);
     f.most = attention_scratch(a, f.chunk, false);

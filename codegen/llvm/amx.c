@@ -6,7 +6,7 @@
  * Emulated, the four instructions that touch tiles become vector code on memory and all else is the same. */
 #include "codegen/llvm/tile.h"
 
-enum { TILES = 8, A_TILE = 6, B_TILE = 7, TILE_ROWS = 16, BLOCK_PAIRS = 16 };
+enum { TILES = 8, A_TILE = 6, B_TILE = 7, TILE_ROWS = TILE_REGISTER_ROWS, BLOCK_PAIRS = 16 };
 
 typedef struct Amx {
     const Panel *p;
@@ -325,6 +325,14 @@ void amx_product(const Panel *p, bool fresh)
     }
     if (valid)
         rest(&x, blocks * BLOCK_PAIRS, valid);
+    if (!amx_stored(p->e, p->contract))
+        amx_put(p->e, t, t->memory, 4 * t->nr);
+}
+
+void amx_put(const Emit *e, const Tile *t, LLVMValueRef at, int64_t stride)
+{
+    const Fn *f = &e->f;
+    Amx x = {.f = f, .row = LLVMVectorType(f->i32, TILE_ROWS), .reg = f->target->amx_emulated ? e->registers : NULL};
     for (int c = 0; c < t->vecs; c++)
-        tile_move(&x, c, tile_slot(f, t, 0, c), ll_i64(f, 4 * t->nr), true);
+        tile_move(&x, c, element_ptr(f, x.row, at, ll_i64(f, c)), ll_i64(f, stride), true);
 }

@@ -124,6 +124,9 @@ void emit_tile(Emit *e, Val v);
 void emit_tile_contract(Emit *e, Val v);
 void emit_tile_get(Emit *e, Val v);
 
+/* ---- amx_store.c ---- */
+bool amx_store(Emit *e, Val row_loop); /* the loop's work, where the tile is still in its registers; false: it is not */
+
 /* ---- amx.c: around a kernel's body ---- */
 void amx_begin(Emit *e);
 void amx_end(Emit *e);
@@ -144,6 +147,7 @@ LLVMValueRef math_floor(const Fn *f, LLVMValueRef x);
 LLVMValueRef math_ceil(const Fn *f, LLVMValueRef x);
 
 /* ---- kernel.c ---- */
+void emit_range(Emit *e, Val from, Val to); /* the nodes [from, to) */
 /* Adds the kernel to the module as `void symbol(ptr bufs, i64 lo, i64 hi, ptr scratch)`. */
 void emit_kernel(Arena *arena, LLVMBuilderRef b, const CpuTarget *target, LLVMModuleRef mod, const Graph *k, const char *symbol);
 

@@ -3,8 +3,6 @@
 #include "ir/build.h"
 #include <string.h>
 
-static void emit_range(Emit *e, Val from, Val to);
-
 static LoopKind kind_of(const Emit *e, Val loop)
 {
     return (LoopKind)attr_i(node_of(e->k, loop), A_KIND);
@@ -235,8 +233,11 @@ static void emit_for(Emit *e, Val loop)
         emit_serial(e, loop, b);
         break;
     case LOOP_UNROLL:
-    case LOOP_ROW:
         emit_unrolled(e, loop, b);
+        break;
+    case LOOP_ROW:
+        if (!amx_store(e, loop))
+            emit_unrolled(e, loop, b);
         break;
     case LOOP_VECTOR:
         emit_vector(e, loop, b);
@@ -272,7 +273,7 @@ static const Emitter emitter[OP_COUNT] = {
     [OP_TILE] = emit_tile,   [OP_TILE_CONTRACT] = emit_tile_contract, [OP_TILE_GET] = emit_tile_get,
 };
 
-static void emit_range(Emit *e, Val from, Val to)
+void emit_range(Emit *e, Val from, Val to)
 {
     for (Val v = from; v < to; v++) {
         const Node *n = node_of(e->k, v);
