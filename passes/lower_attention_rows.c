@@ -7,7 +7,12 @@
  * element's bits depend on its own query and on the keys alone. */
 #include "passes/lower_attention.h"
 
-enum { LANES = ATTENTION_LANES, QUERY_ROWS = 48, KEY_BLOCK = 512, CHUNK_MOST = 256, CHUNKS = 16, TILE_DEPTH = 32, STEP = 4 };
+#include <stdlib.h>
+#define EV(n,d) (getenv(n)?atoi(getenv(n)):d)
+#define QUERY_ROWS EV("QR",64)
+#define CHUNK_MOST EV("CM",256)
+#define KEY_BLOCK EV("KB",512)
+enum { LANES = ATTENTION_LANES, CHUNKS = 16, TILE_DEPTH = 32, STEP = 4 };
 
 typedef struct Rows {
     int64_t rows, chunk, block;   /* queries of a block and of a chunk; keys of a block, now */
@@ -15,13 +20,14 @@ typedef struct Rows {
     int area;                     /* of a tile at most */
     int64_t panels, stride;       /* panels of keys in the block; a row of scores */
     int64_t depth;                /* width, with AMX whole blocks of it */
+    bool raw;                     /* scores are stored as they come */
     double base;                  /* a score times this is the power of 2 that it stands for */
     Val padded;                   /* the chunk's queries of that depth; 0: as they are */
     Val key_words;                /* the keys as words of two; 0: their width is odd */
     Val keys, values;             /* packed: [panels][width][nr], [panels][block][vr] (f32: not packed) */
     Val score;                    /* then the exponentials in their place; bf16: bits, then words of two of them */
-    Val sum, most, total;         /* of the chunk's queries: sums of values; largest score, sum of weights */
-    Val row_most, row_total, keep; /* of a block of queries: after this block of keys; factor of what was before */
+    Val sum, most, total;         /* of the chunk's queries: sums of values; largest score; sums of weights, LANES of them */
+    Val row_most, row_total, keep; /* of a block of queries; keep: factor of what was before, of the result at last */
     Val j0, q0, state;            /* first key, first query, the query block's first place in most, total, sum */
     Val first, valid;             /* of a row, see softmax */
     int64_t col0;                 /* first column of values, now */
@@ -97,8 +103,8 @@ static void score_tile(Attention *a, void *arg, Val first, int rows)
     TileLoop t = tile_loop(k, rows, f->nr);
     int64_t left = f->block - (int64_t)f->panel * f->nr;
     Val row = sum_of(k, first, t.row), col = sum_of(k, t.col, k_int(k, (int64_t)f->panel * f->nr)), x = k_tile_get(k, tile, t.row, t.col);
-    Val key = sum_of(k, f->j0, col), query = sum_of(k, f->q0, row), inside = left < f->nr ? k_op(k, OP_LT, t.col, k_int(k, left), 0) : 0;
-    if (a->pairs && f->base == 1)
+    Val key = sum_of(k, f->j0, col), query = sum_of(k, f->q0, row), inside = left < f->nr && !f->raw ? k_op(k, OP_LT, t.col, k_int(k, left), 0) : 0;
+    if (a->pairs && !f->raw)
         x = k_op(k, OP_MUL, x, k_num(k, DAV_F32, a->scale * LOG2E), 0);
     if (a->bias) {
         Val at = sum_of(k, k_addmul(k, key, query, a->keys), k_op(k, OP_MUL, a->b, k_int(k, a->bias_step), 0));
@@ -110,6 +116,19 @@ static void score_tile(Attention *a, void *arg, Val first, int rows)
         x = k_op(k, OP_SELECT, inside, x, k_num(k, DAV_F32, -3e38));
     k_store(k, f->score, k_addmul(k, col, row, f->stride), a->pairs ? k_bitcast(k, x, DAV_U32) : x, 0);
     tile_loop_end(k, t);
+}
+
+/* What was stored beyond the last key becomes as small as nothing else. */
+static void hide_rest(Attention *a, Rows *f)
+{
+    Graph *k = a->k;
+    if (!f->raw || f->block == f->panels * f->nr)
+        return;
+    Val row = k_for(k, LOOP_SERIAL, 0, f->rows, 1), lane = k_for(k, LOOP_VECTOR, 0, f->panels * f->nr - f->block, 1);
+    Val at = k_addmul(k, sum_of(k, lane, k_int(k, f->block)), row, f->stride);
+    k_store(k, f->score, at, k_bitcast(k, k_num(k, DAV_F32, -3e38), DAV_U32), 0);
+    k_end(k, lane);
+    k_end(k, row);
 }
 
 /* y where it is larger: a NaN is left to the exponential. */
@@ -130,7 +149,7 @@ typedef void (*VectorsFn)(Attention *a, Rows *f, Val row, Val at, int count, Val
 static void for_vectors(Attention *a, Rows *f, Val row, int step, Val lane, Val acc, VectorsFn fn)
 {
     Graph *k = a->k;
-    int64_t vectors = f->stride / LANES, full = vectors / step;
+    int64_t vectors = f->panels * f->nr / LANES, full = vectors / step;
     if (full) {
         Val i = k_for(k, LOOP_SERIAL, 0, full, 1);
         fn(a, f, row, k_op(k, OP_MUL, i, k_int(k, (int64_t)step * LANES), 0), step, lane, acc);
@@ -160,7 +179,7 @@ static void largest(Attention *a, Rows *f, Val row, Val at, int count, Val lane,
 static Val weigh(Attention *a, Rows *f, Val row, Val at, int i, Val lane)
 {
     Graph *k = a->k;
-    Val x = score_at(a, f, row, at, i, lane), most = k_load(k, f->row_most, row, 0);
+    Val x = score_at(a, f, row, at, i, lane), most = k_load(k, f->most, sum_of(k, f->state, row), 0);
     x = f->base == 1 ? k_op(k, OP_SUB, x, most, 0) : k_op(k, OP_FMA, x, k_num(k, DAV_F32, f->base), k_op(k, OP_NEG, most, 0, 0));
     return k_exp2(k, x, a->half ? DAV_BF16 : DAV_F32);
 }
@@ -183,74 +202,100 @@ static void weights(Attention *a, Rows *f, Val row, Val at, int count, Val lane,
     k_acc_update(k, acc, joined(k, e, count, sum_of));
 }
 
-/* The largest score of each row, as a power of 2. */
+/* A float's bits as an integer in the same order, and back: lanes are joined faster than as floats, where NaNs count. */
+static Val ordered(Graph *k, Val bits)
+{
+    Val negative = k_op(k, OP_SHR, bits, k_num(k, DAV_I32, 31), 0);
+    return k_op(k, OP_XOR, bits, k_op(k, OP_AND, negative, k_num(k, DAV_I32, INT32_MAX), 0), 0);
+}
+
+/* The largest score of each row, as its ordered bits. */
 static void row_most(Attention *a, Rows *f)
 {
     Graph *k = a->k;
-    Val row = k_for(k, LOOP_SERIAL, 0, f->rows, 1), most = k_acc(k, DAV_F32, ACC_MAX, -3e38);
+    Val row = k_for(k, LOOP_SERIAL, 0, f->rows, 1), most = k_acc(k, DAV_I32, ACC_MAX, INT32_MIN);
     Val lane = k_for(k, LOOP_VECTOR, 0, LANES, 1), part = k_acc(k, DAV_F32, ACC_SET, -3e38);
     for_vectors(a, f, row, STEP, lane, part, largest);
-    k_acc_update(k, most, k_acc_get(k, part));
+    k_acc_update(k, most, ordered(k, k_bitcast(k, k_acc_get(k, part), DAV_I32)));
     k_end(k, lane);
-    Val now = k_acc_get(k, most);
-    if (f->base != 1)
-        now = k_op(k, OP_MUL, now, k_num(k, DAV_F32, f->base), 0);
-    if (!f->only)
-        now = larger(k, now, k_load(k, f->most, sum_of(k, f->state, row), 0));
-    k_store(k, f->row_most, row, now, 0);
+    k_store(k, f->row_most, row, k_acc_get(k, most), 0);
     k_end(k, row);
 }
 
-/* The exponentials of each row from its largest score, and their sum. */
-static void row_weights(Attention *a, Rows *f)
-{
-    Graph *k = a->k;
-    Val row = k_for(k, LOOP_SERIAL, 0, f->rows, 1), total = k_acc(k, DAV_F32, ACC_ADD, 0);
-    Val lane = k_for(k, LOOP_VECTOR, 0, LANES, 1), part = k_acc(k, DAV_F32, ACC_ADD, 0);
-    for_vectors(a, f, row, STEP, lane, part, weights);
-    k_acc_update(k, total, k_acc_get(k, part));
-    k_end(k, lane);
-    k_store(k, f->row_total, row, k_acc_get(k, total), 0);
-    k_end(k, row);
-}
-
-/* What the chunk knows of the rows, brought up to date; with one block of keys the factors of the result at once. */
+/* The chunk's largest scores, as powers of 2, and what is kept of sums from before. */
 static void merge(Attention *a, Rows *f)
 {
     Graph *k = a->k;
-    Val row = k_for(k, LOOP_VECTOR, 0, f->rows, 1), at = sum_of(k, f->state, row), most = k_load(k, f->row_most, row, 0);
-    Val total = k_load(k, f->row_total, row, 0);
-    if (f->only) {
-        k_store(k, f->keep, row, k_op(k, OP_DIV, k_num(k, DAV_F32, 1), total, 0), 0);
-    } else {
-        Val keep = k_exp2(k, k_op(k, OP_SUB, k_load(k, f->most, at, 0), most, 0), DAV_F32);
-        total = sum_of(k, k_op(k, OP_MUL, k_load(k, f->total, at, 0), keep, 0), total);
-        k_store(k, f->keep, row, keep, 0);
+    Val row = k_for(k, LOOP_VECTOR, 0, f->rows, 1), at = sum_of(k, f->state, row);
+    Val most = k_bitcast(k, ordered(k, k_load(k, f->row_most, row, 0)), DAV_F32);
+    if (f->base != 1)
+        most = k_op(k, OP_MUL, most, k_num(k, DAV_F32, f->base), 0);
+    if (!f->only) {
+        Val before = k_load(k, f->most, at, 0);
+        most = larger(k, most, before);
+        k_store(k, f->keep, row, k_exp2(k, k_op(k, OP_SUB, before, most, 0), DAV_F32), 0);
     }
     k_store(k, f->most, at, most, 0);
-    k_store(k, f->total, at, total, 0);
     k_end(k, row);
+}
+
+/* The exponentials of each row from its largest score; their sum stays spread over the lanes. */
+static void row_weights(Attention *a, Rows *f)
+{
+    Graph *k = a->k;
+    Val row = k_for(k, LOOP_SERIAL, 0, f->rows, 1), lane = k_for(k, LOOP_VECTOR, 0, LANES, 1), part = k_acc(k, DAV_F32, ACC_ADD, 0);
+    for_vectors(a, f, row, STEP, lane, part, weights);
+    Val at = k_addmul(k, lane, sum_of(k, f->state, row), LANES), total = k_acc_get(k, part);
+    if (!f->only)
+        total = k_op(k, OP_FMA, k_load(k, f->total, at, 0), k_load(k, f->keep, row, 0), total);
+    k_store(k, f->total, at, total, 0);
+    k_end(k, lane);
+    k_end(k, row);
+}
+
+/* keep: the factors of the result. */
+static void row_totals(Attention *a, Rows *f)
+{
+    Graph *k = a->k;
+    Val row = k_for(k, LOOP_SERIAL, 0, f->rows, 1), total = k_acc(k, DAV_F32, ACC_ADD, 0);
+    Val lane = k_for(k, LOOP_VECTOR, 0, LANES, 1);
+    k_acc_update(k, total, k_load(k, f->total, k_addmul(k, lane, sum_of(k, f->state, row), LANES), 0));
+    k_end(k, lane);
+    k_store(k, f->row_total, row, k_acc_get(k, total), 0);
+    k_end(k, row);
+    row = k_for(k, LOOP_VECTOR, 0, f->rows, 1);
+    k_store(k, f->keep, row, k_op(k, OP_DIV, k_num(k, DAV_F32, 1), k_load(k, f->row_total, row, 0), 0), 0);
+    Val lse = k_op(k, OP_FMA, k_load(k, f->most, sum_of(k, f->state, row), 0), k_num(k, DAV_F32, LN2),
+                   k_op(k, OP_LOG, k_load(k, f->row_total, row, 0), 0, 0));
+    k_store(k, a->l->out[1], of_batch(a, a->queries, sum_of(k, f->q0, row), 1), lse, 0);
+    k_end(k, row);
+}
+
+/* From one query's sums to the next one's: whole vectors. */
+static int64_t sums_of(const Attention *a, const Rows *f)
+{
+    return (a->value + f->vr - 1) / f->vr * f->vr;
 }
 
 static void value_tile(Attention *a, void *arg, Val first, int rows)
 {
     Rows *f = arg;
     Graph *k = a->k;
-    int64_t left = a->value - f->col0, columns = left < f->vr ? left : f->vr, words = words_of(f->stride);
+    int64_t left = a->value - f->col0, columns = left < f->vr ? left : f->vr, words = words_of(f->panels * f->nr);
     Product p = {f->score, a->l->zero, a->v, sum_of(k, of_batch(a, a->keys, f->j0, a->value), k_int(k, f->col0)), f->stride, 1, a->value,
                  f->block, columns};
     if (a->pairs)
         p = (Product){f->score, a->l->zero, f->values, k_int(k, f->col0 / f->vr * words * f->vr), f->stride, 1, 0, 2 * words, 0};
     Val tile = attention_product(a, &p, first, rows, f->vr);
-    TileLoop t = tile_loop(k, rows, columns);
+    TileLoop t = tile_loop(k, rows, f->only || !a->pairs ? columns : f->vr); /* sums have room for all of a tile, where it holds zeros */
     Val row = sum_of(k, first, t.row), x = k_tile_get(k, tile, t.row, t.col), keep = k_load(k, f->keep, row, 0);
     Val col = sum_of(k, t.col, k_int(k, f->col0));
     if (f->only) {
         Val at = of_batch(a, a->queries, sum_of(k, f->q0, row), a->value);
         k_store(k, a->l->out[0], sum_of(k, at, col), k_op(k, OP_MUL, x, keep, 0), 0);
     } else {
-        Val at = k_addmul(k, col, sum_of(k, f->state, row), a->value);
-        k_store(k, f->sum, at, sum_of(k, k_op(k, OP_MUL, k_load(k, f->sum, at, 0), keep, 0), x), 0);
+        Val at = k_addmul(k, col, sum_of(k, f->state, row), sums_of(a, f));
+        k_store(k, f->sum, at, k_op(k, OP_FMA, k_load(k, f->sum, at, 0), keep, x), 0);
     }
     tile_loop_end(k, t);
 }
@@ -270,9 +315,12 @@ static void query_block(Attention *a, Rows *f, Val c0, Val i)
     open_queries(a, f, c0, i);
     for (f->panel = 0; f->panel < f->panels; f->panel++)
         attention_tiles(a, f->rows, tile_rows(a, f, f->nr), score_tile, f);
+    hide_rest(a, f);
     row_most(a, f);
-    row_weights(a, f);
     merge(a, f);
+    row_weights(a, f);
+    if (f->only)
+        row_totals(a, f);
     for (f->col0 = 0; f->col0 < a->value; f->col0 += f->vr)
         attention_tiles(a, f->rows, tile_rows(a, f, f->vr), value_tile, f);
 }
@@ -283,7 +331,7 @@ static void key_block(Attention *a, Rows *f, Val j0, int64_t block, Val c0, Val 
     f->j0 = j0;
     f->block = block;
     f->panels = (block + f->nr - 1) / f->nr;
-    f->stride = f->panels * f->nr;
+    f->stride = f->panels * f->nr + EV("PAD",16);
     pack_keys(a, f);
     if (a->pairs)
         attention_pack_rows(a, a->v, of_batch(a, a->keys, j0, a->value), block, a->value, f->vr, f->values);
@@ -308,9 +356,11 @@ static void start(Attention *a, Rows *f)
         return;
     Val c = k_for(k, LOOP_VECTOR, 0, f->chunk, 1);
     k_store(k, f->most, c, k_num(k, DAV_F32, -3e38), 0);
+    k_end(k, c);
+    c = k_for(k, LOOP_VECTOR, 0, f->chunk * LANES, 1);
     k_store(k, f->total, c, k_num(k, DAV_F32, 0), 0);
     k_end(k, c);
-    c = k_for(k, LOOP_VECTOR, 0, f->chunk * a->value, 1);
+    c = k_for(k, LOOP_VECTOR, 0, f->chunk * sums_of(a, f), 1);
     k_store(k, f->sum, c, k_num(k, DAV_F32, 0), 0);
     k_end(k, c);
 }
@@ -318,20 +368,15 @@ static void start(Attention *a, Rows *f)
 static void finish(Attention *a, Rows *f, Val c0, Val blocks)
 {
     Graph *k = a->k;
-    Val i = k_for_dyn(k, LOOP_SERIAL, a->l->zero, blocks, 1), state = k_op(k, OP_MUL, i, k_int(k, f->rows), 0);
-    Val q0 = k_op(k, OP_MIN, sum_of(k, c0, state), k_int(k, a->queries - f->rows), 0), row = k_for(k, LOOP_VECTOR, 0, f->rows, 1);
-    Val total = k_load(k, f->total, sum_of(k, state, row), 0), at = of_batch(a, a->queries, sum_of(k, q0, row), 1);
-    k_store(k, a->l->out[1], at, k_op(k, OP_FMA, k_load(k, f->most, sum_of(k, state, row), 0), k_num(k, DAV_F32, LN2), k_op(k, OP_LOG, total, 0, 0)), 0);
-    k_store(k, f->keep, row, k_op(k, OP_DIV, k_num(k, DAV_F32, 1), total, 0), 0);
+    Val i = k_for_dyn(k, LOOP_SERIAL, a->l->zero, blocks, 1);
+    open_queries(a, f, c0, i);
+    row_totals(a, f);
+    Val row = k_for(k, LOOP_SERIAL, 0, f->rows, 1), c = k_for(k, LOOP_VECTOR, 0, a->value, 1);
+    Val x = k_load(k, f->sum, k_addmul(k, c, sum_of(k, f->state, row), sums_of(a, f)), 0);
+    Val at = sum_of(k, of_batch(a, a->queries, sum_of(k, f->q0, row), a->value), c);
+    k_store(k, a->l->out[0], at, k_op(k, OP_MUL, x, k_load(k, f->keep, row, 0), 0), 0);
+    k_end(k, c);
     k_end(k, row);
-    if (!f->only) {
-        row = k_for(k, LOOP_SERIAL, 0, f->rows, 1);
-        Val c = k_for(k, LOOP_VECTOR, 0, a->value, 1), x = k_load(k, f->sum, k_addmul(k, c, sum_of(k, state, row), a->value), 0);
-        at = sum_of(k, of_batch(a, a->queries, sum_of(k, q0, row), a->value), c);
-        k_store(k, a->l->out[0], at, k_op(k, OP_MUL, x, k_load(k, f->keep, row, 0), 0), 0);
-        k_end(k, c);
-        k_end(k, row);
-    }
     k_end(k, i);
 }
 
@@ -340,12 +385,14 @@ static Rows plan(Attention *a)
     bool wide = a->nr >= 4 * LANES; /* registers for one vector more than the tile of products has */
     Rows f = {.area = a->mr * a->nr + (wide ? LANES : 0)};
     int64_t blocks = (a->keys + KEY_BLOCK - 1) / KEY_BLOCK, block = (a->keys + blocks - 1) / blocks;
-    f.nr = wide ? attention_columns(block, 5 * LANES, LANES) : LANES;
+    f.raw = a->pairs && a->scale > 0 && !a->bias && !a->causal;
+    f.rows = a->queries < QUERY_ROWS ? a->queries : QUERY_ROWS;
+    bool rolled = f.raw && a->pair_rows && f.rows % a->pair_rows == 0; /* columns of a tile come one after the other, see amx.c */
+    f.nr = rolled ? attention_columns(block, 8 * LANES, LANES) : wide ? attention_columns(block, 5 * LANES, LANES) : LANES;
     f.vr = attention_columns(a->value, wide ? 5 * LANES : 3 * LANES, LANES);
     a->nr = a->pitch = f.nr;
     f.block = (block + f.nr - 1) / f.nr * f.nr;
     f.only = blocks == 1;
-    f.rows = a->queries < QUERY_ROWS ? a->queries : QUERY_ROWS;
     int64_t chunk = a->batch * a->queries / CHUNKS;
     chunk = chunk > CHUNK_MOST ? CHUNK_MOST : chunk;
     f.chunk = chunk < f.rows ? f.rows : (chunk + f.rows - 1) / f.rows * f.rows;
@@ -358,10 +405,10 @@ void lower_attention_rows(Attention *a)
     const Lower *l = a->l;
     Rows f = plan(a);
     int64_t block = f.block, full = a->keys / block, rest = a->keys % block, chunks = (a->queries + f.chunk - 1) / f.chunk;
-    int64_t panels = (block + f.nr - 1) / f.nr, stride = panels * f.nr, words = words_of(stride);
+    int64_t panels = (block + f.nr - 1) / f.nr, stride = panels * f.nr + EV("PAD",16), words = words_of(panels * f.nr);
     f.panels = panels;
     f.depth = a->width;
-    f.base = a->pairs && a->scale > 0 && !a->bias && !a->causal ? a->scale * LOG2E : 1; /* else what is stored is multiplied */
+    f.base = f.raw ? a->scale * LOG2E : 1;
     if (a->pairs && a->pair_rows && a->width % TILE_DEPTH) {
         f.depth = (a->width + TILE_DEPTH - 1) / TILE_DEPTH * TILE_DEPTH;
         f.padded = lower_scratch(a->l, DAV_BF16, f.chunk * f.depth);
@@ -373,10 +420,10 @@ void lower_attention_rows(Attention *a)
         f.values = attention_scratch(a, words * ((a->value + f.vr - 1) / f.vr * f.vr), true);
     f.score = attention_scratch(a, f.rows * stride, a->pairs);
     if (!f.only)
-        f.sum = attention_scratch(a, f.chunk * a->value, false);
+        f.sum = attention_scratch(a, f.chunk * sums_of(a, &f), false);
     f.most = attention_scratch(a, f.chunk, false);
-    f.total = attention_scratch(a, f.chunk, false);
-    f.row_most = attention_scratch(a, f.rows, false);
+    f.total = attention_scratch(a, f.chunk * LANES, false);
+    f.row_most = lower_scratch(a->l, DAV_I32, f.rows);
     f.row_total = attention_scratch(a, f.rows, false);
     f.keep = attention_scratch(a, f.rows, false);
     Val p = k_for(k, LOOP_PARALLEL, 0, a->batch * chunks, 1);
@@ -401,6 +448,7 @@ void lower_attention_rows(Attention *a)
         if (needed)
             k_end(k, needed);
     }
-    finish(a, &f, c0, blocks);
+    if (!f.only)
+        finish(a, &f, c0, blocks);
     k_end(k, p);
 }

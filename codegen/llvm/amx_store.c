@@ -2,6 +2,8 @@
  * its only product stores every element of it, a row a constant apart from the next one. */
 #include "codegen/llvm/tile.h"
 
+enum { DEPTH = 32, MOST_BLOCKS = 8 };
+
 typedef struct Whole { Val tile, column, to, offset; int64_t stride; } Whole;
 
 static int64_t length_of(const Emit *e, Val loop) /* of one from 0 to a constant; else -1 */
@@ -76,28 +78,47 @@ static int uses_of(const Emit *e, Val tile)
     return n;
 }
 
+static bool is_product_of(const Emit *e, Val contract)
+{
+    TileContract c = k_tile_contract_of(e->k, contract);
+    int64_t k, rows;
+    return c.a_ext == 0 && c.a_div == 1 && c.a_k_stride == 1 && c.b_packed && kernel_const_i64(e->k, c.rows, &rows) &&
+           rows == TILE_REGISTER_ROWS && kernel_const_i64(e->k, c.k, &k) && k * (node_of(e->k, c.a)->dtype == DAV_U32 ? 2 : 1) % DEPTH == 0 &&
+           k <= MOST_BLOCKS * DEPTH;
+}
+
 Val amx_stored(const Emit *e, Val contract)
 {
     Val tile = node_of(e->k, contract)->arg[0], v = contract + 1;
-    const Tile *t = e->tile[tile];
+    const Node *n = node_of(e->k, tile);
     Whole w = {0};
     while (v < e->k->n && is_index(e, v))
         v++;
-    if (!t->memory || t->first != contract || t->mr != TILE_REGISTER_ROWS || uses_of(e, tile) != 2 || v == e->k->n || !is_loop(e, v, LOOP_ROW))
+    if (!is_product_of(e, contract) || attr_i(n, A_MR) != TILE_REGISTER_ROWS || uses_of(e, tile) != 2 || v == e->k->n || !is_loop(e, v, LOOP_ROW))
         return 0;
-    bool whole = whole_store(e, v, &w) && w.tile == tile && length_of(e, v) == t->mr && length_of(e, w.column) == t->nr;
+    bool whole = whole_store(e, v, &w) && w.tile == tile && length_of(e, v) == attr_i(n, A_MR) && length_of(e, w.column) == attr_i(n, A_NR);
     return whole ? v : 0;
+}
+
+static Val product_of(const Emit *e, Val tile)
+{
+    for (Val v = tile + 1; v < e->k->n; v++)
+        if (node_of(e->k, v)->op == OP_TILE_CONTRACT && node_of(e->k, v)->arg[0] == tile)
+            return v;
+    return 0;
 }
 
 bool amx_store(Emit *e, Val loop)
 {
     Whole w = {0};
-    if (!whole_store(e, loop, &w) || !e->tile[w.tile] || !e->tile[w.tile]->first || amx_stored(e, e->tile[w.tile]->first) != loop)
+    if (!whole_store(e, loop, &w) || !e->tile[w.tile]->memory || amx_stored(e, product_of(e, w.tile)) != loop)
         return false;
     e->val[loop] = e->val[w.column] = (Lane){.v = ll_i64(&e->f, 0)};
     for (Val v = loop + 1; v < e->end[loop]; v++)
         if (is_index(e, v) && !is_loop(e, v, LOOP_VECTOR))
             emit_range(e, v, v + 1);
-    amx_put(e, e->tile[w.tile], element_ptr(&e->f, e->f.i32, e->buf[w.to], as_scalar(e, w.offset)), 4 * w.stride);
+    e->place = (Place){element_ptr(&e->f, e->f.i32, e->buf[w.to], as_scalar(e, w.offset)), 4 * w.stride};
+    emit_tile_contract(e, product_of(e, w.tile));
+    e->place = (Place){0};
     return true;
 }

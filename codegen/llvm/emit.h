@@ -42,6 +42,9 @@ typedef struct Fn {
     int width;
 } Fn;
 
+/* Where a tile goes that is stored as it is; stride in bytes from row to row. */
+typedef struct Place { LLVMValueRef at; int64_t stride; } Place;
+
 typedef struct Emit {
     Fn f;
     const Graph *k;
@@ -58,6 +61,7 @@ typedef struct Emit {
     int part;          /* which partial accumulator takes updates */
     int chunk;         /* column chunk of a tile's epilogue, -1 outside */
     int64_t row;       /* unused unless in a row loop */
+    Place place;       /* while such a tile is emitted; else NULL */
     LLVMValueRef registers; /* of AMX: what configures them, or stands for them; NULL: not used */
 } Emit;
 
@@ -125,7 +129,7 @@ void emit_tile_contract(Emit *e, Val v);
 void emit_tile_get(Emit *e, Val v);
 
 /* ---- amx_store.c ---- */
-bool amx_store(Emit *e, Val row_loop); /* the loop's work, where the tile is still in its registers; false: it is not */
+bool amx_store(Emit *e, Val row_loop); /* the loop's work and the product before it; false: it is not such a loop */
 
 /* ---- amx.c: around a kernel's body ---- */
 void amx_begin(Emit *e);
