@@ -10,8 +10,8 @@
 #include <stdlib.h>
 #define EV(n,d) (getenv(n)?atoi(getenv(n)):d)
 #define QUERY_ROWS EV("QR",64)
-#define CHUNK_MOST EV("CM",256)
-#define KEY_BLOCK EV("KB",512)
+#define CHUNK_MOST EV("CM",1024)
+#define KEY_BLOCK (a->pairs ? EV("KB",256) : 512)
 enum { LANES = ATTENTION_LANES, CHUNKS = 16, TILE_DEPTH = 32, STEP = 4 };
 
 typedef struct Rows {

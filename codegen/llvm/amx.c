@@ -305,7 +305,7 @@ static void rest(Amx *x, int64_t pair, int64_t valid)
  * begun, so that nothing waits for its end. */
 static void product_stored(const Amx *x)
 {
-    enum { SUMS = 4, LATE = 2, B_FIRST = 4, A_FIRST = 6 };
+    enum { SUMS = 3, LATE = 2, B_FIRST = 3, A_FIRST = 5, HELD = 3 };
     const Panel *p = x->p;
     const Fn *f = x->f;
     const Place *to = &p->e->place;
@@ -317,10 +317,10 @@ static void product_stored(const Amx *x)
             LLVMValueRef pair = ll_i64(f, i * BLOCK_PAIRS);
             if (i == 0)
                 tile_zero(x, c % SUMS);
-            if (c == 0 || blocks > 2)
-                tile_move(x, A_FIRST + i % 2, panel_a(p, 0, first_k(x, pair)), ll_i64(f, a_stride), false);
+            if (c == 0 || blocks > HELD)
+                tile_move(x, A_FIRST + i % HELD, panel_a(p, 0, first_k(x, pair)), ll_i64(f, a_stride), false);
             tile_move(x, B_FIRST + i % 2, panel_row(x, pair, c), ll_i64(f, 4 * p->t->nr), false);
-            tile_product(x, c % SUMS, A_FIRST + i % 2, B_FIRST + i % 2);
+            tile_product(x, c % SUMS, A_FIRST + i % HELD, B_FIRST + i % 2);
         }
         if (c >= LATE)
             tile_move(x, (c - LATE) % SUMS, element_ptr(f, x->row, to->at, ll_i64(f, c - LATE)), ll_i64(f, to->stride), true);
