@@ -7,12 +7,8 @@
  * element's bits depend on its own query and on the keys alone. */
 #include "passes/lower_attention.h"
 
-#include <stdlib.h>
-#define EV(n,d) (getenv(n)?atoi(getenv(n)):d)
-#define QUERY_ROWS EV("QR",64)
-#define CHUNK_MOST EV("CM",1024)
-#define KEY_BLOCK (a->pairs ? EV("KB",256) : 512)
-enum { LANES = ATTENTION_LANES, CHUNKS = 16, TILE_DEPTH = 32, STEP = 4 };
+enum { LANES = ATTENTION_LANES, QUERY_ROWS = 48, TILE_QUERY_ROWS = 128 /* with tile registers */, KEY_BLOCK = 512, CHUNK_MOST = 1024,
+       CHUNKS = 16, TILE_DEPTH = 32, STEP = 4 };
 
 typedef struct Rows {
     int64_t rows, chunk, block;   /* queries of a block and of a chunk; keys of a block, now */
@@ -29,7 +25,6 @@ typedef struct Rows {
     Val sum, most, total;         /* of the chunk's queries: sums of values; largest score; sums of weights, LANES of them */
     Val row_most, row_total, keep; /* of a block of queries; keep: factor of what was before, of the result at last */
     Val j0, q0, state;            /* first key, first query, the query block's first place in most, total, sum */
-    Val first, valid;             /* of a row, see softmax */
     int64_t col0;                 /* first column of values, now */
     int panel;
     bool only;                    /* there is one block of keys */
@@ -325,13 +320,19 @@ static void query_block(Attention *a, Rows *f, Val c0, Val i)
         attention_tiles(a, f->rows, tile_rows(a, f, f->vr), value_tile, f);
 }
 
+/* Rows of words a power of 2 apart would meet in the same lines of the nearest cache. */
+static int64_t stride_of(const Attention *a, const Rows *f)
+{
+    return f->panels * f->nr + (a->pairs ? LANES : 0);
+}
+
 static void key_block(Attention *a, Rows *f, Val j0, int64_t block, Val c0, Val blocks)
 {
     Graph *k = a->k;
     f->j0 = j0;
     f->block = block;
     f->panels = (block + f->nr - 1) / f->nr;
-    f->stride = f->panels * f->nr + EV("PAD",16);
+    f->stride = stride_of(a, f);
     pack_keys(a, f);
     if (a->pairs)
         attention_pack_rows(a, a->v, of_batch(a, a->keys, j0, a->value), block, a->value, f->vr, f->values);
@@ -386,7 +387,8 @@ static Rows plan(Attention *a)
     Rows f = {.area = a->mr * a->nr + (wide ? LANES : 0)};
     int64_t blocks = (a->keys + KEY_BLOCK - 1) / KEY_BLOCK, block = (a->keys + blocks - 1) / blocks;
     f.raw = a->pairs && a->scale > 0 && !a->bias && !a->causal;
-    f.rows = a->queries < QUERY_ROWS ? a->queries : QUERY_ROWS;
+    int64_t rows = a->pairs && a->pair_rows ? TILE_QUERY_ROWS : QUERY_ROWS;
+    f.rows = a->queries < rows ? a->queries : rows;
     bool rolled = f.raw && a->pair_rows && f.rows % a->pair_rows == 0; /* columns of a tile come one after the other, see amx.c */
     f.nr = rolled ? attention_columns(block, 8 * LANES, LANES) : wide ? attention_columns(block, 5 * LANES, LANES) : LANES;
     f.vr = attention_columns(a->value, wide ? 5 * LANES : 3 * LANES, LANES);
@@ -405,7 +407,7 @@ void lower_attention_rows(Attention *a)
     const Lower *l = a->l;
     Rows f = plan(a);
     int64_t block = f.block, full = a->keys / block, rest = a->keys % block, chunks = (a->queries + f.chunk - 1) / f.chunk;
-    int64_t panels = (block + f.nr - 1) / f.nr, stride = panels * f.nr + EV("PAD",16), words = words_of(panels * f.nr);
+    int64_t panels = (block + f.nr - 1) / f.nr, words = words_of(panels * f.nr);
     f.panels = panels;
     f.depth = a->width;
     f.base = f.raw ? a->scale * LOG2E : 1;
@@ -418,7 +420,7 @@ void lower_attention_rows(Attention *a)
     f.keys = attention_scratch(a, panels * panel_size(a, f.depth), true);
     if (a->pairs)
         f.values = attention_scratch(a, words * ((a->value + f.vr - 1) / f.vr * f.vr), true);
-    f.score = attention_scratch(a, f.rows * stride, a->pairs);
+    f.score = attention_scratch(a, f.rows * stride_of(a, &f), a->pairs);
     if (!f.only)
         f.sum = attention_scratch(a, f.chunk * sums_of(a, &f), false);
     f.most = attention_scratch(a, f.chunk, false);
