@@ -96,3 +96,21 @@ void kernel_ranges(const Graph *k, Range *range)
     for (Val v = 1; v < k->n; v++)
         range[v] = range_of(k, range, v);
 }
+
+bool index_slope(const Graph *k, Val v, Val loop, Val from, int64_t *by)
+{
+    const Node *n = node_of(k, v);
+    int64_t x = 0, y = 0, c;
+    *by = v == loop;
+    if (v == loop || v < from || n->op == OP_CONST || n->op == OP_FOR)
+        return true;
+    if (n->narg != 2 || !index_slope(k, n->arg[0], loop, from, &x) || !index_slope(k, n->arg[1], loop, from, &y))
+        return false;
+    if (n->op == OP_ADD || n->op == OP_SUB)
+        *by = n->op == OP_ADD ? x + y : x - y;
+    else if (n->op == OP_MUL && (x || y) && kernel_const_i64(k, n->arg[x ? 1 : 0], &c))
+        *by = (x + y) * c;
+    else
+        return x == 0 && y == 0;
+    return true;
+}

@@ -205,24 +205,6 @@ static LLVMValueRef load_some(const Amx *x, int lanes, LLVMValueRef at, int64_t 
     return load_masked(f, t, at, n < lanes ? LLVMConstVector(on, (unsigned)lanes) : NULL, 2);
 }
 
-/* A 16 x 16 matrix of words: bit b of the column changes places with bit b of the row. */
-static void transpose(const Amx *x, LLVMValueRef *v)
-{
-    for (int bit = 1; bit < TILE_ROWS; bit *= 2)
-        for (int r = 0; r < TILE_ROWS; r++) {
-            int low[TILE_ROWS], high[TILE_ROWS];
-            if (r & bit)
-                continue;
-            for (int i = 0; i < TILE_ROWS; i++) {
-                low[i] = i & bit ? i - bit + TILE_ROWS : i;
-                high[i] = i & bit ? i + TILE_ROWS : i + bit;
-            }
-            LLVMValueRef a = v[r], b = v[r + bit];
-            v[r] = ll_shuffle(x->f, a, b, low, TILE_ROWS);
-            v[r + bit] = ll_shuffle(x->f, a, b, high, TILE_ROWS);
-        }
-}
-
 /* Words of k even and odd of all rows, for each pair; of rows that lie next to each other. */
 static void rows_along(const Amx *x, LLVMValueRef pair, int64_t valid, LLVMValueRef *row)
 {
@@ -240,7 +222,7 @@ static void rows_along(const Amx *x, LLVMValueRef pair, int64_t valid, LLVMValue
         }
         row[i] = LLVMBuildBitCast(f->b, ll_shuffle(f, half[0], half[1], index, 2 * TILE_ROWS), x->row, "");
     }
-    transpose(x, row);
+    ll_transpose(f, row);
 }
 
 /* A's rows, `valid` numbers of each. */

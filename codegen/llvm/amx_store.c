@@ -25,25 +25,6 @@ static bool is_index(const Emit *e, Val v)
     return n->dtype == DAV_I64 && (n->op == OP_CONST || (op_info[n->op].flags & OPF_ELEMENTWISE));
 }
 
-/* By how much index v grows with a loop's variable; values before `from` do not depend on it. */
-static bool slope(const Emit *e, Val v, Val loop, Val from, int64_t *by)
-{
-    const Node *n = node_of(e->k, v);
-    int64_t x = 0, y = 0, c;
-    *by = v == loop;
-    if (v == loop || v < from || n->op == OP_CONST || n->op == OP_FOR)
-        return true;
-    if (n->narg != 2 || !slope(e, n->arg[0], loop, from, &x) || !slope(e, n->arg[1], loop, from, &y))
-        return false;
-    if (n->op == OP_ADD || n->op == OP_SUB)
-        *by = n->op == OP_ADD ? x + y : x - y;
-    else if (n->op == OP_MUL && (x || y) && kernel_const_i64(e->k, n->arg[x ? 1 : 0], &c))
-        *by = (x + y) * c;
-    else
-        return x == 0 && y == 0;
-    return true;
-}
-
 /* Reads a row loop that stores a whole tile and does nothing else. */
 static bool whole_store(const Emit *e, Val loop, Whole *w)
 {
@@ -65,8 +46,8 @@ static bool whole_store(const Emit *e, Val loop, Whole *w)
             return false;
         }
     }
-    return w->to && dav_dtype_size((DavDtype)node_of(e->k, w->to)->dtype) == 4 && slope(e, w->offset, w->column, loop, &across) && across == 1 &&
-           slope(e, w->offset, loop, loop, &w->stride);
+    return w->to && dav_dtype_size((DavDtype)node_of(e->k, w->to)->dtype) == 4 && index_slope(e->k, w->offset, w->column, loop, &across) && across == 1 &&
+           index_slope(e->k, w->offset, loop, loop, &w->stride);
 }
 
 static int uses_of(const Emit *e, Val tile)

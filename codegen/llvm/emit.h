@@ -80,6 +80,8 @@ LLVMValueRef ll_intrinsic(const Fn *f, const char *name, LLVMTypeRef *over, int 
 LLVMValueRef ll_fma(const Fn *f, LLVMValueRef x, LLVMValueRef y, LLVMValueRef z); /* product and sum apart where no FMA is */
 LLVMValueRef ll_select(const Fn *f, LLVMValueRef c, LLVMValueRef x, LLVMValueRef y);
 LLVMValueRef ll_shuffle(const Fn *f, LLVMValueRef x, LLVMValueRef y, const int *index, int n);
+/* 16 vectors of 16 as a matrix: bit b of the column changes places with bit b of the row. */
+void ll_transpose(const Fn *f, LLVMValueRef *v);
 LLVMBasicBlockRef ll_block(const Fn *f, const char *name);
 void ll_enter(const Fn *f, LLVMBasicBlockRef bb);
 /* if (cond) { ... }: open gives the block that ll_endif goes on in. */
@@ -127,6 +129,9 @@ LLVMValueRef num_min(const Fn *f, LLVMValueRef x, LLVMValueRef y, bool unsig);
 void emit_tile(Emit *e, Val v);
 void emit_tile_contract(Emit *e, Val v);
 void emit_tile_get(Emit *e, Val v);
+
+/* ---- transposed.c ---- */
+bool emit_transposed(Emit *e, Val serial_loop); /* the loop's work where it turns columns into rows; false: it does not */
 
 /* ---- amx_store.c ---- */
 bool amx_store(Emit *e, Val row_loop); /* the loop's work and the product before it; false: it is not such a loop */

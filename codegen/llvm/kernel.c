@@ -230,7 +230,8 @@ static void emit_for(Emit *e, Val loop)
     switch (kind_of(e, loop)) {
     case LOOP_PARALLEL:
     case LOOP_SERIAL:
-        emit_serial(e, loop, b);
+        if (!emit_transposed(e, loop))
+            emit_serial(e, loop, b);
         break;
     case LOOP_UNROLL:
         emit_unrolled(e, loop, b);
