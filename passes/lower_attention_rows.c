@@ -8,7 +8,7 @@
 #include "passes/lower_attention_rows.h"
 
 enum { LANES = ATTENTION_LANES, QUERY_ROWS = 48, KEY_BLOCK = 512, CHUNK_MOST = 1024, CHUNKS = 16,
-       TILE_QUERY_ROWS = 128, TILE_KEY_BLOCK = 256, TILE_DEPTH = 32, MOST_DEPTH = 256, NEAR = 24 << 10 /* bytes */ };
+       TILE_QUERY_ROWS = 128, TILE_KEY_BLOCK = 256, CHUNK_LEAST = 256 /* fewer are soon multiplied, but what they share is to be packed */, TILE_DEPTH = 32, MOST_DEPTH = 256, NEAR = 24 << 10 /* bytes */ };
 
 Val rows_of_batch(Attention *a, int64_t rows, Val row, int64_t width)
 {
@@ -219,8 +219,8 @@ static Rows plan(Attention *a)
     f.panels = (f.block + f.nr - 1) / f.nr;
     f.block = f.panels * f.nr;
     f.base = f.raw ? a->scale * LOG2E : 1;
-    int64_t chunk = smaller(a->batch * a->queries / CHUNKS, CHUNK_MOST);
-    f.chunk = chunk < f.rows ? f.rows : (chunk + f.rows - 1) / f.rows * f.rows;
+    int64_t chunk = smaller(a->batch * a->queries / CHUNKS, CHUNK_MOST), least = smaller(a->queries, tiles ? CHUNK_LEAST : f.rows);
+    f.chunk = ((chunk < least ? least : chunk) + f.rows - 1) / f.rows * f.rows;
     return f;
 }
 
