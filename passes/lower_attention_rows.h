@@ -22,10 +22,6 @@ typedef struct Rows {
     bool only;                    /* there is one block of keys */
 } Rows;
 
-/* Exponentials are powers of 2. */
-#define LOG2E 1.44269504088896340736
-#define LN2 0.69314718055994530942
-
 static inline Val sum_of(Graph *k, Val x, Val y)
 {
     return k_op(k, OP_ADD, x, y, 0);
