@@ -23,6 +23,11 @@ typedef struct BenchCommand {
     char paper[64];
 } BenchCommand;
 
+static const char *dtype_name(const BenchSettings *s)
+{
+    return s->precision == DAV_BF16 ? "bf16" : s->tf32 ? "tf32" : "f32";
+}
+
 static void print_json(const BenchWork *w, const BenchSettings *s, const BenchResult *r, double median)
 {
     struct rusage u;
@@ -32,7 +37,7 @@ static void print_json(const BenchWork *w, const BenchSettings *s, const BenchRe
         json_array_append_new(times, json_real(r->second[i]));
     size_t n = vec_len(r->second);
     json_t *j = json_pack("{s:s, s:s, s:s, s:s, s:i, s:f, s:f, s:f, s:i, s:f, s:f, s:f, s:f, s:f, s:i, s:i, s:f, s:f, s:s, s:o}",
-                          "work", w->name, "peer", "dav", "dtype", s->precision == DAV_BF16 ? "bf16" : "f32", "mode", s->device,
+                          "work", w->name, "peer", "dav", "dtype", dtype_name(s), "mode", s->device,
                           "threads", s->threads, "median_s", median, "min_s", r->second[0], "max_s", r->second[n - 1], "repeats",
                           (int)n, "gflop", r->gflop, "gflops", r->gflop / median, "useful_gflops", r->useful_gflop / median,
                           "compile_s", r->compile_s, "first_call_s", r->first_s, "kernels", r->kernels, "kernels_from_cache",
@@ -58,7 +63,7 @@ static bool one_work(BenchCommand *b, const char *name, const BenchSettings *s)
             print_json(&w, s, &r, median);
         else
             printf("%-22s %-4s median %.4f s (%.4f..%.4f, %zu)  %7.1f GFLOP/s, %7.1f useful  built in %.2f s, %d kernels (%d cached), "
-                   "%.0f MB\n", w.name, s->precision == DAV_BF16 ? "bf16" : "f32", median, r.second[0], r.second[n - 1], n,
+                   "%.0f MB\n", w.name, dtype_name(s), median, r.second[0], r.second[n - 1], n,
                    r.gflop / median, r.useful_gflop / median, r.compile_s, r.kernels, r.cached, (double)r.arena_bytes / 1e6);
         if (!b->json && s->paper)
             printf("%-22s %-4s forecast %.6f s for %s, %" PRId64 " launches a micro-batch: measured %.2f times the forecast\n", "", "",
@@ -80,7 +85,7 @@ static bool forecast_for(BenchCommand *b, BenchSettings *s, bool *there)
         return *b->err = err, false;
     if (!*there)
         printf("SKIPPED: no CUDA device: %s\n", err.text);
-    else if (index >= 0 && cuda_target_of_sm(d.sm, &t))
+    else if (index >= 0 && cuda_target_of_device(d.name, d.sm, &t))
         snprintf(b->paper, sizeof b->paper, "paper:%s", t.name);
     if (b->paper[0] && !b->json)
         printf("%s, sm_%d, beside forecasts for %s\n", d.name, d.sm, t.name);
@@ -98,7 +103,7 @@ static bool bench_command(void *arg)
     BenchSettings s = {.device = "cpu"};
     int n;
     const CliOption options[] = {
-        {"dtype", CLI_TEXT, &dtype, "TYPE", "f32 (default) or bf16; default on cuda: both"},
+        {"dtype", CLI_TEXT, &dtype, "TYPE", "f32 (default), bf16, or tf32 (of CUDA devices); default on cuda: f32 and bf16"},
         {"threads", CLI_INT, &threads, "N", "default: all"},
         {"rows", CLI_INT, &rows, "N", "rows of a micro-batch; default: the batch"},
         {"repeats", CLI_INT, &repeats, "N", "timed runs, default 7"},
@@ -106,12 +111,15 @@ static bool bench_command(void *arg)
         {"device", CLI_TEXT, &s.device, "DEVICE", "cpu (default), cuda, cuda:N or interp"},
         {"json", CLI_FLAG, &b->json, "", "one line of JSON a work"},
     };
-    const CliUse use = {.synopsis = "bench [WORK ...] [--dtype f32|bf16] [--threads N] [--json]", .most = 64, CLI_OPTIONS(options),
+    const CliUse use = {.synopsis = "bench [WORK ...] [--dtype f32|bf16|tf32] [--threads N] [--json]", .most = 64, CLI_OPTIONS(options),
                         .doc = "Times works such as dna-train-b64-L200 on random weights; without one, the four usual ones."};
     if (!cli_parse(b->err, &use, b->argc, b->argv, works, &n))
         return false;
-    if (dtype && strcmp(dtype, "f32") != 0 && strcmp(dtype, "bf16") != 0)
-        return err_user(b->err, "--dtype: expected f32 or bf16, found '%.40s'", dtype);
+    s.tf32 = dtype && strcmp(dtype, "tf32") == 0;
+    if (dtype && !s.tf32 && strcmp(dtype, "f32") != 0 && strcmp(dtype, "bf16") != 0)
+        return err_user(b->err, "--dtype: expected f32, bf16 or tf32, found '%.40s'", dtype);
+    if (s.tf32 && cuda_device_index(s.device) < 0)
+        return err_user(b->err, "--dtype tf32: expected a CUDA device (--device cuda), found %.40s", s.device);
     if (threads < 1 || threads > 1024 || repeats < 1 || repeats > 100000 || rows < 0 || rows > 65536)
         return err_user(b->err, "--threads, --repeats, --rows: out of range");
     s.threads = (int)threads;

@@ -223,6 +223,8 @@ static bool compile_command(void *arg)
         return err_user(c->err, "--emit: expected ir, found '%.40s'", c->emit);
     if (strcmp(c->dtype, "f32") != 0 && strcmp(c->dtype, "bf16") != 0 && strcmp(c->dtype, "tf32") != 0)
         return err_user(c->err, "--dtype: expected f32, bf16 or tf32, found '%.40s'", c->dtype);
+    if (strcmp(c->dtype, "tf32") == 0 && !c->target)
+        return err_user(c->err, "--dtype tf32: expected a CUDA device (--target h100), found the processor");
     if (c->dump && vec_len(c->tasks) > 1)
         return err_user(c->err, "--dump takes one --task, found %zu", vec_len(c->tasks));
     MaskedSpec spec;

@@ -1,5 +1,6 @@
 /* dav run: a model of a folder, or a graph in IR text, on tensors of a file. */
 #include "cli/cli.h"
+#include "runtime/cuda/run.h"
 #include "runtime/modelrun.h"
 #include "runtime/programfile.h"
 #include <string.h>
@@ -13,13 +14,16 @@ typedef struct Run {
     const char **plugins;
 } Run;
 
-static bool dtype_of(Err *err, const char *text, DavDtype *t)
+static bool dtype_of(Err *err, const char *text, ModelRun *m)
 {
-    static const char *const names[] = {"f32", "f64", "bf16"};
-    if (dav_dtype_from_name(text, t) && (*t == DAV_F32 || *t == DAV_F64 || *t == DAV_BF16))
+    static const char *const names[] = {"f32", "f64", "bf16", "tf32"};
+    m->tf32 = strcmp(text, "tf32") == 0;
+    if (m->tf32 && cuda_device_index(m->device) < 0)
+        return err_user(err, "--dtype tf32: expected a CUDA device (--device cuda), found %.40s", m->device);
+    if (dav_dtype_from_name(m->tf32 ? "f32" : text, &m->dtype) && (m->dtype == DAV_F32 || m->dtype == DAV_F64 || m->dtype == DAV_BF16))
         return true;
-    const char *near = err_nearest(text, names, 3);
-    return err_user(err, "--dtype: expected f32, f64 or bf16, found '%.40s'%s%s%s", text,
+    const char *near = err_nearest(text, names, 4);
+    return err_user(err, "--dtype: expected f32, f64, bf16 or tf32, found '%.40s'%s%s%s", text,
                     near ? ", did you mean '" : "", near ? near : "", near ? "'?" : "");
 }
 
@@ -39,7 +43,7 @@ static bool run_graph(Err *err, const char *path, const ModelRun *m)
     if (m->vjp)
         return err_user(err, "--vjp: expected a model's folder; a graph in text has the gradients that it computes");
     const ProgramOptions o = {
-        .compile = {.precision = m->dtype == DAV_BF16 ? DAV_BF16 : DAV_F32, .threads = m->threads},
+        .compile = {.precision = m->dtype == DAV_BF16 ? DAV_BF16 : DAV_F32, .tf32 = m->tf32, .threads = m->threads},
         .device = m->dtype == DAV_F64 ? "interp64" : m->device};
     return graph_run_file(err, path, m->in, m->out, &o);
 }
@@ -55,7 +59,7 @@ static bool run_command(void *arg)
         {"in", CLI_TEXT, &m.in, "FILE", "safetensors file with the inputs, and grad.<output> with --vjp"},
         {"out", CLI_TEXT, &m.out, "FILE", "safetensors file to write"},
         {"vjp", CLI_FLAG, &m.vjp, "", "also gradients of inputs and parameters"},
-        {"dtype", CLI_TEXT, &dtype, "TYPE", "f32 (default), bf16, or f64 (by the interpreter)"},
+        {"dtype", CLI_TEXT, &dtype, "TYPE", "f32 (default), bf16, tf32 (of CUDA devices), or f64 (by the interpreter)"},
         {"device", CLI_TEXT, &m.device, "DEVICE", "cpu (default), cuda, cuda:N or interp, the reference interpreter"},
         {"threads", CLI_INT, &threads, "N", "0, the default: all"},
         {"plugin", CLI_LIST, &r->plugins, "FILE.so", "a plugin to load first; may be given again"},
@@ -75,7 +79,7 @@ static bool run_command(void *arg)
     ModelDir dir;
     m.threads = (int)threads;
     m.dir = &dir;
-    if (!dtype_of(r->err, dtype, &m.dtype) || !device_of(r->err, m.device))
+    if (!device_of(r->err, m.device) || !dtype_of(r->err, dtype, &m))
         return false;
     if (is_graph(operand[0]))
         return run_graph(r->err, operand[0], &m);

@@ -3,39 +3,20 @@
  *
  * A value's level is the number of reductions that must be finished before it; phase p passes over the row once, takes
  * in all reductions of values of level p and stores the outputs of level p.  So softmax is three phases, layer norm two
- * or three. Values that are dear (exp, ...) and wanted in several phases are kept in a scratch row. rows     the last
- * axis is reduced: lanes along it, accumulators in registers columns  the last axis stays: lanes along it, accumulators
- * in a scratch row */
-#include "passes/lower.h"
+ * or three. Values that are dear (exp, ...) and wanted in several phases are kept in a scratch row.  Here the last axis is reduced:
+ * lanes along it, accumulators in registers; passes/lower_columns.c: it stays. */
+#include "passes/lower_rows.h"
 #include <math.h>
 #include <string.h>
 
-enum { MAX_SPILL = 16384, MAX_COLUMNS = 512, MIN_COLUMNS = 16, ENOUGH_BLOCKS = 32 };
+enum { MAX_SPILL = 16384 };
 
-typedef struct Rows {
-    Lower *l;
-    Type domain;
-    unsigned reduced;
-    int last;        /* last axis longer than 1 */
-    int *level;
-    bool *full;      /* varies along reduced axes */
-    int *spill;      /* phase in which the value is put into scratch, -1: never */
-    int phases;
-    Val idx[IR_MAX_RANK];
-    Val *acc;        /* of reductions in the current phase */
-} Rows;
-
-static bool is_reduced(const Rows *r, int axis)
-{
-    return r->reduced >> axis & 1;
-}
-
-static AccKind acc_kind(Op op)
+AccKind acc_kind(Op op)
 {
     return op == OP_SUM ? ACC_ADD : op == OP_RMAX ? ACC_MAX : ACC_MIN;
 }
 
-static double acc_start(Op op, DavDtype t)
+double acc_start(Op op, DavDtype t)
 {
     static const double largest[DAV_DTYPE_COUNT] = {
         [DAV_I64] = 0x1.fffffffffffffp62, [DAV_I32] = INT32_MAX, [DAV_U32] = UINT32_MAX};
@@ -92,7 +73,7 @@ static void visit(Rows *r, Val v, int p, int *seen)
         visit(r, n->arg[i], p, seen);
 }
 
-static bool is_root(const Rows *r, Val v, int p) /* a reduction taken in during phase p */
+bool is_root(const Rows *r, Val v, int p)
 {
     return reduced_axes(r->l->body, v) && r->level[v] == p + 1;
 }
@@ -112,12 +93,12 @@ static void find_spills(Rows *r)
 }
 
 /* ---- what both forms do inside of the innermost loop ---- */
-static void store_full_outputs(Rows *r, int p)
+void store_full_outputs(Rows *r, int p, Val mask)
 {
     for (int i = 0; i < r->l->body->nout; i++) {
         Val v = r->l->body->out[i].val;
         if (r->full[v] && r->level[v] == p)
-            lower_store(r->l, i, r->idx, 0);
+            lower_store(r->l, i, r->idx, mask);
     }
 }
 
@@ -128,7 +109,7 @@ static void row_index(const Rows *r, Val v, Val *idx)
         idx[d] = n->dim[d] == 1 ? r->l->zero : r->idx[d];
 }
 
-static void store_row_outputs(Rows *r)
+void store_row_outputs(Rows *r)
 {
     for (int i = 0; i < r->l->body->nout; i++) {
         Val v = r->l->body->out[i].val, idx[IR_MAX_RANK];
@@ -139,7 +120,7 @@ static void store_row_outputs(Rows *r)
     }
 }
 
-static bool phase_is_empty(const Rows *r, int p)
+bool phase_is_empty(const Rows *r, int p)
 {
     const Graph *g = r->l->body;
     for (Val v = 1; v < g->n; v++)
@@ -198,7 +179,7 @@ static void row_phase(Rows *r, int p)
             DavDtype t = sum_dtype((DavDtype)node_of(g, v)->dtype);
             k_acc_update(l->k, r->acc[v], k_cast(l->k, lower_value(l, node_of(g, v)->arg[0], r->idx, 0), t));
         }
-    store_full_outputs(r, p);
+    store_full_outputs(r, p, 0);
     lower_forget(l, mark);
     while (loops)
         k_end(l->k, loop[--loops]);
@@ -230,72 +211,6 @@ static void lower_by_row(Rows *r)
         if (!phase_is_empty(r, i))
             row_phase(r, i);
     store_row_outputs(r);
-    k_end(l->k, p);
-}
-
-/* ---- columns ---- */
-static Val combine(Lower *l, Op op, Val a, Val b)
-{
-    return k_op(l->k, op == OP_SUM ? OP_ADD : op == OP_RMAX ? OP_MAX : OP_MIN, a, b, 0);
-}
-
-static void column_phase(Rows *r, int p, Val first, Val count)
-{
-    Lower *l = r->l;
-    const Graph *g = l->body;
-    Val lane = k_for_dyn(l->k, LOOP_VECTOR, l->zero, count, 1), loop[IR_MAX_RANK];
-    int loops = 0, mark = lower_mark(l);
-    for (Val v = 1; v < g->n; v++)
-        if (is_root(r, v, p)) {
-            DavDtype t = sum_dtype((DavDtype)node_of(g, v)->dtype);
-            k_store(l->k, l->row_scratch[v], lane, k_num(l->k, t, acc_start((Op)node_of(g, v)->op, t)), 0);
-        }
-    k_end(l->k, lane);
-    for (int d = 0; d < r->domain.rank; d++)
-        if (is_reduced(r, d))
-            loop[loops++] = r->idx[d] = k_for(l->k, LOOP_SERIAL, 0, r->domain.dim[d], 1);
-    loop[loops++] = lane = l->scratch_at = k_for_dyn(l->k, LOOP_VECTOR, l->zero, count, 1);
-    r->idx[r->last] = k_op(l->k, OP_ADD, first, lane, 0);
-    for (Val v = 1; v < g->n; v++)
-        if (is_root(r, v, p)) {
-            const Node *n = node_of(g, v);
-            Val x = k_cast(l->k, lower_value(l, n->arg[0], r->idx, 0), sum_dtype((DavDtype)n->dtype));
-            k_store(l->k, l->row_scratch[v], lane, combine(l, (Op)n->op, k_load(l->k, l->row_scratch[v], lane, 0), x),
-                    0);
-        }
-    store_full_outputs(r, p);
-    lower_forget(l, mark);
-    while (loops)
-        k_end(l->k, loop[--loops]);
-}
-
-static void lower_by_column(Rows *r)
-{
-    Lower *l = r->l;
-    int64_t dim[IR_MAX_RANK], outer = 1, width = r->domain.dim[r->last];
-    for (int d = 0; d < r->domain.rank; d++)
-        outer *= dim[d] = is_reduced(r, d) || d == r->last ? 1 : r->domain.dim[d];
-    int64_t block = (width * outer / ENOUGH_BLOCKS + MIN_COLUMNS) / MIN_COLUMNS * MIN_COLUMNS;
-    block = block > MAX_COLUMNS ? MAX_COLUMNS : block;
-    block = block > width ? width : block;
-    int64_t blocks = (width + block - 1) / block;
-    for (Val v = 1; v < l->body->n; v++)
-        if (reduced_axes(l->body, v))
-            l->row_scratch[v] = lower_scratch(l, sum_dtype((DavDtype)node_of(l->body, v)->dtype), block);
-    Val p = k_for(l->k, LOOP_PARALLEL, 0, outer * blocks, 1);
-    Val first = k_op(l->k, OP_MUL, k_op(l->k, OP_REM, p, k_int(l->k, blocks), 0), k_int(l->k, block), 0);
-    Val rest = k_op(l->k, OP_SUB, k_int(l->k, width), first, 0);
-    Val count = width % block ? k_op(l->k, OP_MIN, rest, k_int(l->k, block), 0) : k_int(l->k, block);
-    lower_indices(l, k_op(l->k, OP_DIV, p, k_int(l->k, blocks), 0), r->domain.rank, dim, r->idx);
-    for (int i = 0; i < r->phases; i++)
-        if (!phase_is_empty(r, i))
-            column_phase(r, i, first, count);
-    Val lane = l->scratch_at = k_for_dyn(l->k, LOOP_VECTOR, l->zero, count, 1);
-    int mark = lower_mark(l);
-    r->idx[r->last] = k_op(l->k, OP_ADD, first, lane, 0);
-    store_row_outputs(r);
-    lower_forget(l, mark);
-    k_end(l->k, lane);
     k_end(l->k, p);
 }
 

@@ -84,7 +84,7 @@ static bool count_flops(Err *err, Bench *b, double *all, double *useful)
 
 static bool build(Err *err, Bench *b, const BenchSettings *s)
 {
-    BuildOptions o = {.compile = {.precision = s->precision, .threads = s->threads},
+    BuildOptions o = {.compile = {.precision = s->precision, .tf32 = s->tf32, .threads = s->threads},
                       .device = s->device,
                       .rows = s->rows && s->rows < b->w->batch ? s->rows : b->w->batch};
     b->theta = build_params(err, write_forward, &b->spec, "theta.", 0);

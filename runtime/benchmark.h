@@ -8,6 +8,7 @@ bool bench_work_parse(Err *err, const char *name, BenchWork *out);
 
 typedef struct BenchSettings {
     DavDtype precision;
+    bool tf32; /* f32 whose products round their operands, on CUDA devices */
     const char *device;
     const char *paper; /* also forecast for this device ("paper:h100"); NULL: no forecast */
     int threads;

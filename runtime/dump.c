@@ -12,6 +12,7 @@
 #include "ir/print.h"
 #include "runtime/cuda/blaslt_rule.h"
 #include "runtime/cuda/paper.h"
+#include "runtime/kernel_name.h"
 #include <inttypes.h>
 #include <jansson.h>
 #include <omp.h>
@@ -81,26 +82,13 @@ static bool timed_run(void *arg)
 }
 
 /* ---- names and lines ---- */
-static const char *kernel_kind(const Graph *k)
-{
-    bool sum = false;
-    for (Val v = 1; v < k->n; v++) {
-        if (node_of(k, v)->op == OP_TILE)
-            return "contract";
-        sum |= node_of(k, v)->op == OP_ACC ||
-               (node_of(k, v)->op == OP_BUF && attr_i(node_of(k, v), A_ROLE) == BUF_SCRATCH);
-    }
-    return sum ? "rows" : "pointwise";
-}
-
 static void name_kernels(Dump *d, Arena *arena)
 {
     const Plan *plan = d->p->plan;
     d->name = arena_array(arena, const char *, plan->nkernel + 1);
     d->count = arena_array(arena, AsmCount, plan->nkernel + 1);
     for (int i = 0; i < plan->nkernel; i++)
-        d->name[i] =
-            arena_printf(arena, "%s_%08x", kernel_kind(plan->kernel[i]), (unsigned)(graph_hash(plan->kernel[i]) >> 32));
+        d->name[i] = kernel_name(arena, plan->kernel[i]);
 }
 
 /* The ops of a kernel that compute values, in order, each line of source once. */

@@ -213,7 +213,7 @@ static bool work(void *arg)
         return false;
     const char *device = w->run->dtype == DAV_F64 ? "interp64" : w->run->device;
     ProgramOptions o = {
-        .compile = {.precision = w->run->dtype == DAV_BF16 ? DAV_BF16 : DAV_F32, .threads = w->run->threads},
+        .compile = {.precision = w->run->dtype == DAV_BF16 ? DAV_BF16 : DAV_F32, .tf32 = w->run->tf32, .threads = w->run->threads},
         .device = device};
     w->program = program_compile(w->err, w->net->g, &o);
     return w->program && program_run_to_file(w->err, w->arena, w->program, input_data, w, w->run->out, w->run->threads);

@@ -8,6 +8,7 @@ typedef struct ModelRun {
     const char *in, *out; /* safetensors files; out is written whole or not at all */
     bool vjp; /* gradients of sum over outputs of <output, grad.output>, for floating inputs and trainable parameters */
     DavDtype dtype;     /* computed in: DAV_F32, DAV_BF16 (storage), DAV_F64 (by the interpreter) */
+    bool tf32;          /* f32 whose products round their operands, on CUDA devices */
     const char *device; /* as ProgramOptions */
     int threads;
 } ModelRun;

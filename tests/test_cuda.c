@@ -5,7 +5,6 @@
 #include "passes/pass.h"
 #include "runtime/program.h"
 #include "support/cuda.h"
-#include <dlfcn.h>
 #include <math.h>
 #include <pthread.h>
 #include <setjmp.h>
@@ -223,14 +222,8 @@ static void failing_calls_leave_nothing(void **state)
     (void)state;
     Err err = {0};
     float y[ROWS * COLS];
-    int (*fail_in)(long long) = NULL;
-    void *so = dlopen(DAV_CUDA_STANDIN "/libcuda.so.1", RTLD_NOW | RTLD_NOLOAD);
-    if (so)
-        fail_in = (int (*)(long long))dlsym(so, "dav_standin_fail_in");
-    if (!fail_in) {
-        print_message("SKIPPED: the device is not the stand-in\n");
-        skip();
-    }
+    cuda_standin_or_skip();
+    int (*fail_in)(long long) = (int (*)(long long))cuda_standin_symbol("fail_in");
     long long before = cuda_standin("calls");
     assert_true(run_small(&err, "cuda", 1, y));
     int calls = (int)(calls_of_run - before);
@@ -379,6 +372,59 @@ static void tiles_do_not_change_bits(void **state)
     }
 }
 
+/* Sums, maxima and the elements beside them, over rows in parts: lengths and widths that parts and blocks do not divide, small whole
+ * numbers, so that the sums are exact in any order. */
+static void column_sums(int64_t rows, int64_t width)
+{
+    enum { BATCH = 2 };
+    Err err = {0};
+    Arena *a = arena_new();
+    Graph *g = graph_new(a, &err, "columns");
+    Val x = g_input(g, "x", ROLE_DATA, type_make(DAV_F32, 3, (int64_t[]){BATCH, rows, width}));
+    Val square = g_bin(g, OP_MUL, x, x), top = g_reduce_mask(g, OP_RMAX, x, 2);
+    graph_output(g, "sum", g_reduce_mask(g, OP_SUM, square, 2));
+    Val gap = g_bin(g, OP_SUB, g_broadcast_like(g, top, x), x);
+    graph_output(g, "below", g_reduce_mask(g, OP_SUM, gap, 2));
+    graph_output(g, "gap", gap);
+    Program *p = program_compile(&err, g, &(ProgramOptions){.device = "cuda"});
+    if (!p)
+        fail_msg("%s", err.text);
+    int64_t n = BATCH * rows * width;
+    float *in = mem_alloc((size_t)n * sizeof *in), *out = mem_alloc((size_t)n * sizeof *out), sum[BATCH * 128], below[BATCH * 128];
+    for (int64_t i = 0; i < n; i++)
+        in[i] = (float)((i * 37 + i / 11) % 13 - 13); /* none above 0 */
+    if (!program_run(p, &err, (void *[]){in}, (void *[]){sum, below, out}, 1, 1))
+        fail_msg("%s", err.text);
+    for (int64_t b = 0; b < BATCH; b++)
+        for (int64_t c = 0; c < width; c++) {
+            double want = 0, most = -100, all = 0;
+            for (int64_t r = 0; r < rows; r++) {
+                float v = in[(b * rows + r) * width + c];
+                want += v * v;
+                all += v;
+                most = v > most ? v : most;
+            }
+            for (int64_t r = 0; r < rows; r++)
+                assert_true(out[(b * rows + r) * width + c] == most - in[(b * rows + r) * width + c]);
+            if (sum[b * width + c] != want || below[b * width + c] != (double)rows * most - all)
+                fail_msg("%lld rows, column %lld of %lld: %g and %g, expected %g and %g", (long long)rows, (long long)c, (long long)width,
+                         sum[b * width + c], below[b * width + c], want, (double)rows * most - all);
+        }
+    mem_free(in);
+    mem_free(out);
+    program_free(p);
+    arena_free(a);
+}
+
+static void columns_are_summed_in_parts(void **state)
+{
+    (void)state;
+    static const int64_t rows[] = {2, 15, 16, 61, 200, 300}, width[] = {2, 5, 16, 33, 128};
+    for (size_t r = 0; r < sizeof rows / sizeof *rows; r++)
+        for (size_t w = 0; w < sizeof width / sizeof *width; w++)
+            column_sums(rows[r], width[w]);
+}
+
 int main(void)
 {
     cuda_choose();
@@ -386,7 +432,9 @@ int main(void)
         return 0;
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(parameters_follow_their_version),
-        cmocka_unit_test(rows_are_summed_apart), cmocka_unit_test(a_missing_device_is_named),
+        cmocka_unit_test(rows_are_summed_apart),
+        cmocka_unit_test(columns_are_summed_in_parts),
+        cmocka_unit_test(a_missing_device_is_named),
         cmocka_unit_test(two_devices_do_not_mix),
         cmocka_unit_test(indices_are_as_wide_as_needed),
         cmocka_unit_test(failing_calls_leave_nothing),

@@ -20,6 +20,8 @@ const CudaTarget *cuda_target(Err *err, const char *name);
 /* The description whose capability is the largest not above sm: machine code for it runs on the device when both are of one
  * generation (sm / 10), else *ptx is set.  False below 75. */
 bool cuda_target_of_sm(int sm, CudaTarget *out);
+/* The same, of several of that capability the one that the device's name tells. */
+bool cuda_target_of_device(const char *device, int sm, CudaTarget *out);
 
 typedef struct CudaLaunch {
     int threads;         /* of a block */

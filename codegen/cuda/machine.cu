@@ -51,6 +51,22 @@ DAV_FN dav_words<4> dav_load_words(dav_place p, dav_words<4> w)
     return w;
 }
 
+/* The same from any memory, and to it; the place is a multiple of the words' bytes. */
+DAV_FN dav_words<1> dav_read_words(const void *p, dav_words<1>) { return {{*(const unsigned *)p}}; }
+DAV_FN dav_words<2> dav_read_words(const void *p, dav_words<2>)
+{
+    const uint2 v = *(const uint2 *)p;
+    return {{v.x, v.y}};
+}
+DAV_FN dav_words<4> dav_read_words(const void *p, dav_words<4>)
+{
+    const uint4 v = *(const uint4 *)p;
+    return {{v.x, v.y, v.z, v.w}};
+}
+DAV_FN void dav_write_words(void *p, dav_words<1> w) { *(unsigned *)p = w.at[0]; }
+DAV_FN void dav_write_words(void *p, dav_words<2> w) { *(uint2 *)p = make_uint2(w.at[0], w.at[1]); }
+DAV_FN void dav_write_words(void *p, dav_words<4> w) { *(uint4 *)p = make_uint4(w.at[0], w.at[1], w.at[2], w.at[3]); }
+
 #if __CUDA_ARCH__ >= 800
 /* 16 bytes to shared memory, of which `bytes` are read and the others 0; complete after a commit and a wait. */
 DAV_FN void dav_copy_part(dav_place to, const void *from, int bytes)

@@ -1,5 +1,6 @@
 /* The devices that code is made for. */
 #include "codegen/cuda/cuda.h"
+#include <ctype.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -43,6 +44,29 @@ const CudaTarget *cuda_target(Err *err, const char *name)
     err_user(err, "no CUDA device is called '%s': expected t4, a100, a10, rtx4090, h100, h200, b200, rtx5090 or a level such as sm_90%s%s", name,
              near ? "; nearest: " : "", near ? near : "");
     return NULL;
+}
+
+/* Does the maker's name of a device ("NVIDIA GeForce RTX 4090") hold ours ("rtx4090")? */
+static bool holds(const char *device, const char *name)
+{
+    for (; *device; device++) {
+        const char *d = device, *n = name;
+        while (*d && *n && (*d == ' ' || tolower((unsigned char)*d) == *n))
+            n += *d++ != ' ';
+        if (!*n)
+            return true;
+    }
+    return false;
+}
+
+bool cuda_target_of_device(const char *device, int sm, CudaTarget *out)
+{
+    for (int i = 0; i < TARGETS; i++)
+        if (targets[i].sm == sm && holds(device, targets[i].name)) {
+            *out = targets[i];
+            return true;
+        }
+    return cuda_target_of_sm(sm, out);
 }
 
 bool cuda_target_of_sm(int sm, CudaTarget *out)

@@ -278,15 +278,14 @@ static bool wanted(const Program *p)
 bool blaslt_prepare(Program *p, Err *err, const CudaDevice *device, Blaslt **made)
 {
     *made = NULL;
-    product_choices(p, NULL);
+    if (!product_choices(p, err, NULL))
+        return false;
     if (!wanted(p))
         return true;
     Err missing = {0};
     const BlasLt *lt = blaslt_open(&missing);
-    if (!lt) {
-        product_choices(p, arena_str(p->arena, missing.text));
-        return true;
-    }
+    if (!lt)
+        return product_choices(p, err, arena_str(p->arena, missing.text));
     Blaslt *b = *made = arena_alloc(p->arena, sizeof *b);
     *b = (Blaslt){.lt = lt, .p = p, .device = device, .call = arena_array(p->arena, Call, p->plan->nkernel + 1)};
     if (!succeeded(b, err, lt->cublasLtCreate(&b->handle), "cublasLtCreate", NULL))

@@ -125,8 +125,12 @@ static void choose(Program *p, const Plan *plan, bool nested, const char *no_lib
     }
 }
 
-void product_choices(Program *p, const char *no_library)
+bool product_choices(Program *p, Err *err, const char *no_library)
 {
+    const char *setting = getenv("DAV_CUDA_BLASLT");
+    if (setting && *setting && strcmp(setting, "0") != 0 && strcmp(setting, "1") != 0)
+        return err_user(err, "DAV_CUDA_BLASLT: expected 0 (never), 1 (wherever it can) or nothing (the rule of docs/cuda.md), found '%.40s'", setting);
     p->product = arena_array(p->arena, ProductChoice, p->plan->nkernel + 1);
     choose(p, p->plan, false, no_library);
+    return true;
 }

@@ -18,5 +18,6 @@ typedef struct ProductChoice {
     BlasShape shape;     /* where the library runs it */
 } ProductChoice;
 
-/* p->product, by kernel.  A reason why there is no library (NULL: there is one) is the last rule. */
-void product_choices(Program *p, const char *no_library);
+/* p->product, by kernel.  A reason why there is no library (NULL: there is one) is the last rule.
+ * False: DAV_CUDA_BLASLT says what it may not. */
+bool product_choices(Program *p, Err *err, const char *no_library);

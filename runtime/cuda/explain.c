@@ -1,4 +1,5 @@
 #include "runtime/cuda/explain.h"
+#include "runtime/kernel_name.h"
 #include <string.h>
 
 /* The lines of source that a kernel's values come from, each once, in order, as far as there is room for. */
@@ -29,9 +30,11 @@ bool explain_launch(const Program *p, Err *err, const CudaGroup *group, const ch
     const Graph *k = p->plan->kernel[kernel];
     Buf lines = {0};
     lines_of(k, &lines);
+    if (!lines.len && group->made->file) /* it copies or fills: its values come from nowhere else */
+        buf_printf(&lines, " from %s:%d", group->made->file, group->made->line);
     if (group->nstep > 1)
         buf_printf(&lines, ", or one of the %d launched with it (DAV_CUDA_SYNC=1 launches each alone)", group->nstep - 1);
-    err_prefix(err, "kernel %d (%s) of '%s'%s, on %s", kernel, k->name, p->stats.name, lines.len ? lines.at : "", device);
+    err_prefix(err, "kernel %d (%s) of '%s'%s, on %s", kernel, kernel_name(p->arena, k), p->stats.name, lines.len ? lines.at : "", device);
     buf_free(&lines);
     return false;
 }

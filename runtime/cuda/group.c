@@ -33,6 +33,7 @@ static void add_part(CudaGroup *g, const Plan *p, int first, int end, bool *plac
 static CudaGroup *group_of(Arena *arena, const Plan *p, int first, int end, bool *placed)
 {
     CudaGroup *g = arena_alloc(arena, sizeof *g);
+    g->made = node_of(p->g, p->step[first].node);
     g->step = arena_array(arena, const PlanStep *, end - first);
     g->part = arena_array(arena, CudaPart, end - first);
     for (int i = first; i < end; i++)

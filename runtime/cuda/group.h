@@ -4,6 +4,7 @@
 #include "runtime/program_impl.h"
 
 typedef struct CudaGroup {
+    const Node *made;      /* the first step's: where it comes from */
     const PlanStep **step; /* in the order of the parts */
     int nstep, npart, npointer;
     CudaPart *part; /* equal kernels */

@@ -154,7 +154,8 @@ bool paper_prepare(Program *p, Err *err, const char *name)
     paper->target = mine;
     paper->kernel = arena_array(p->arena, PaperKernel, p->plan->nkernel + 1);
     paper->launch = arena_array(p->arena, PaperKernel, p->plan->nkernel + 1);
-    product_choices(p, NULL);
+    if (!product_choices(p, err, NULL))
+        return false;
     for (int i = 0; i < p->plan->nkernel; i++)
         if (p->product[i].library)
             p->product[i].rule = "large, assuming that cuBLASLt has an algorithm: no heuristics are known without a device";

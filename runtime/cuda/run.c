@@ -190,7 +190,9 @@ static bool take_outputs(Program *p, Err *err, void *const *in, void *const *out
 {
     CudaProgram *c = p->cuda;
     const CudaDriver *d = c->device.driver;
-    if (!cuda_ok(d, err, d->cuStreamSynchronize(c->stream), "running"))
+    /* what came since the start may have used another device */
+    if (!cuda_ok(d, err, d->cuCtxSetCurrent(c->device.context), "cuCtxSetCurrent") ||
+        !cuda_ok(d, err, d->cuStreamSynchronize(c->stream), "running"))
         return err_prefix(err, "'%s' on %s (DAV_CUDA_SYNC=1 names the kernel)", p->stats.name, c->device.name);
     for (int o = 0; o < p->nout; o++) {
         if (cuda_in_flat(p, o))
@@ -232,8 +234,5 @@ bool cuda_start(Program *p, Err *err, void *const *in, bool once)
 
 bool cuda_finish(Program *p, Err *err, void *const *in, void *const *out)
 {
-    CudaProgram *c = p->cuda;
-    const CudaDriver *d = c->device.driver;
-    /* what came in between may have used another device */
-    return settle(p, cuda_ok(d, err, d->cuCtxSetCurrent(c->device.context), "cuCtxSetCurrent") && take_outputs(p, err, in, out));
+    return settle(p, take_outputs(p, err, in, out));
 }

@@ -6,6 +6,7 @@
  *   DAV_STANDIN_FAIL=n          the n-th call fails, with CUDA_ERROR_UNKNOWN or DAV_STANDIN_STATUS
  *   DAV_STANDIN_INIT=status     of cuInit; DAV_STANDIN_VERSION=n of the driver; DAV_STANDIN_SM=n of the device, 90 by default
  *   DAV_STANDIN_DEVICES=n       1 by default; what belongs to one is refused where another's context is current
+ *   DAV_STANDIN_NAME=text       of the device
  *   DAV_STANDIN_LOAD=status     of cuModuleLoadData
  *   DAV_STANDIN_MEMORY=bytes    of the device
  *   DAV_STANDIN_RACE=1          two threads of a block that touch one place between barriers, one of them writing, end the launch; so do
@@ -64,23 +65,34 @@ static int setting(const char *name, int otherwise)
     return text ? atoi(text) : otherwise;
 }
 
+/* CUDA C++ Programming Guide, "Technical Specifications per Compute Capability": shared memory that a block may ask for. */
+static size_t shared_most()
+{
+    int sm = setting("DAV_STANDIN_SM", 90);
+    return (size_t)(sm < 80 ? 64 : sm == 86 || sm == 89 || sm / 10 == 12 ? 99 : sm < 90 ? 163 : 227) * 1024;
+}
+
 static long long fail_at;
-static bool fails()
+static std::map<const void *, long long> site_seen; /* places that call, and which call was their first */
+static std::vector<long long> first_of_site;
+static bool fails(const void *site)
 {
     static const char *at = getenv("DAV_STANDIN_FAIL");
+    if (site_seen.emplace(site, ncalls + 1).second)
+        first_of_site.push_back(ncalls + 1);
     return ++ncalls == (at ? atoll(at) : -1) || ncalls == fail_at;
 }
 #define ENTER()                            \
     std::lock_guard<std::mutex> hold(lock); \
     if (lost)                              \
         return lost;                       \
-    if (fails())                           \
+    if (fails(__builtin_return_address(0))) \
         return setting("DAV_STANDIN_STATUS", UNKNOWN)
 
 /* Calls that free things do so even when they are to fail. */
 #define LEAVE()                            \
     std::lock_guard<std::mutex> hold(lock); \
-    const int status = lost ? lost : fails() ? (int)UNKNOWN : (int)OK
+    const int status = lost ? lost : fails(__builtin_return_address(0)) ? (int)UNKNOWN : (int)OK
 
 static int capturing; /* streams that record */
 static void open_memory(int device, bool open)
@@ -349,12 +361,21 @@ API long long dav_standin_bytes_to_device() { return bytes_to_device; }
 API long long dav_standin_bytes_to_host() { return bytes_to_host; }
 /* The n-th call from now on fails; 0: none. */
 API int dav_standin_fail_in(long long n) { fail_at = n ? ncalls + n : 0; return OK; }
+/* The first call from the i-th place that has called since the last question with a negative i, which forgets all; 0: there are fewer. */
+API long long dav_standin_site(int i)
+{
+    if (i < 0) {
+        site_seen.clear();
+        first_of_site.clear();
+    }
+    return i >= 0 && i < (int)first_of_site.size() ? first_of_site[(size_t)i] : 0;
+}
 API int cuInit(unsigned) { ENTER(); return setting("DAV_STANDIN_INIT", OK); }
 API int cuDriverGetVersion(int *v) { ENTER(); *v = setting("DAV_STANDIN_VERSION", 13000); return OK; }
 static int device_count() { return std::min(setting("DAV_STANDIN_DEVICES", 1), (int)MOST_DEVICES); }
 API int cuDeviceGetCount(int *n) { ENTER(); *n = device_count(); return OK; }
 API int cuDeviceGet(int *d, int i) { ENTER(); *d = i; return i >= 0 && i < device_count() ? OK : 101; }
-API int cuDeviceGetName(char *to, int n, int) { ENTER(); snprintf(to, (size_t)n, "stand-in"); return OK; }
+API int cuDeviceGetName(char *to, int n, int) { ENTER(); const char *name = getenv("DAV_STANDIN_NAME"); snprintf(to, (size_t)n, "%s", name ? name : "stand-in"); return OK; }
 static size_t memory_limit()
 {
     const char *m = getenv("DAV_STANDIN_MEMORY");
@@ -365,7 +386,7 @@ API int cuDeviceGetAttribute(int *v, int which, int)
 {
     ENTER();
     const int sm = setting("DAV_STANDIN_SM", 90);
-    *v = which == 75 ? sm / 10 : which == 76 ? sm % 10 : which == 97 ? (int)shared_limit : which == 16 ? 4 : 0;
+    *v = which == 75 ? sm / 10 : which == 76 ? sm % 10 : which == 97 ? (int)shared_most() : which == 16 ? 4 : 0;
     return OK;
 }
 static char context[MOST_DEVICES]; /* each place is a context */
@@ -514,7 +535,7 @@ API int cuModuleGetFunction(Function **to, Module *m, const char *name)
 API int cuFuncSetAttribute(Function *f, int which, int v)
 {
     ENTER();
-    if (which != 8 || v > (int)shared_limit)
+    if (which != 8 || v > (int)shared_most())
         return INVALID;
     f->shared = (size_t)v;
     return OK;
@@ -523,7 +544,7 @@ API int cuLaunchKernel(Function *f, unsigned gx, unsigned gy, unsigned gz, unsig
                        Stream *s, void **params, void **)
 {
     ENTER();
-    if (!gx || gy != 1 || gz != 1 || !bx || bx > DAV_MAX_THREADS || by != 1 || bz != 1 || shared > f->shared)
+    if (!gx || gx > 0x7fffffffu || gy != 1 || gz != 1 || !bx || bx > DAV_MAX_THREADS || by != 1 || bz != 1 || shared > f->shared)
         return INVALID;
     if (s->device != current_device || f->device != current_device)
         return WRONG_CONTEXT;
@@ -541,7 +562,7 @@ API int cuLaunchKernel(Function *f, unsigned gx, unsigned gy, unsigned gz, unsig
 bool dav_standin_call()
 {
     std::lock_guard<std::mutex> hold(lock);
-    return fails() || lost;
+    return fails(__builtin_return_address(0)) || lost;
 }
 void dav_standin_count(int objects)
 {

@@ -123,6 +123,24 @@ template <int N> DAV_FN dav_words<N> dav_load_words(dav_place p, dav_words<N> w)
     return w;
 }
 
+/* A device faults where the place is no multiple of the words' bytes. */
+typedef unsigned __attribute__((may_alias)) DavWord;
+template <int N> DAV_FN dav_words<N> dav_read_words(const void *p, dav_words<N> w)
+{
+    if ((unsigned long long)p % (4 * N))
+        __builtin_trap();
+    for (int i = 0; i < N; i++)
+        w.at[i] = ((const DavWord *)p)[i];
+    return w;
+}
+template <int N> DAV_FN void dav_write_words(void *p, dav_words<N> w)
+{
+    if ((unsigned long long)p % (4 * N))
+        __builtin_trap();
+    for (int i = 0; i < N; i++)
+        ((DavWord *)p)[i] = w.at[i];
+}
+
 /* ---- copies that happen when they are waited for; until then their place holds poison ---- */
 enum { DAV_MAX_COPIES = 256 };
 struct DavCopies {
