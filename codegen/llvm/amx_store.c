@@ -46,8 +46,8 @@ static bool whole_store(const Emit *e, Val loop, Whole *w)
             return false;
         }
     }
-    return w->to && dav_dtype_size((DavDtype)node_of(e->k, w->to)->dtype) == 4 && index_slope(e->k, w->offset, w->column, loop, &across) && across == 1 &&
-           index_slope(e->k, w->offset, loop, loop, &w->stride);
+    return w->to && dav_dtype_size((DavDtype)node_of(e->k, w->to)->dtype) == 4 && index_slope(e->k, w->offset, w->column, &across) && across == 1 &&
+           index_slope(e->k, w->offset, loop, &w->stride);
 }
 
 static int uses_of(const Emit *e, Val tile)

@@ -28,8 +28,8 @@ static bool reads_across(const Emit *e, Copy *c, Val v)
 {
     const Node *n = node_of(e->k, v);
     int64_t across, along;
-    if (c->load || n->dtype == DAV_I64 || dav_dtype_size((DavDtype)n->dtype) != 4 || !index_slope(e->k, n->arg[1], c->lane, c->turn, &across) ||
-        !index_slope(e->k, n->arg[1], c->turn, c->turn, &along) || along != 1 || across < 1 || across > MOST_STRIDE)
+    if (c->load || n->dtype == DAV_I64 || dav_dtype_size((DavDtype)n->dtype) != 4 || !index_slope(e->k, n->arg[1], c->lane, &across) ||
+        !index_slope(e->k, n->arg[1], c->turn, &along) || along != 1 || across < 1 || across > MOST_STRIDE)
         return false;
     c->load = v;
     c->valid = n->narg > 2 ? lanes_below(e, n->arg[2], c->lane) : c->lanes;
@@ -41,7 +41,7 @@ static bool writes_rows(const Emit *e, const Copy *c, Val v)
     const Node *n = node_of(e->k, v), *to = node_of(e->k, n->arg[0]);
     int64_t across;
     return attr_i(to, A_ROLE) == BUF_SCRATCH && c->load && node_of(e->k, c->load)->arg[0] != n->arg[0] &&
-           index_slope(e->k, n->arg[1], c->lane, c->turn, &across) && across == 1;
+           index_slope(e->k, n->arg[1], c->lane, &across) && across == 1;
 }
 
 static bool is_value(const Node *n)
