@@ -1,14 +1,17 @@
-/* Attention, forward, for processors whose tiles are small: queries are rows of a tile, keys its columns, both as they lie in
- * memory, and a chunk of queries shares what is packed of a block of keys.
+/* Attention, forward, for processors whose tiles are small: queries are rows of a tile, keys its columns, both as they
+ * lie in memory, and a chunk of queries shares what is packed of a block of keys.
  *     score[q, j] = q . k_j            A = queries,                B = keys, transposed
  *     out[q, e]   = sum_j p_qj v_je    A = p,                      B = values
- * bf16: words of p hold keys 16 apart, so that two vectors become one of words without a shuffle; the values' words do the
- * same.  Queries go in blocks of one height: the last one starts earlier rather than be smaller, and does some rows twice.  An
- * element's bits depend on its own query and on the keys alone. */
+ * bf16: words of p hold keys 16 apart, so that two vectors become one of words without a shuffle; the values' words do
+ * the same, and p takes the place of the scores.  Queries go in blocks of one height: the last one starts earlier
+ * rather than be smaller, and does some rows twice.  An element's bits depend on its own query and on the keys alone.
+ */
 #include "passes/lower_attention_rows.h"
 
-enum { LANES = ATTENTION_LANES, QUERY_ROWS = 48, KEY_BLOCK = 512, CHUNK_MOST = 1024, CHUNKS = 16,
-       TILE_QUERY_ROWS = 128, TILE_KEY_BLOCK = 256, CHUNK_LEAST = 256 /* fewer are soon multiplied, but what they share is to be packed */, TILE_DEPTH = 32, MOST_DEPTH = 256, NEAR = 24 << 10 /* bytes */ };
+/* CHUNK_LEAST: of fewer queries packing what they share is the most of the work.  NEAR: bytes that stay in the nearest
+ * cache. */
+enum { LANES = ATTENTION_LANES, QUERY_ROWS = 48, KEY_BLOCK = 512, CHUNK_MOST = 1024, CHUNKS = 16 };
+enum { TILE_QUERY_ROWS = 128, TILE_KEY_BLOCK = 256, CHUNK_LEAST = 256, TILE_DEPTH = 32, MOST_DEPTH = 256, NEAR = 24 << 10 };
 
 Val rows_of_batch(Attention *a, int64_t rows, Val row, int64_t width)
 {
@@ -25,8 +28,8 @@ static void pack_keys(Attention *a, Rows *f)
             attention_pack_pairs(a, f->key_words, rows_of_batch(a, a->keys, first, a->width / 2), a->width / 2, f->keys,
                                  p * panel_size(a, f->depth), left);
         else
-            attention_pack(a, a->key, rows_of_batch(a, a->keys, first, a->width), a->width, a->pairs ? 1 : a->scale * LOG2E, f->keys,
-                           p * panel_size(a, f->depth), left, 0);
+            attention_pack(a, a->key, rows_of_batch(a, a->keys, first, a->width), a->width,
+                           a->pairs ? 1 : a->scale * LOG2E, f->keys, p * panel_size(a, f->depth), left, 0);
     }
 }
 
@@ -43,7 +46,8 @@ static void pad_queries(Attention *a, Rows *f, Val c0, Val blocks)
     Graph *k = a->k;
     Val i = k_for_dyn(k, LOOP_SERIAL, a->l->zero, blocks, 1);
     open_queries(a, f, c0, i);
-    Val r = k_for(k, LOOP_SERIAL, 0, f->rows, 1), c = k_for(k, LOOP_VECTOR, 0, f->depth, 1), inside = k_op(k, OP_LT, c, k_int(k, a->width), 0);
+    Val r = k_for(k, LOOP_SERIAL, 0, f->rows, 1), c = k_for(k, LOOP_VECTOR, 0, f->depth, 1);
+    Val inside = k_op(k, OP_LT, c, k_int(k, a->width), 0);
     Val x = k_load(k, a->q, sum_of(k, rows_of_batch(a, a->queries, sum_of(k, f->q0, r), a->width), c), inside);
     k_store(k, f->padded, k_addmul(k, c, sum_of(k, f->state, r), f->depth), x, 0);
     k_end(k, c);
@@ -56,15 +60,16 @@ static void score_tile(Attention *a, void *arg, Val first, int rows)
 {
     Rows *f = arg;
     Graph *k = a->k;
-    Product p = {a->q, rows_of_batch(a, a->queries, f->q0, a->width), f->keys, k_int(k, f->panel * panel_size(a, f->depth)),
-                 a->width, 1, 0, a->width, 0};
+    Product p = {.a = a->q, .a_off = rows_of_batch(a, a->queries, f->q0, a->width), .row_stride = a->width, .k_stride = 1,
+                 .b = f->keys, .b_off = k_int(k, f->panel * panel_size(a, f->depth)), .depth = a->width};
     if (f->padded)
         p.a = f->padded, p.a_off = k_op(k, OP_MUL, f->state, k_int(k, f->depth), 0), p.row_stride = p.depth = f->depth;
     Val tile = attention_product(a, &p, first, rows, f->nr);
     TileLoop t = tile_loop(k, rows, f->nr);
     int64_t left = f->block - (int64_t)f->panel * f->nr;
-    Val row = sum_of(k, first, t.row), col = sum_of(k, t.col, k_int(k, (int64_t)f->panel * f->nr)), x = k_tile_get(k, tile, t.row, t.col);
-    Val key = sum_of(k, f->j0, col), query = sum_of(k, f->q0, row), inside = left < f->nr && !f->raw ? k_op(k, OP_LT, t.col, k_int(k, left), 0) : 0;
+    Val row = sum_of(k, first, t.row), col = sum_of(k, t.col, k_int(k, (int64_t)f->panel * f->nr));
+    Val x = k_tile_get(k, tile, t.row, t.col), key = sum_of(k, f->j0, col), query = sum_of(k, f->q0, row);
+    Val inside = left < f->nr && !f->raw ? k_op(k, OP_LT, t.col, k_int(k, left), 0) : 0;
     if (a->pairs && !f->raw)
         x = k_op(k, OP_MUL, x, k_num(k, DAV_F32, a->scale * LOG2E), 0);
     if (a->bias) {
@@ -89,13 +94,20 @@ static void value_tile(Attention *a, void *arg, Val first, int rows)
 {
     Rows *f = arg;
     Graph *k = a->k;
-    int64_t left = a->value - f->col0, columns = left < f->vr ? left : f->vr, words = attention_row_words(f->panels * f->nr);
-    Product p = {f->score, a->l->zero, a->v, sum_of(k, rows_of_batch(a, a->keys, f->j0, a->value), k_int(k, f->col0)), f->stride, 1, a->value,
-                 f->block, columns};
-    if (a->pairs)
-        p = (Product){f->score, a->l->zero, f->values, k_int(k, f->col0 / f->vr * words * f->vr), f->stride, 1, 0, 2 * words, 0};
+    int64_t left = a->value - f->col0, columns = left < f->vr ? left : f->vr,
+            words = attention_row_words(f->panels * f->nr);
+    Product p = {.a = f->score, .a_off = a->l->zero, .row_stride = f->stride, .k_stride = 1, .b = a->v, .b_stride = a->value,
+                 .depth = f->block, .columns = columns};
+    p.b_off = sum_of(k, rows_of_batch(a, a->keys, f->j0, a->value), k_int(k, f->col0));
+    if (a->pairs) {
+        p.b = f->values;
+        p.b_off = k_int(k, f->col0 * words);
+        p.b_stride = p.columns = 0;
+        p.depth = 2 * words;
+    }
     Val tile = attention_product(a, &p, first, rows, f->vr);
-    TileLoop t = tile_loop(k, rows, f->only || !a->pairs ? columns : f->vr); /* sums have room for all of a tile, where it holds zeros */
+    /* sums have room for all of a tile, which holds zeros there */
+    TileLoop t = tile_loop(k, rows, f->only || !a->pairs ? columns : f->vr);
     Val row = sum_of(k, first, t.row), x = k_tile_get(k, tile, t.row, t.col), keep = k_load(k, f->keep, row, 0);
     Val col = sum_of(k, t.col, k_int(k, f->col0));
     if (f->only) {
@@ -193,24 +205,33 @@ static void plan_tiles(Attention *a, Rows *f)
 {
     f->depth = (a->width + TILE_DEPTH - 1) / TILE_DEPTH * TILE_DEPTH;
     bool rolled = f->raw && f->rows % a->pair_rows == 0 && f->depth <= MOST_DEPTH; /* a tile of any width, see amx.c */
-    f->nr = attention_columns(f->block, rolled ? (int)smaller(8 * LANES, NEAR / (2 * f->depth) / LANES * LANES) : 5 * LANES, LANES);
+    int64_t near = smaller(8 * LANES, NEAR / (2 * f->depth) / LANES * LANES);
+    f->nr = attention_columns(f->block, rolled ? (int)near : 5 * LANES, LANES);
     int most = 2 * f->block * 5 * LANES <= NEAR ? 5 * LANES : 3 * LANES;
     f->vr = attention_columns(a->value, most, LANES);
     if (f->vr == LANES && a->value > LANES) /* products would wait for each other */
         f->vr = most;
 }
 
+static int most_rows(const Attention *a)
+{
+    return (int)smaller(TILE_QUERY_ROWS, a->queries / LANES * LANES);
+}
+
 static Rows plan(Attention *a)
 {
-    bool wide = a->nr >= 4 * LANES, tiles = a->pairs && a->pair_rows; /* wide: registers for one vector more than the tile of products has */
-    Rows f = {.area = a->mr * a->nr + (wide ? LANES : 0), .raw = a->pairs && a->scale > 0 && !a->bias && !a->causal, .depth = a->width};
+    bool wide = a->nr >= 4 * LANES; /* registers for one vector more than the tile of products has */
+    bool tiles = a->pairs && a->pair_rows;
+    Rows f = {.area = a->mr * a->nr + (wide ? LANES : 0),
+              .raw = a->pairs && a->scale > 0 && !a->bias && !a->causal,
+              .depth = a->width};
     int64_t most = tiles ? TILE_KEY_BLOCK : KEY_BLOCK, blocks = (a->keys + most - 1) / most;
     f.block = (a->keys + blocks - 1) / blocks;
     f.only = blocks == 1;
     if (!tiles)
         f.rows = smaller(a->queries, QUERY_ROWS);
     else /* whole tiles, with little done twice */
-        f.rows = a->queries < LANES ? a->queries : attention_columns(a->queries, (int)smaller(TILE_QUERY_ROWS, a->queries / LANES * LANES), LANES);
+        f.rows = a->queries < LANES ? a->queries : attention_columns(a->queries, most_rows(a), LANES);
     f.nr = wide ? attention_columns(f.block, 5 * LANES, LANES) : LANES;
     f.vr = attention_columns(a->value, wide ? 5 * LANES : 3 * LANES, LANES);
     if (tiles)
@@ -219,7 +240,8 @@ static Rows plan(Attention *a)
     f.panels = (f.block + f.nr - 1) / f.nr;
     f.block = f.panels * f.nr;
     f.base = f.raw ? a->scale * LOG2E : 1;
-    int64_t chunk = smaller(a->batch * a->queries / CHUNKS, CHUNK_MOST), least = smaller(a->queries, tiles ? CHUNK_LEAST : f.rows);
+    int64_t chunk = smaller(a->batch * a->queries / CHUNKS, CHUNK_MOST);
+    int64_t least = smaller(a->queries, tiles ? CHUNK_LEAST : f.rows);
     f.chunk = ((chunk < least ? least : chunk) + f.rows - 1) / f.rows * f.rows;
     return f;
 }
@@ -229,7 +251,8 @@ void lower_attention_rows(Attention *a)
     Graph *k = a->k;
     const Lower *l = a->l;
     Rows f = plan(a);
-    int64_t block = f.block, full = a->keys / block, rest = a->keys % block, chunks = (a->queries + f.chunk - 1) / f.chunk;
+    int64_t block = f.block, full = a->keys / block, rest = a->keys % block,
+            chunks = (a->queries + f.chunk - 1) / f.chunk;
     if (f.depth != a->width)
         f.padded = lower_scratch(a->l, DAV_BF16, f.chunk * f.depth);
     if (a->pairs && a->width % 2 == 0)
@@ -250,7 +273,8 @@ void lower_attention_rows(Attention *a)
     Val c0 = k_op(k, OP_MUL, k_op(k, OP_REM, p, k_int(k, chunks), 0), k_int(k, f.chunk), 0);
     Val queries = k_op(k, OP_MIN, k_op(k, OP_SUB, k_int(k, a->queries), c0, 0), k_int(k, f.chunk), 0);
     Val blocks = k_op(k, OP_DIV, sum_of(k, queries, k_int(k, f.rows - 1)), k_int(k, f.rows), 0);
-    Val last = sum_of(k, sum_of(k, c0, queries), k_int(k, -1)), end = k_int(k, full); /* keys after it count for nothing when causal */
+    Val last = sum_of(k, sum_of(k, c0, queries), k_int(k, -1)),
+        end = k_int(k, full); /* keys after it count for nothing when causal */
     start(a, &f);
     if (f.padded)
         pad_queries(a, &f, c0, blocks);

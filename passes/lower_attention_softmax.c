@@ -1,4 +1,5 @@
-/* The softmax of a block of queries as rows of scores: largest scores are joined across lanes, sums of weights not before the end. */
+/* The softmax of a block of queries as rows of scores: largest scores are joined across lanes, sums of weights not
+ * before the end. */
 #include "passes/lower_attention_rows.h"
 
 enum { LANES = ATTENTION_LANES, STEP = 4 /* vectors at once */ };
@@ -71,7 +72,8 @@ static Val weigh(Attention *a, Rows *f, Val row, Val at, int i, Val lane)
 {
     Graph *k = a->k;
     Val x = score_at(a, f, row, at, i, lane), most = k_load(k, f->most, sum_of(k, f->state, row), 0);
-    x = f->base == 1 ? k_op(k, OP_SUB, x, most, 0) : k_op(k, OP_FMA, x, k_num(k, DAV_F32, f->base), k_op(k, OP_NEG, most, 0, 0));
+    x = f->base == 1 ? k_op(k, OP_SUB, x, most, 0)
+                     : k_op(k, OP_FMA, x, k_num(k, DAV_F32, f->base), k_op(k, OP_NEG, most, 0, 0));
     return k_exp2(k, x, a->half ? DAV_BF16 : DAV_F32);
 }
 
@@ -83,17 +85,20 @@ static void weights(Attention *a, Rows *f, Val row, Val at, int count, Val lane,
         e[i] = weigh(a, f, row, at, i, lane);
     for (int i = 0; i < count; i += a->pairs ? 2 : 1) {
         if (!a->pairs) {
-            k_store(k, f->score, sum_of(k, sum_of(k, k_addmul(k, at, row, f->stride), k_int(k, (int64_t)i * LANES)), lane), e[i], 0);
+            k_store(k, f->score,
+                    sum_of(k, sum_of(k, k_addmul(k, at, row, f->stride), k_int(k, (int64_t)i * LANES)), lane), e[i], 0);
             continue;
         }
         Val word = attention_word(k, e[i], i + 1 < count ? e[i + 1] : k_num(k, DAV_F32, 0));
-        Val to = k_addmul(k, k_addmul(k, k_int(k, (int64_t)i / 2 * LANES), k_op(k, OP_DIV, at, k_int(k, 2), 0), 1), row, f->stride);
+        Val to = k_addmul(k, k_addmul(k, k_int(k, (int64_t)i / 2 * LANES), k_op(k, OP_DIV, at, k_int(k, 2), 0), 1), row,
+                          f->stride);
         k_store(k, f->score, sum_of(k, to, lane), word, 0);
     }
     k_acc_update(k, acc, joined(k, e, count, sum_of));
 }
 
-/* A float's bits as an integer in the same order, and back: lanes are joined faster than as floats, where NaNs count. */
+/* A float's bits as an integer in the same order, and back: lanes are joined faster than as floats, where NaNs count.
+ */
 static Val ordered(Graph *k, Val bits)
 {
     Val negative = k_op(k, OP_SHR, bits, k_num(k, DAV_I32, 31), 0);
@@ -134,7 +139,8 @@ static void merge(Attention *a, Rows *f)
 static void row_weights(Attention *a, Rows *f)
 {
     Graph *k = a->k;
-    Val row = k_for(k, LOOP_SERIAL, 0, f->rows, 1), lane = k_for(k, LOOP_VECTOR, 0, LANES, 1), part = k_acc(k, DAV_F32, ACC_ADD, 0);
+    Val row = k_for(k, LOOP_SERIAL, 0, f->rows, 1), lane = k_for(k, LOOP_VECTOR, 0, LANES, 1),
+        part = k_acc(k, DAV_F32, ACC_ADD, 0);
     for_vectors(a, f, row, STEP, lane, part, weights);
     Val at = k_addmul(k, lane, sum_of(k, f->state, row), LANES), total = k_acc_get(k, part);
     if (!f->only)

@@ -1,10 +1,13 @@
-/* A tile that is stored as it is goes from the tile registers to its place, without a stay in memory of its own: the row loop after
- * its only product stores every element of it, a row a constant apart from the next one. */
+/* A tile that is stored as it is goes from the tile registers to its place, without a stay in memory of its own: the
+ * row loop after its only product stores every element of it, a row a constant apart from the next one. */
 #include "codegen/llvm/tile.h"
 
 enum { DEPTH = 32, MOST_BLOCKS = 8 };
 
-typedef struct Whole { Val tile, column, to, offset; int64_t stride; } Whole;
+typedef struct Whole {
+    Val tile, column, to, offset;
+    int64_t stride;
+} Whole;
 
 static int64_t length_of(const Emit *e, Val loop) /* of one from 0 to a constant; else -1 */
 {
@@ -46,7 +49,8 @@ static bool whole_store(const Emit *e, Val loop, Whole *w)
             return false;
         }
     }
-    return w->to && dav_dtype_size((DavDtype)node_of(e->k, w->to)->dtype) == 4 && index_slope(e->k, w->offset, w->column, &across) && across == 1 &&
+    return w->to && dav_dtype_size((DavDtype)node_of(e->k, w->to)->dtype) == 4 &&
+           index_slope(e->k, w->offset, w->column, &across) && across == 1 &&
            index_slope(e->k, w->offset, loop, &w->stride);
 }
 
@@ -64,8 +68,8 @@ static bool is_product_of(const Emit *e, Val contract)
     TileContract c = k_tile_contract_of(e->k, contract);
     int64_t k, rows;
     return c.a_ext == 0 && c.a_div == 1 && c.a_k_stride == 1 && c.b_packed && kernel_const_i64(e->k, c.rows, &rows) &&
-           rows == TILE_REGISTER_ROWS && kernel_const_i64(e->k, c.k, &k) && k * (node_of(e->k, c.a)->dtype == DAV_U32 ? 2 : 1) % DEPTH == 0 &&
-           k <= MOST_BLOCKS * DEPTH;
+           rows == TILE_REGISTER_ROWS && kernel_const_i64(e->k, c.k, &k) &&
+           k % DEPTH == 0 && k <= MOST_BLOCKS * DEPTH;
 }
 
 Val amx_stored(const Emit *e, Val contract)
@@ -75,9 +79,11 @@ Val amx_stored(const Emit *e, Val contract)
     Whole w = {0};
     while (v < e->k->n && is_index(e, v))
         v++;
-    if (!is_product_of(e, contract) || attr_i(n, A_MR) != TILE_REGISTER_ROWS || uses_of(e, tile) != 2 || v == e->k->n || !is_loop(e, v, LOOP_ROW))
+    if (!is_product_of(e, contract) || attr_i(n, A_MR) != TILE_REGISTER_ROWS || uses_of(e, tile) != 2 || v == e->k->n ||
+        !is_loop(e, v, LOOP_ROW))
         return 0;
-    bool whole = whole_store(e, v, &w) && w.tile == tile && length_of(e, v) == attr_i(n, A_MR) && length_of(e, w.column) == attr_i(n, A_NR);
+    bool whole = whole_store(e, v, &w) && w.tile == tile && length_of(e, v) == attr_i(n, A_MR) &&
+                 length_of(e, w.column) == attr_i(n, A_NR);
     return whole ? v : 0;
 }
 

@@ -1,11 +1,14 @@
-/* A serial loop around a vector loop whose lanes read a stride apart, and each turn of the serial loop the next elements: a copy that
- * turns columns into rows.  Instead of gathering, 16 lanes read 16 turns' elements each at once, and the squares are transposed in
- * registers; what is done with an element stays as it is. */
+/* A serial loop around a vector loop whose lanes read a stride apart, and each turn of the serial loop the next
+ * elements: a copy that turns columns into rows.  Instead of gathering, 16 lanes read 16 turns' elements each at once,
+ * and the squares are transposed in registers; what is done with an element stays as it is. */
 #include "codegen/llvm/emit.h"
 
 enum { SQUARE = 16, MOST_STRIDE = 1 << 20 };
 
-typedef struct Copy { Val turn, lane, load; int64_t turns, lanes, valid; } Copy;
+typedef struct Copy {
+    Val turn, lane, load;
+    int64_t turns, lanes, valid;
+} Copy;
 
 static int64_t length_of(const Emit *e, Val loop, LoopKind kind) /* of one from 0 to a constant in ones; else 0 */
 {
@@ -28,8 +31,9 @@ static bool reads_across(const Emit *e, Copy *c, Val v)
 {
     const Node *n = node_of(e->k, v);
     int64_t across, along;
-    if (c->load || n->dtype == DAV_I64 || dav_dtype_size((DavDtype)n->dtype) != 4 || !index_slope(e->k, n->arg[1], c->lane, &across) ||
-        !index_slope(e->k, n->arg[1], c->turn, &along) || along != 1 || across < 1 || across > MOST_STRIDE)
+    if (c->load || n->dtype == DAV_I64 || dav_dtype_size((DavDtype)n->dtype) != 4 ||
+        !index_slope(e->k, n->arg[1], c->lane, &across) || !index_slope(e->k, n->arg[1], c->turn, &along) ||
+        along != 1 || across < 1 || across > MOST_STRIDE)
         return false;
     c->load = v;
     c->valid = n->narg > 2 ? lanes_below(e, n->arg[2], c->lane) : c->lanes;
@@ -60,8 +64,9 @@ static bool is_copy(const Emit *e, Val loop, Copy *c)
         const Node *n = node_of(e->k, v);
         if (n->op == OP_FOR && !c->lane && (c->lanes = length_of(e, v, LOOP_VECTOR)) > 0 && c->lanes % SQUARE == 0)
             c->lane = v;
-        else if (n->op == OP_LOAD ? !c->lane || !reads_across(e, c, v)
-                 : n->op == OP_STORE ? stores++ || !writes_rows(e, c, v) : !is_value(n))
+        else if (n->op == OP_LOAD    ? !c->lane || !reads_across(e, c, v)
+                 : n->op == OP_STORE ? stores++ || !writes_rows(e, c, v)
+                                     : !is_value(n))
             return false;
     }
     return c->load && stores;
