@@ -10,7 +10,7 @@
 
 /* CHUNK_LEAST: of fewer queries packing what they share is the most of the work.  NEAR: bytes that stay in the nearest
  * cache. */
-enum { LANES = ATTENTION_LANES, QUERY_ROWS = 48, KEY_BLOCK = 512, CHUNK_MOST = 1024, CHUNKS = 16 };
+enum { LANES = ATTENTION_LANES, QUERY_ROWS = 64, KEY_BLOCK = 512, CHUNK_MOST = 1024, CHUNKS = 16 };
 enum { TILE_QUERY_ROWS = 128, TILE_KEY_BLOCK = 256, CHUNK_LEAST = 256, TILE_DEPTH = 32, MOST_DEPTH = 256, NEAR = 24 << 10 };
 
 Val rows_of_batch(Attention *a, int64_t rows, Val row, int64_t width)
