@@ -129,7 +129,7 @@ static double norm_of(int64_t row, int64_t column, int64_t length)
     return (x_at(row, column) - mean) / sqrt(square + 1e-5) * scale_at(column);
 }
 
-static float x[ROWS * LONGEST], y[ROWS * LONGEST], w[LONGEST];
+static float x[ROWS * LONGEST], y[ROWS * LONGEST], z[ROWS * LONGEST], w[LONGEST];
 
 static void check_rows(Graph *(*make)(Arena *, Err *, DavDtype, int64_t, int64_t), Expected expected, double slack,
                        DavDtype t, int64_t length)
@@ -204,6 +204,28 @@ static void rows_end_between_lines(void **state)
     }
 }
 
+/* Arrays of one axis go to several teams: whole parts of 4096 and a rest. */
+static void flat_arrays_are_right(void **state)
+{
+    (void)state;
+    static const int64_t size[] = {64, 4096, 4100, 4104, 12289, 14992, 15000};
+    static uint16_t half[3][LONGEST * ROWS];
+    for (size_t l = 0; l < sizeof size / sizeof *size; l++)
+        for (int bf16 = 0; bf16 < 2; bf16++) {
+            Err err = {0};
+            Arena *a = arena_new();
+            const DavDtype t = bf16 ? DAV_BF16 : DAV_F32;
+            void *second = bf16 ? (void *)half[1] : y, *result = bf16 ? (void *)half[2] : z;
+            fill(t, 0, 1, size[l], bf16 ? (void *)half[0] : x);
+            fill(t, 1, 1, size[l], second);
+            run(flat_graph(a, &err, t, size[l]), NULL, (void *[]){bf16 ? (void *)half[0] : x, second}, (void *[]){result});
+            for (int64_t i = 0; i < size[l]; i++)
+                if (read_at(t, result, i) != x_at(0, i) + x_at(1, i) * x_at(1, i))
+                    fail_msg("%lld of %lld: %g", (long long)i, (long long)size[l], read_at(t, result, i));
+            arena_free(a);
+        }
+}
+
 /* The bits of a row, however many there are. */
 static void a_row_is_the_same_in_any_batch(void **state)
 {
@@ -230,6 +252,7 @@ int main(void)
         cmocka_unit_test(rows_in_lines_are_right),
         cmocka_unit_test(slices_are_right),
         cmocka_unit_test(rows_end_between_lines),
+        cmocka_unit_test(flat_arrays_are_right),
         cmocka_unit_test(a_row_is_the_same_in_any_batch),
     };
     setenv("DAV_STANDIN_RACE", "1", 1);

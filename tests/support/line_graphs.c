@@ -63,3 +63,11 @@ Graph *sums_graph(Arena *a, Err *err, int64_t rows, int64_t length, int64_t widt
     graph_output(g, "y", g_reduce_mask(g, OP_SUM, g_slice(g, x, (int64_t[]){0, 0}, (int64_t[]){rows, length}, NULL), 2));
     return g;
 }
+
+Graph *flat_graph(Arena *a, Err *err, DavDtype t, int64_t n)
+{
+    Graph *g = graph_new(a, err, "flat");
+    Val x = g_input(g, "x", ROLE_DATA, type_make(t, 1, &n)), y = g_input(g, "y", ROLE_DATA, type_make(t, 1, &n));
+    graph_output(g, "z", g_bin(g, OP_ADD, x, g_bin(g, OP_MUL, y, y)));
+    return g;
+}

@@ -13,3 +13,5 @@ Graph *mixed_graph(Arena *a, Err *err, int64_t rows, int64_t length);
 Graph *slices_graph(Arena *a, Err *err, bool summed, int64_t rows, int64_t length);
 /* y [rows, 1] = the sum of the first `length` columns of x [rows, width]. */
 Graph *sums_graph(Arena *a, Err *err, int64_t rows, int64_t length, int64_t width);
+/* z [n] = x + y y, in t. */
+Graph *flat_graph(Arena *a, Err *err, DavDtype t, int64_t n);
