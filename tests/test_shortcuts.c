@@ -62,7 +62,7 @@ static void powers(void **state, DavDtype precision)
     k_end(k, p);
     static _Alignas(64) float x[POINTS], y[POINTS];
     for (int i = 0; i < POINTS; i++)
-        x[i] = i < (int)(sizeof special / sizeof *special) ? special[i] : -151 + 280 * (float)i / POINTS;
+        x[i] = i < (int)(sizeof special / sizeof *special) ? special[i] : -151 + 280 * (float)i / (float)POINTS;
     for (int l = 0; l < cpu_target_count(); l++) {
         CpuTarget t;
         KernelCode code;
