@@ -153,6 +153,7 @@ static int power_of_two(int64_t at_least)
  * short rows want many threads, and those of a warp read what lies together also where they belong to several rows. */
 static int team_of(const Graph *k)
 {
+    enum { LANES = 4 /* that a thread takes of a long loop */ };
     int64_t widest = 1;
     for (Val v = 1; v < k->n; v++) {
         const Node *n = node_of(k, v);
@@ -162,11 +163,16 @@ static int team_of(const Graph *k)
             continue;
         const int64_t *nums = attr_ints(n, A_NUMS, NULL);
         int64_t extent = n->narg ? UNKNOWN_EXTENT : nums[1] - nums[0];
+        for (Val inner = v + 1, end = index_end(k, v); inner < end; inner++)
+            if (node_of(k, inner)->op == OP_FOR) { /* a lane is long: it wants a thread of its own */
+                extent *= LANES;
+                break;
+            }
         widest = extent > widest ? extent : widest;
     }
     if (widest <= 32)
         return power_of_two(widest);
-    int team = power_of_two((widest + 3) / 4);
+    int team = power_of_two((widest + LANES - 1) / LANES);
     return team < 32 ? 32 : team > MOST_TEAM ? MOST_TEAM : team;
 }
 
