@@ -73,6 +73,7 @@ static void mark_values(Fuser *f)
             n->op == OP_CONTRACT || n->op == OP_HOST || n->op == OP_LOOP || op_is_attention((Op)n->op) || (n->op == OP_RESHAPE && f->solid[v]);
         for (int i = 0; i < n->narg; i++) {
             f->live[n->arg[i]] = true;
+            f->uses[n->arg[i]]++;
             f->solid[n->arg[i]] |= reads_memory;
         }
     }
@@ -309,7 +310,7 @@ static void place(Fuser *f, Val v)
         if (!from || from == to)
             continue;
         const char *reason = n->op == OP_CONTRACT ? "operand of a contraction" : why_not(f, from, to);
-        if (!reason && f->g[from].kind == FUSE_CONTRACT && f->summed[v]) /* or both kernels would hold it */
+        if (!reason && f->g[from].kind == FUSE_CONTRACT && f->summed[v] && f->uses[root] > 1) /* or both kernels would hold it */
             reason = "its result goes into a reduction, which is a kernel of its own";
         if (!reason && f->g[from].kind == FUSE_CONTRACT && (f->summed[root] || f->solid[root]))
             reason = "its operand is stored in any case";
@@ -363,6 +364,7 @@ bool pass_fuse(PassCx *cx, const Graph *in, Graph *out)
     f.live = arena_array(cx->arena, bool, in->n);
     f.solid = arena_array(cx->arena, bool, in->n);
     f.summed = arena_array(cx->arena, bool, in->n);
+    f.uses = arena_array(cx->arena, int, in->n);
     f.again = arena_array(cx->arena, bool, in->n);
     f.data = arena_array(cx->arena, bool, in->n);
     f.group = arena_array(cx->arena, int, in->n);

@@ -24,6 +24,7 @@ typedef struct Fuser {
     Graph *out;
     bool *live, *solid; /* solid: needs memory of its own */
     bool *summed;       /* read by a reduction */
+    int *uses;          /* operands that it is */
     bool *data;         /* depends on more than parameters */
     bool *again;        /* computed again by each group that reads it, never stored */
     int *group;         /* of a value, 0: none */

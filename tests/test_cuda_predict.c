@@ -205,10 +205,10 @@ static void block(const char *name, DavVal (*make)(DavNet *n), bool backward, in
 static void blocks_need_few_launches(void **state)
 {
     (void)state;
-    block("transformer block", transformer_block, false, 9, 1.7, 4);
-    block("transformer block, backward", transformer_block, true, 36, 2, 8.5);
-    block("unet block", unet_block, false, 17, 3.1, 6.2);
-    block("unet block, backward", unet_block, true, 45, 3.2, 9.5);
+    block("transformer block", transformer_block, false, 9, 1.6, 4);
+    block("transformer block, backward", transformer_block, true, 36, 1.9, 6);
+    block("unet block", unet_block, false, 16, 2.6, 6.2);
+    block("unet block, backward", unet_block, true, 43, 2.9, 9);
 }
 
 /* Attention's backward direction has 8 heads x (4096 / 64 panels of keys + as many of queries) blocks, more than an h100 runs at
