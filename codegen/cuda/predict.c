@@ -6,7 +6,10 @@
 #include <string.h>
 
 static const double launch_seconds = 1.5e-6;  /* from one kernel of a graph to the next */
-static const double memory_reached = 0.85;    /* of the data sheet's bandwidth, by kernels with enough threads */
+static const double memory_reached = 0.85;    /* of the data sheet's bandwidth, by kernels with enough under way */
+static const double memory_latency = 0.8e-6;  /* under load: bandwidth times it is what must be under way (Little's law) */
+static const double bytes_of_thread = 32;     /* that a thread has under way */
+static const double copied_ahead = 0.5;       /* of a product's panels in shared memory: the stages that are not multiplied now */
 static const double l2_faster = 2;            /* what fits into half of the L2 is found there, at this many times the bandwidth */
 static const double library_reached = 0.60;   /* by cuBLASLt, of either peak: the lower end of what is reported of an H100 */
 /* mma.sync with stages of cp.async, as CUTLASS' kernels for sm_80 have them: those of others reach 0.8 to 0.95 of the peak of sm_80 and
@@ -16,7 +19,7 @@ static const double library_reached = 0.60;   /* by cuBLASLt, of either peak: th
 static const double tensor_reached = 0.60, hopper_reached = 0.45, small_tensor_reached = 0.30;
 static const double fma_reached = 0.60, small_fma_reached = 0.45;
 static const double scalar_reached = 0.25;    /* elementwise code, index arithmetic beside it */
-enum { THREADS_FOR_MEMORY = 512 /* of a multiprocessor, to keep its share of the bandwidth busy */, ASSUMED_REGS = 128 };
+enum { ASSUMED_REGS = 128 };
 
 typedef struct Limits { int sm, warps, blocks, shared, reserved; } Limits; /* of a multiprocessor; reserved: of shared memory a block */
 /* CUDA C++ Programming Guide, "Technical Specifications per Compute Capability". */
@@ -105,6 +108,15 @@ static double reached(const CudaTarget *t, const Graph *kernel)
     return widest < 100 * 128 || t->sm == 100 ? small_tensor_reached : t->sm == 90 ? hopper_reached : tensor_reached;
 }
 
+/* The share of its bandwidth that a multiprocessor with so many blocks keeps busy: its threads' loads, and what a product's stages of
+ * cp.async bring meanwhile. */
+static double share_of_bandwidth(const CudaTarget *t, const CudaLaunch *l, const Graph *kernel, double blocks)
+{
+    bool copies = t->sm >= 80 && product_dtype(kernel) != DAV_BOOL;
+    double of_block = l->threads * bytes_of_thread + (copies ? l->shared_bytes * copied_ahead : 0);
+    return fmin(1, blocks * of_block / (t->bytes_s * memory_reached / t->sms * memory_latency));
+}
+
 /* A launch of that cost; `kernel` tells what kind of work it is. */
 static CudaForecast forecast(const CudaTarget *t, const CudaLaunch *l, const CudaUse *use, const Graph *kernel, KernelCost c)
 {
@@ -116,11 +128,11 @@ static CudaForecast forecast(const CudaTarget *t, const CudaLaunch *l, const Cud
         f.blocks_per_sm = 1;
     f.occupancy = (double)f.blocks_per_sm * ((l->threads + 31) / 32) / limits_of(t->sm)->warps;
     f.waves = (double)l->blocks / ((double)t->sms * f.blocks_per_sm);
-    double active = fmin((double)l->blocks / t->sms, f.blocks_per_sm) * l->threads; /* threads a multiprocessor, on average */
-    double busy = fmin(1, (double)l->blocks / t->sms);                              /* multiprocessors that have a block */
+    double active = fmin((double)l->blocks / t->sms, f.blocks_per_sm); /* blocks a multiprocessor, on average */
+    double busy = fmin(1, (double)l->blocks / t->sms);                 /* multiprocessors that have a block */
     double tail = f.waves > 1 ? f.waves / ceil(f.waves) : 1;
     double rate = t->bytes_s * (c.bytes <= (double)t->l2_bytes / 2 ? l2_faster : 1);
-    f.memory_s = c.bytes / (rate * memory_reached * fmin(1, active / (double)THREADS_FOR_MEMORY));
+    f.memory_s = c.bytes / (rate * memory_reached * fmin(busy, share_of_bandwidth(t, l, kernel, active)));
     f.compute_s = c.flops / (cuda_peak_of(t, kernel) * reached(t, kernel) * busy * tail);
     return f;
 }

@@ -65,6 +65,13 @@ static int setting(const char *name, int otherwise)
     return text ? atoi(text) : otherwise;
 }
 
+/* CUDA C++ Programming Guide, "Technical Specifications per Compute Capability": shared memory that a block may ask for. */
+static size_t shared_most()
+{
+    int sm = setting("DAV_STANDIN_SM", 90);
+    return (size_t)(sm < 80 ? 64 : sm == 86 || sm == 89 || sm / 10 == 12 ? 99 : sm < 90 ? 163 : 227) * 1024;
+}
+
 static long long fail_at;
 static bool fails()
 {
@@ -366,7 +373,7 @@ API int cuDeviceGetAttribute(int *v, int which, int)
 {
     ENTER();
     const int sm = setting("DAV_STANDIN_SM", 90);
-    *v = which == 75 ? sm / 10 : which == 76 ? sm % 10 : which == 97 ? (int)shared_limit : which == 16 ? 4 : 0;
+    *v = which == 75 ? sm / 10 : which == 76 ? sm % 10 : which == 97 ? (int)shared_most() : which == 16 ? 4 : 0;
     return OK;
 }
 static char context[MOST_DEVICES]; /* each place is a context */
@@ -515,7 +522,7 @@ API int cuModuleGetFunction(Function **to, Module *m, const char *name)
 API int cuFuncSetAttribute(Function *f, int which, int v)
 {
     ENTER();
-    if (which != 8 || v > (int)shared_limit)
+    if (which != 8 || v > (int)shared_most())
         return INVALID;
     f->shared = (size_t)v;
     return OK;
@@ -524,7 +531,7 @@ API int cuLaunchKernel(Function *f, unsigned gx, unsigned gy, unsigned gz, unsig
                        Stream *s, void **params, void **)
 {
     ENTER();
-    if (!gx || gy != 1 || gz != 1 || !bx || bx > DAV_MAX_THREADS || by != 1 || bz != 1 || shared > f->shared)
+    if (!gx || gx > 0x7fffffffu || gy != 1 || gz != 1 || !bx || bx > DAV_MAX_THREADS || by != 1 || bz != 1 || shared > f->shared)
         return INVALID;
     if (s->device != current_device || f->device != current_device)
         return WRONG_CONTEXT;

@@ -18,11 +18,13 @@ cd "$folder" || exit 2
 export XDG_CACHE_HOME=$folder/cache
 cmake --preset default >/dev/null && ninja -C build >/dev/null || exit 2
 
-# The tests named first, then all others: the first one that fails has caught it.
+programs="dav $(ninja -C build -t targets all | sed -n 's/^\(standin_[A-Za-z]*\): phony$/\1/p' | tr '\n' ' ')"
+# The tests named first, then, once they are built, all others: the first one that fails has caught it.
 caught_by() {
     local named=$1 t all
     all=$(cd build/tests && ls test_*)
-    for t in $named $all; do
+    for t in $named all $all; do
+        ninja -C build $programs "$t" >log 2>&1 || { echo "the compiler" && return; }
         [ -x "build/tests/$t" ] || continue
         if ! timeout 300 "build/tests/$t" >log 2>&1; then
             echo "$t"
@@ -42,11 +44,7 @@ while IFS=$'\t' read -r name file edit tests; do
         missed=$((missed + 1))
         continue
     fi
-    if ! ninja -C build >log 2>&1; then
-        by="the compiler"
-    else
-        by=$(caught_by "$tests")
-    fi
+    by=$(caught_by "$tests")
     git checkout -q -- .
     if [ -n "$by" ]; then
         echo "caught  $name ($file) by $by"
