@@ -13,6 +13,7 @@
  *     %3 = const {value=3} : f32[1,1,4]
  *     %4 = mul %2, %3 : f32[1,1,4]
  */
+#include "passes/fuse.h"
 #include "passes/simplify.h"
 #include "passes/pass.h"
 #include "passes/region.h"
@@ -39,7 +40,9 @@ static Val simplify_sum(Graph *g, const Node *n)
     unsigned mask = 0;
     for (int i = 0; i < naxes; i++)
         mask |= 1u << axes[i];
-    if (x->op == OP_SUM) {
+    if (node_attr(n, A_PARTS))
+        return 0;
+    if (x->op == OP_SUM && !node_attr(x, A_PARTS)) {
         int ninner;
         const int64_t *inner = attr_ints(x, A_AXES, &ninner);
         for (int i = 0; i < ninner; i++)
