@@ -13,7 +13,7 @@
 #include <math.h>
 #include <string.h>
 
-enum { MAX_SPILL = 16384, MAX_COLUMNS = 512, MIN_COLUMNS = 16, ENOUGH_BLOCKS = 32 };
+enum { MAX_SPILL = 16384, MAX_COLUMNS = 512, MIN_COLUMNS = 16, ENOUGH_BLOCKS = 32, FEW_LANES = 32 };
 
 typedef struct Rows {
     Lower *l;
@@ -24,6 +24,7 @@ typedef struct Rows {
     int64_t parts;
     Val part;        /* which one this is */
     int last;        /* last axis longer than 1 */
+    int lanes;       /* the axis of a row that lanes go along */
     int *level;
     bool *full;      /* varies along reduced axes */
     int *spill;      /* phase in which the value is put into scratch, -1: never */
@@ -226,14 +227,18 @@ static void spill_values(Rows *r, int p, Val at)
 static int open_elements(Rows *r, Val loop[IR_MAX_RANK])
 {
     Lower *l = r->l;
+    Val of_axis[IR_MAX_RANK];
     int loops = 0;
+    for (int inner = 0; inner < 2; inner++)
+        for (int d = 0; d < r->domain.rank; d++)
+            if (is_reduced(r, d) && (d == r->lanes) == inner) {
+                of_axis[d] = loop[loops++] = k_for(l->k, inner ? LOOP_VECTOR : LOOP_SERIAL, 0, extent_of(r, d), 1);
+                r->idx[d] = index_of(r, d, of_axis[d]);
+            }
     l->full_at = l->zero;
     for (int d = 0; d < r->domain.rank; d++)
-        if (is_reduced(r, d)) {
-            Val i = loop[loops++] = k_for(l->k, d == r->last ? LOOP_VECTOR : LOOP_SERIAL, 0, extent_of(r, d), 1);
-            r->idx[d] = index_of(r, d, i);
-            l->full_at = k_op(l->k, OP_ADD, k_op(l->k, OP_MUL, l->full_at, k_int(l->k, extent_of(r, d)), 0), i, 0);
-        }
+        if (is_reduced(r, d))
+            l->full_at = k_op(l->k, OP_ADD, k_op(l->k, OP_MUL, l->full_at, k_int(l->k, extent_of(r, d)), 0), of_axis[d], 0);
     return loops;
 }
 
@@ -413,6 +418,18 @@ static void lower_by_column(Rows *r)
     k_end(l->k, p);
 }
 
+/* The last axis, or the longest where threads have caches of their own and that one gives work to few of them. */
+static int lanes_of(const Rows *r)
+{
+    const CompileOptions *o = r->l->cx->options;
+    int best = r->last;
+    bool spread = o && o->processors && extent_of(r, best) < FEW_LANES;
+    for (int d = 0; spread && d < r->domain.rank; d++)
+        if (is_reduced(r, d) && extent_of(r, d) > extent_of(r, best))
+            best = d;
+    return best;
+}
+
 void lower_rowwise(Lower *l)
 {
     Arena *a = l->cx->arena;
@@ -434,6 +451,7 @@ void lower_rowwise(Lower *l)
     for (int d = 0; d < r.domain.rank; d++)
         if (r.domain.dim[d] != 1)
             r.last = d;
+    r.lanes = lanes_of(&r);
     l->row_value = arena_array(a, Val, n);
     l->row_scratch = arena_array(a, Val, n);
     l->full_scratch = arena_array(a, Val, n);

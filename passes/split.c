@@ -13,8 +13,8 @@
 #include "passes/region.h"
 #include <string.h>
 
-enum { LARGE_SUM = 2048, LARGE_ROW = 16384, PART = LARGE_SUM, PART_ROWS = 24, FEW_ROWS = 8, MAX_GROUPS = 16, GROUP_BYTES = 3584 << 10, PAIRS_BYTES = 1 << 20, ENOUGH_TILES = 64,
-       TILE_ELEMENTS = 384, DEEP_SUM = 4096 };
+enum { LARGE_SUM = 2048, LARGE_ROW = 16384, PART = LARGE_SUM, PART_ROWS = 24, FEW_ROWS = 8 /* with many processors */, MAX_GROUPS = 16,
+       GROUP_BYTES = 3584 << 10, PAIRS_BYTES = 1 << 20, ENOUGH_TILES = 64, TILE_ELEMENTS = 384, DEEP_SUM = 4096 };
 
 /* ---- reductions ---- */
 static int64_t largest_divisor(int64_t n, int64_t most)
@@ -64,12 +64,12 @@ static Val split_axis(Graph *out, Op op, Val x, int axis)
 static Val split_reduction(const PassCx *cx, const Graph *in, Graph *out, Val v, const Val *map)
 {
     const Node *n = node_of(in, v);
-    unsigned axes = reduced_axes(in, v), row = (1u << node_of(in, n->arg[0])->rank) - (axes & -axes);
+    unsigned axes = reduced_axes(in, v);
     Val x = map[n->arg[0]];
     int64_t kept = node_count(in, v), all = node_count(in, n->arg[0]);
-    /* By the sum's own length: a row is summed alike in any batch.  Of one that lies together what is summed need not be stored, and of
-     * those that leave the first axis there are several. */
-    if (!axes || kept == 0 || all / kept < (axes == row && !(axes & 1) ? LARGE_ROW : LARGE_SUM))
+    /* By the sum's own length: a row is summed alike in any batch.  Of rows what is summed need not be stored, and of those that leave
+     * the first axis there are several. */
+    if (!axes || kept == 0 || all / kept < (!(axes & 1) && !last_stays(node_of(in, n->arg[0]), axes) ? LARGE_ROW : LARGE_SUM))
         return graph_copy_node(out, in, v, map);
     unsigned first = axes & -axes, rest = axes & ~first, columns = rest ? rest : first;
     if (n->op == OP_SUM && last_stays(node_of(in, n->arg[0]), axes)) {

@@ -120,6 +120,35 @@ static void columns_pass_with_rows(void **state)
     assert_true(kernels_of((int64_t[]){8, 50, 1, 8192}, 5) > 1); /* more than is kept beside a row */
 }
 
+/* Rows of two axes with one between them, the last one short: x - sum of x over both. */
+static void rows_may_lie_apart(void **state)
+{
+    (void)state;
+    static const char *const device[] = {"interp", "kernels", "cpu", "cuda"};
+    enum { B = 2, H = 100, G = 3, C = 5 };
+    for (int d = 0; d < (cuda_is_there() ? 4 : 3); d++) {
+        Err err = {0};
+        Arena *a = arena_new();
+        Graph *g = graph_new(a, &err, "groups");
+        Val in = g_input(g, "x", ROLE_DATA, type_make(DAV_F32, 4, (int64_t[]){B, H, G, C}));
+        graph_output(g, "y", g_bin(g, OP_SUB, in, g_broadcast_like(g, g_reduce_mask(g, OP_SUM, in, 2 | 8), in)));
+        Program *p = program_compile(&err, g, &(ProgramOptions){.device = device[d]});
+        float x[B][H][G][C], y[B][H][G][C], sum[B][G] = {{0}};
+        for (int b = 0; b < B; b++)
+            for (int h = 0; h < H; h++)
+                for (int i = 0; i < G * C; i++)
+                    sum[b][i / C] += x[b][h][i / C][i % C] = (float)((b * 5 + h * 3 + i * 7) % 11 - 4);
+        if (!p || !program_run(p, &err, (void *[]){x}, (void *[]){y}, 1, 2))
+            fail_msg("%s: %s", device[d], err.text);
+        for (int b = 0; b < B; b++)
+            for (int h = 0; h < H; h++)
+                for (int i = 0; i < G * C; i++)
+                    assert_true(y[b][h][i / C][i % C] == x[b][h][i / C][i % C] - sum[b][i / C]);
+        program_free(p);
+        arena_free(a);
+    }
+}
+
 /* Each element of a part has the part's gradient. */
 static void parts_have_gradients(void **state)
 {
@@ -151,6 +180,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(columns_are_summed_in_parts),
         cmocka_unit_test(columns_pass_with_rows),
+        cmocka_unit_test(rows_may_lie_apart),
         cmocka_unit_test(parts_have_gradients),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -207,8 +207,8 @@ static void blocks_need_few_launches(void **state)
     (void)state;
     block("transformer block", transformer_block, false, 9, 1.6, 3.5);
     block("transformer block, backward", transformer_block, true, 38, 1.8, 3.5);
-    block("unet block", unet_block, false, 16, 2.6, 6.2);
-    block("unet block, backward", unet_block, true, 45, 2.9, 6.5);
+    block("unet block", unet_block, false, 13, 2.1, 6);
+    block("unet block, backward", unet_block, true, 44, 2.8, 6.5);
 }
 
 /* Attention's backward direction has 8 heads x (4096 / 64 panels of keys + as many of queries) blocks, more than an h100 runs at
