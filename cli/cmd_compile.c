@@ -7,6 +7,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+enum { SHOWN_STEPS = 32 }; /* of a trajectory; they are a loop, whose kernels are the same for any number */
+
 typedef struct Compile {
     int argc;
     char **argv;
@@ -57,7 +59,7 @@ static bool has_key(const DavModel *m, const char *name)
     return false;
 }
 
-/* The reward of value and guide; by its name it is made for the denoiser's sequences, where it has keys for that. */
+/* The reward of value, guide and whole; by its name it is made for the denoiser's sequences, where it has keys for that. */
 static bool open_reward(Compile *c, MaskedSpec *s)
 {
     ModelDir dir;
@@ -134,6 +136,11 @@ static void report(const Compile *c, const Task *t, const RowProgram *p)
         printf("%s %s: %s\n", c->dir.model->name, t->name, s.memory_note);
 }
 
+static bool needs_reward(const char *task)
+{
+    return strcmp(task, "value") == 0 || strcmp(task, "guide") == 0 || strcmp(task, "whole") == 0;
+}
+
 static bool run_task(Compile *c, const MaskedSpec *spec, const char *name)
 {
     const DavModel *m = c->dir.model;
@@ -144,8 +151,8 @@ static bool run_task(Compile *c, const MaskedSpec *spec, const char *name)
         return err_user(c->err, "--task %.40s: %s has the tasks %s", name, m->name,
                         network      ? "forward"
                         : regression ? "forward, learn, value"
-                                     : "forward, step, choose, learn, pretrain, value, guide");
-    if ((strcmp(name, "value") == 0 || strcmp(name, "guide") == 0) && !spec->reward.model)
+                                     : "forward, step, choose, whole, learn, pretrain, score, prior, value, guide");
+    if (!regression && needs_reward(name) && !spec->reward.model)
         return err_user(c->err, "--task %s: which reward? --reward MODEL|DIR|PLUGIN.so", name);
     BuildOptions o = {.compile = {.precision = strcmp(c->dtype, "bf16") == 0 ? DAV_BF16 : DAV_F32, .memory_budget = c->budget_bytes,
                                   .tf32 = strcmp(c->dtype, "tf32") == 0},
@@ -177,7 +184,7 @@ static bool run_task(Compile *c, const MaskedSpec *spec, const char *name)
 static bool spec_of(Compile *c, MaskedSpec *s)
 {
     const DavModel *m = c->dir.model;
-    *s = (MaskedSpec){.children = (int)c->children, .search = &dav_search_dav, .loss = &dav_loss_dav,
+    *s = (MaskedSpec){.children = (int)c->children, .steps = SHOWN_STEPS, .search = &dav_search_dav, .loss = &dav_loss_dav,
                       .search_config = c->dir.config, .loss_config = c->dir.config};
     if (m->kind == DAV_DENOISER) {
         s->denoiser = (Network){m, c->dir.config};
@@ -199,14 +206,14 @@ static bool compile_command(void *arg)
     c->children = 10;
     c->dtype = "f32";
     const CliOption options[] = {
-        {"task", CLI_LIST, &c->tasks, "NAME", "forward (default), learn, step, choose, pretrain, value, guide; may be given again"},
+        {"task", CLI_LIST, &c->tasks, "NAME", "forward (default), learn, step, choose, whole (a search of 32 steps), pretrain, score, prior, value, guide; may be given again"},
         {"dump", CLI_TEXT, &c->dump, "DIR", "folder for the dump of one task"},
         {"emit", CLI_TEXT, &c->emit, "ir", "print the graph before any pass instead"},
         {"dtype", CLI_TEXT, &c->dtype, "TYPE", "f32 (default), bf16, or tf32 (of CUDA devices)"},
         {"target", CLI_TEXT, &c->target, "DEVICE", "what it would cost on a CUDA device, which need not be there: t4, a100, a10, rtx4090, h100, h200, b200, rtx5090, or sm_90"},
         {"rows", CLI_INT, &c->rows, "N", "rows of the program, default 32"},
         {"memory-budget", CLI_TEXT, &c->budget, "BYTES", "for the program's values, such as 2GiB; default: no bound"},
-        {"reward", CLI_TEXT, &c->reward, "MODEL|DIR|PLUGIN.so", "the reward of a denoiser's tasks value and guide"},
+        {"reward", CLI_TEXT, &c->reward, "MODEL|DIR|PLUGIN.so", "the reward of a denoiser's tasks value, guide and whole"},
         {"children", CLI_INT, &c->children, "N", "children of a step, default 10"},
         {"set", CLI_LIST, &c->set, "KEY=VALUE", "a key of the model's configuration; may be given again"},
         {"plugin", CLI_LIST, &c->plugins, "FILE.so", "a plugin to load first; may be given again"},

@@ -3,40 +3,16 @@
  *
  * A value's level is the number of reductions that must be finished before it; phase p passes over the row once, takes
  * in all reductions of values of level p and stores the outputs of level p.  So softmax is three phases, layer norm two
- * or three. Values that are dear (exp, ...) and wanted in several phases are kept in a scratch row. rows     the last
- * axis is reduced: lanes along it, accumulators in registers columns  the last axis stays: lanes along it, accumulators
- * in a scratch row
+ * or three. Values that are dear (exp, ...) and wanted in several phases are kept in a scratch row.  Here the last axis is reduced:
+ * lanes along it, accumulators in registers; passes/lower_columns.c: it stays.
  *
  * Rows may pass by with sums of their columns beside them, in parts: an iteration of the parallel loop then is all rows of a part,
  * whose sums are kept in a scratch row. */
-#include "passes/lower.h"
+#include "passes/lower_rows.h"
 #include <math.h>
 #include <string.h>
 
-enum { MAX_SPILL = 16384, MAX_COLUMNS = 512, MIN_COLUMNS = 16, ENOUGH_BLOCKS = 32, FEW_LANES = 32 };
-
-typedef struct Rows {
-    Lower *l;
-    Type domain;
-    unsigned reduced;
-    unsigned across; /* axes of sums of columns beside rows */
-    int cut;         /* the axis that is summed in parts, -1: none */
-    int64_t parts;
-    Val part;        /* which one this is */
-    int last;        /* last axis longer than 1 */
-    int lanes;       /* the axis of a row that lanes go along */
-    int *level;
-    bool *full;      /* varies along reduced axes */
-    int *spill;      /* phase in which the value is put into scratch, -1: never */
-    int phases;
-    Val idx[IR_MAX_RANK];
-    Val *acc;        /* of reductions in the current phase */
-} Rows;
-
-static bool is_reduced(const Rows *r, int axis)
-{
-    return r->reduced >> axis & 1;
-}
+enum { MAX_SPILL = 16384, FEW_LANES = 32 };
 
 static bool is_across(const Rows *r, Val v)
 {
@@ -49,31 +25,25 @@ static bool is_of_row(const Rows *r, Val v)
     return reduced_axes(r->l->body, v) && !is_across(r, v);
 }
 
-/* How far a loop along the axis goes, and the index that it stands for. */
-static int64_t extent_of(const Rows *r, int axis)
-{
-    return r->domain.dim[axis] / (axis == r->cut ? r->parts : 1);
-}
-
-static Val index_of(const Rows *r, int axis, Val loop)
-{
-    return axis == r->cut ? k_addmul(r->l->k, loop, r->part, extent_of(r, axis)) : loop;
-}
-
-/* Indices of a row from its number. */
-static void open_row(Rows *r, Val number, const int64_t *dim)
+void open_row(Rows *r, Val number, const int64_t *dim)
 {
     lower_indices(r->l, number, r->domain.rank, dim, r->idx);
     if (r->cut >= 0)
         r->part = r->idx[r->cut];
 }
 
-static AccKind acc_kind(Op op)
+void close_row(Rows *r)
+{
+    if (r->cut >= 0)
+        r->idx[r->cut] = r->part;
+}
+
+AccKind acc_kind(Op op)
 {
     return op == OP_SUM ? ACC_ADD : op == OP_RMAX ? ACC_MAX : ACC_MIN;
 }
 
-static double acc_start(Op op, DavDtype t)
+double acc_start(Op op, DavDtype t)
 {
     static const double largest[DAV_DTYPE_COUNT] = {
         [DAV_I64] = 0x1.fffffffffffffp62, [DAV_I32] = INT32_MAX, [DAV_U32] = UINT32_MAX};
@@ -130,7 +100,7 @@ static void visit(Rows *r, Val v, int p, int *seen)
         visit(r, n->arg[i], p, seen);
 }
 
-static bool is_root(const Rows *r, Val v, int p) /* a reduction taken in during phase p */
+bool is_root(const Rows *r, Val v, int p)
 {
     return is_of_row(r, v) && r->level[v] == p + 1;
 }
@@ -158,7 +128,7 @@ static void add_to_column(Rows *r, Val v)
     k_store(l->k, scratch, l->full_at, k_op(l->k, OP_ADD, k_load(l->k, scratch, l->full_at, 0), x, 0), 0);
 }
 
-static void store_full_outputs(Rows *r, int p)
+void store_full_outputs(Rows *r, int p, Val mask)
 {
     for (int i = 0; i < r->l->body->nout; i++) {
         Val v = r->l->body->out[i].val;
@@ -167,7 +137,7 @@ static void store_full_outputs(Rows *r, int p)
         if (is_across(r, v))
             add_to_column(r, v);
         else
-            lower_store(r->l, i, r->idx, 0);
+            lower_store(r->l, i, r->idx, mask);
     }
 }
 
@@ -178,7 +148,7 @@ static void row_index(const Rows *r, Val v, Val *idx)
         idx[d] = n->dim[d] == 1 ? r->l->zero : r->idx[d];
 }
 
-static void store_row_outputs(Rows *r)
+void store_row_outputs(Rows *r)
 {
     for (int i = 0; i < r->l->body->nout; i++) {
         Val v = r->l->body->out[i].val, idx[IR_MAX_RANK];
@@ -189,7 +159,7 @@ static void store_row_outputs(Rows *r)
     }
 }
 
-static bool phase_is_empty(const Rows *r, int p)
+bool phase_is_empty(const Rows *r, int p)
 {
     const Graph *g = r->l->body;
     for (Val v = 1; v < g->n; v++)
@@ -260,7 +230,7 @@ static void row_phase(Rows *r, int p)
             DavDtype t = sum_dtype((DavDtype)node_of(g, v)->dtype);
             k_acc_update(l->k, r->acc[v], k_cast(l->k, lower_value(l, node_of(g, v)->arg[0], r->idx, 0), t));
         }
-    store_full_outputs(r, p);
+    store_full_outputs(r, p, 0);
     lower_forget(l, mark);
     while (loops)
         k_end(l->k, loop[--loops]);
@@ -277,8 +247,8 @@ static void one_row(Rows *r)
     for (int i = 0; i < r->phases; i++)
         if (!phase_is_empty(r, i))
             row_phase(r, i);
-    if (r->cut >= 0 && is_reduced(r, r->cut))
-        r->idx[r->cut] = r->part;
+    if (!r->across)
+        close_row(r);
     store_row_outputs(r);
 }
 
@@ -319,7 +289,7 @@ static void rows_of_part(Rows *r)
     lower_forget(l, mark);
     while (loops)
         k_end(l->k, loop[--loops]);
-    r->idx[r->cut] = r->part;
+    close_row(r);
     each_column_sum(r, true);
 }
 
@@ -345,76 +315,6 @@ static void lower_by_row(Rows *r)
         rows_of_part(r);
     else
         one_row(r);
-    k_end(l->k, p);
-}
-
-/* ---- columns ---- */
-static Val combine(Lower *l, Op op, Val a, Val b)
-{
-    return k_op(l->k, op == OP_SUM ? OP_ADD : op == OP_RMAX ? OP_MAX : OP_MIN, a, b, 0);
-}
-
-static void column_phase(Rows *r, int p, Val first, Val count)
-{
-    Lower *l = r->l;
-    const Graph *g = l->body;
-    Val lane = k_for_dyn(l->k, LOOP_VECTOR, l->zero, count, 1), loop[IR_MAX_RANK];
-    int loops = 0, mark = lower_mark(l);
-    for (Val v = 1; v < g->n; v++)
-        if (is_root(r, v, p)) {
-            DavDtype t = sum_dtype((DavDtype)node_of(g, v)->dtype);
-            k_store(l->k, l->row_scratch[v], lane, k_num(l->k, t, acc_start((Op)node_of(g, v)->op, t)), 0);
-        }
-    k_end(l->k, lane);
-    for (int d = 0; d < r->domain.rank; d++)
-        if (is_reduced(r, d)) {
-            loop[loops++] = k_for(l->k, LOOP_SERIAL, 0, extent_of(r, d), 1);
-            r->idx[d] = index_of(r, d, loop[loops - 1]);
-        }
-    loop[loops++] = lane = l->scratch_at = k_for_dyn(l->k, LOOP_VECTOR, l->zero, count, 1);
-    r->idx[r->last] = k_op(l->k, OP_ADD, first, lane, 0);
-    for (Val v = 1; v < g->n; v++)
-        if (is_root(r, v, p)) {
-            const Node *n = node_of(g, v);
-            Val x = k_cast(l->k, lower_value(l, n->arg[0], r->idx, 0), sum_dtype((DavDtype)n->dtype));
-            k_store(l->k, l->row_scratch[v], lane, combine(l, (Op)n->op, k_load(l->k, l->row_scratch[v], lane, 0), x),
-                    0);
-        }
-    store_full_outputs(r, p);
-    lower_forget(l, mark);
-    while (loops)
-        k_end(l->k, loop[--loops]);
-}
-
-static void lower_by_column(Rows *r)
-{
-    Lower *l = r->l;
-    int64_t dim[IR_MAX_RANK], outer = 1, width = r->domain.dim[r->last];
-    for (int d = 0; d < r->domain.rank; d++)
-        outer *= dim[d] = d == r->cut ? r->parts : is_reduced(r, d) || d == r->last ? 1 : r->domain.dim[d];
-    int64_t block = (width * outer / ENOUGH_BLOCKS + MIN_COLUMNS) / MIN_COLUMNS * MIN_COLUMNS;
-    block = block > MAX_COLUMNS ? MAX_COLUMNS : block;
-    block = block > width ? width : block;
-    int64_t blocks = (width + block - 1) / block;
-    for (Val v = 1; v < l->body->n; v++)
-        if (reduced_axes(l->body, v))
-            l->row_scratch[v] = lower_scratch(l, sum_dtype((DavDtype)node_of(l->body, v)->dtype), block);
-    Val p = k_for(l->k, LOOP_PARALLEL, 0, outer * blocks, 1);
-    Val first = k_op(l->k, OP_MUL, k_op(l->k, OP_REM, p, k_int(l->k, blocks), 0), k_int(l->k, block), 0);
-    Val rest = k_op(l->k, OP_SUB, k_int(l->k, width), first, 0);
-    Val count = width % block ? k_op(l->k, OP_MIN, rest, k_int(l->k, block), 0) : k_int(l->k, block);
-    open_row(r, k_op(l->k, OP_DIV, p, k_int(l->k, blocks), 0), dim);
-    for (int i = 0; i < r->phases; i++)
-        if (!phase_is_empty(r, i))
-            column_phase(r, i, first, count);
-    Val lane = l->scratch_at = k_for_dyn(l->k, LOOP_VECTOR, l->zero, count, 1);
-    int mark = lower_mark(l);
-    r->idx[r->last] = k_op(l->k, OP_ADD, first, lane, 0);
-    if (r->cut >= 0)
-        r->idx[r->cut] = r->part;
-    store_row_outputs(r);
-    lower_forget(l, mark);
-    k_end(l->k, lane);
     k_end(l->k, p);
 }
 

@@ -16,6 +16,7 @@ DavChoice masked_choice(DavNet *n, const MaskedSpec *s, DavStep step, DavVal key
  *   tick u32[T+1,3] what a step adds to the counter, shares f32[T+1,2], in the first step equal; scale, guide_scale, t, t_next f32[T+1,1]
  *   -> x, x0 i64[B,T,L] chosen states and their evaluations' fills; with a search also lognorm, ess, lp, lq f32[B,T], r f32[B] at the end
  * A row is a trajectory; a run evaluates its M children of a step at once, equal ones too. */
+void masked_whole_write(DavNet *n, const void *spec, int64_t rows);
 RowProgram *masked_whole(Err *err, const MaskedSpec *s, const BuildOptions *o, int steps);
 /* rows_bind_params for it. */
 void masked_whole_bind(RowProgram *p, const ParamSet *set, const char *prefix, float *flat);

@@ -174,6 +174,7 @@ GraphWriter masked_writer(const char *task, bool regression)
     static const struct { const char *task; bool regression; GraphWriter write; } writers[] = {
         {"forward", false, write_denoise}, {"guide", false, write_guide},       {"step", false, write_propose},
         {"choose", false, write_choose},   {"learn", false, write_distil},      {"pretrain", false, write_pretrain},
+        {"score", false, write_score},     {"prior", false, write_prior},       {"whole", false, masked_whole_write},
         {"value", false, write_value},     {"value", true, write_value},        {"forward", true, write_predict},
         {"learn", true, write_regress},
     };

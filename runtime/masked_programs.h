@@ -6,6 +6,7 @@
  *   propose  x, logp, shares f32[2], key u32[2], counter u32[B*M,3], scale f32[1] (, g) -> children i64[B,M,L], lp, lq f32[B,M]
  *   choose   r, lp, lq f32[B,M], scale, key, counter u32[B,3] -> choice i32[B], lognorm f32[B], ess f32[B]
  *   whole    all steps of that, a loop (runtime/masked_whole.c)
+ *   prior    x (, t f32[B])                                   -> logp f32[B,L,V]
  *   distil   x, next, x0, share, left (, t f32[B])(, logp0, kl_weight) -> loss f32[B](, kl f32[B]) and gradients
  *   pretrain x0, share, key, counter u32[B,3] (, t f32[B])    -> loss f32[B]: cross-entropy over masked positions, gradients
  *   score    x, x0 (, t f32[B])                               -> nll f32[B]: the same for given masks
@@ -23,6 +24,7 @@ typedef struct MaskedSpec {
     int64_t length, letters;
     bool time_input, train_time_input; /* the network sees sigma(t) in the search; in the M-step (distil, prior) */
     int children;             /* M */
+    int steps;                /* T, of masked_writer("whole") */
     bool gradient;            /* the proposal is guided by the reward's gradient */
     bool distil_kl;           /* distil has the KL term */
     bool greedy;              /* the child of the largest weight goes on (docs/departures.md) */
@@ -33,8 +35,8 @@ typedef struct MaskedSpec {
     WholeTrajectory whole;
 } MaskedSpec;
 
-/* The writer of a task by name: forward, step, choose, learn, pretrain of a denoiser; forward, learn, value of a regression; NULL: no
- * such task.  learn and pretrain are for build_learner. */
+/* The writer of a task by name, with a MaskedSpec as its context: forward, step, choose, whole, learn, pretrain, score, prior, value, guide
+ * of a denoiser; forward, learn, value of a regression; NULL: no such task.  learn and pretrain are for build_learner. */
 GraphWriter masked_writer(const char *task, bool regression);
 
 /* Length and letters of a denoiser by its configuration; a user's error when it is none. */

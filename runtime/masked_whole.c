@@ -3,8 +3,6 @@
 #include "runtime/masked_graphs.h"
 #include <stdio.h>
 
-typedef struct Whole { const MaskedSpec *s; int steps; } Whole;
-
 /* Operands of the loop: carried, scanned (a slice a step), the same for all steps; what it stacks. */
 enum { X, LOGP, X0, R, CARRIED, SHARES = CARRIED, SCALE, GUIDE_SCALE, T_NOW, T_NEXT, TICK, KEY, CHOICE_KEY, COUNTER, OPERANDS };
 enum { STATES = CARRIED, FILLS, LOGNORM, ESS, LP, LQ, RESULTS };
@@ -36,7 +34,7 @@ static DavVal proposal(DavNet *n, const MaskedSpec *s, const DavVal *in)
 /* Without a search the one child goes on. */
 static void write_step(DavNet *n, const void *context, const DavVal *in, DavVal *out)
 {
-    const MaskedSpec *s = ((const Whole *)context)->s;
+    const MaskedSpec *s = context;
     int64_t rows = dav_dim(in[X], 0), m = s->children, l = s->length;
     DavVal counter = dav_add(in[COUNTER], dav_unsqueeze(in[TICK], 0));
     DavChildren c = dav_masked_children(in[X], in[LOGP], proposal(n, s, in), in[SHARES], in[KEY], counter, m);
@@ -72,12 +70,11 @@ static DavVal by_row(DavVal stack)
     return dav_rank(steps) == 3 ? dav_transpose(steps, 1, 0, 2) : dav_transpose(steps, 1, 0);
 }
 
-static void write_whole(DavNet *n, const void *context, int64_t rows)
+void masked_whole_write(DavNet *n, const void *context, int64_t rows)
 {
-    const Whole *w = context;
-    const MaskedSpec *s = w->s;
+    const MaskedSpec *s = context;
     int64_t l = s->length, v = s->letters;
-    int trip = w->steps + 1;
+    int trip = s->steps + 1;
     DavVal start = dav_const(n, DAV_I64, (double)v, rows, l);
     DavVal in[OPERANDS] = {
         [X] = start,
@@ -95,7 +92,7 @@ static void write_whole(DavNet *n, const void *context, int64_t rows)
         [COUNTER] = dav_input(n, "counter", DAV_U32, rows * s->children, 3),
     };
     DavVal out[RESULTS];
-    dav_loop(n, "", write_step, w, in, OPERANDS, out, RESULTS, .trip = trip, .carry = CARRIED, .scan = KEY - SHARES);
+    dav_loop(n, "", write_step, s, in, OPERANDS, out, RESULTS, .trip = trip, .carry = CARRIED, .scan = KEY - SHARES);
     dav_output(n, "x", by_row(out[STATES]));
     dav_output(n, "x0", by_row(out[FILLS]));
     if (!s->search)
@@ -111,7 +108,9 @@ RowProgram *masked_whole(Err *err, const MaskedSpec *s, const BuildOptions *o, i
 {
     BuildOptions mine = *o;
     mine.rows = o->rows / s->children > 0 ? o->rows / s->children : 1; /* o->rows states are evaluated side by side */
-    return build_program(err, "whole", &mine, write_whole, &(Whole){s, steps});
+    MaskedSpec of_steps = *s;
+    of_steps.steps = steps;
+    return build_program(err, "whole", &mine, masked_whole_write, &of_steps);
 }
 
 void masked_whole_bind(RowProgram *p, const ParamSet *set, const char *prefix, float *flat)

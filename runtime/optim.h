@@ -14,6 +14,7 @@ typedef struct Optim {
     Program *program;
     int64_t size;              /* of the trainable part */
     float *grad, *m, *v, *ema; /* [params size] each, of runtime/flat.h; ema starts as a copy of the parameters */
+    float *norm;               /* of the last gradient, [param_leaf(size)] times the same */
     int64_t step;              /* updates done */
 } Optim;
 

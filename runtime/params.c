@@ -41,14 +41,23 @@ static void add_entries(ParamSet *p, const Graph *g, const char *prefix, bool fr
     }
 }
 
+int64_t param_leaf(int64_t n)
+{
+    enum { LEAST = 1024, MOST_LEAVES = 8192 };
+    int64_t leaf = LEAST;
+    while (n > MOST_LEAVES * leaf)
+        leaf *= 2;
+    return leaf;
+}
+
 ParamSet *params_from_graph(const Graph *g, const char *prefix)
 {
     ParamSet *p = mem_alloc(sizeof *p);
     p->entry = mem_alloc(mem_mul((size_t)g->n, sizeof *p->entry));
     add_entries(p, g, prefix, false);
-    p->size = p->trainable = round_up(p->size, PARAM_ALIGN);
+    p->size = p->trainable = round_up(p->size, 4 * param_leaf(p->size));
     add_entries(p, g, prefix, true);
-    p->size = round_up(p->size, PARAM_ALIGN);
+    p->size = round_up(p->size, FLAT_ALIGN);
     p->value = params_flat(p);
     params_touch(p);
     return p;

@@ -15,12 +15,14 @@ typedef struct ParamEntry {
 typedef struct ParamSet {
     ParamEntry *entry;
     int n;
-    int64_t size, trainable; /* elements of the flat array, and of its trainable part; multiples of PARAM_ALIGN */
+    int64_t size, trainable; /* elements of the flat array, and of its trainable part; multiples of four leaves */
     float *value;            /* [size], of runtime/flat.h */
     uint64_t version;        /* changes whenever value does; unique in the process */
 } ParamSet;
 
-enum { PARAM_ALIGN = 1024 }; /* the trainable part is padded to this: the optimiser's tree of sums has this leaf */
+/* Elements of a leaf in the optimiser's tree of sums over n trainable ones, which are padded to four of them: a power of two, at least
+ * 1024, of which there are at most 8192. */
+int64_t param_leaf(int64_t n);
 
 /* The inputs of role param and frozen of g whose names begin with prefix (which is taken off).  Values are zero.
  * Owned by the caller: params_free. */

@@ -340,7 +340,8 @@ bool program_forecast(const Program *p, ProgramForecast *f, Buf *report)
     const Paper *paper = p->paper;
     if (!paper)
         return false;
-    *f = (ProgramForecast){paper->launches, paper->bytes, paper->seconds, paper->least_bytes, paper->least_s};
+    const PaperSum *run = &paper->run;
+    *f = (ProgramForecast){run->launches, run->bytes, run->seconds, run->least_bytes, run->least_s};
     if (report)
         paper_report(p, report);
     return true;

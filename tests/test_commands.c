@@ -235,8 +235,8 @@ static void a_plugin_is_a_models_name(void **state)
     assert_mistake(dav("compile %s", in_scratch("objectives.so")), 2, "the plugin has no model");
 }
 
-/* What the search asks of networks, as tasks: the children's value and the proposal's gradient. */
-static void value_and_guide_are_tasks(void **state)
+/* What the search and the M-step ask of networks, as tasks. */
+static void what_networks_are_asked_are_tasks(void **state)
 {
     (void)state;
     static const char tiny[] = "compile TinyDenoiser --set alphabet_size=5 --set length=12 --rows 4";
@@ -251,6 +251,15 @@ static void value_and_guide_are_tasks(void **state)
     assert_status(dav("compile %s --task value", in_scratch("oracle")), 0);
     assert_printed("SeqCNN value: ");
     assert_mistake(dav("%s --task guide", tiny), 2, "--task guide: which reward?");
+    assert_mistake(dav("%s --task whole", tiny), 2, "--task whole: which reward?");
+    assert_mistake(dav("compile SeqCNN --task whole"), 2, "SeqCNN has the tasks forward, learn, value");
+    assert_status(dav("%s --task whole --reward SeqCNN --children 3 --emit ir", tiny), 0);
+    assert_printed("trip=33 carry=4"); /* 32 steps and the one before; state, its log-probabilities, fill and reward */
+    assert_printed("i64[4,32,12]");
+    assert_status(dav("%s --task score --task prior --task whole --reward SeqCNN", tiny), 0);
+    assert_printed("TinyDenoiser score: ");
+    assert_printed("TinyDenoiser prior: ");
+    assert_printed("TinyDenoiser whole: ");
     assert_mistake(dav("%s --task guide --reward DNAConv", tiny), 2, "gives no reward of sequences");
     assert_mistake(dav("%s --task guied --reward SeqCNN", tiny), 2, "value, guide");
 }
@@ -295,7 +304,7 @@ int main(void)
         cmocka_unit_test(memory_is_bounded_and_told),
         cmocka_unit_test(objectives_have_settings),
         cmocka_unit_test(a_plugin_is_a_models_name),
-        cmocka_unit_test(value_and_guide_are_tasks),
+        cmocka_unit_test(what_networks_are_asked_are_tasks),
         cmocka_unit_test(departures_of_the_mstep),
     };
     return cmocka_run_group_tests(tests, prepare, scratch_close);

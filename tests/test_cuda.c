@@ -3,9 +3,9 @@
 #include "codegen/cuda/cuda.h"
 #include "ir/build.h"
 #include "passes/pass.h"
+#include "runtime/cuda/driver.h"
 #include "runtime/program.h"
 #include "support/cuda.h"
-#include <dlfcn.h>
 #include <math.h>
 #include <pthread.h>
 #include <setjmp.h>
@@ -223,14 +223,8 @@ static void failing_calls_leave_nothing(void **state)
     (void)state;
     Err err = {0};
     float y[ROWS * COLS];
-    int (*fail_in)(long long) = NULL;
-    void *so = dlopen(DAV_CUDA_STANDIN "/libcuda.so.1", RTLD_NOW | RTLD_NOLOAD);
-    if (so)
-        fail_in = (int (*)(long long))dlsym(so, "dav_standin_fail_in");
-    if (!fail_in) {
-        print_message("SKIPPED: the device is not the stand-in\n");
-        skip();
-    }
+    cuda_standin_or_skip();
+    int (*fail_in)(long long) = (int (*)(long long))cuda_standin_symbol("fail_in");
     long long before = cuda_standin("calls");
     assert_true(run_small(&err, "cuda", 1, y));
     int calls = (int)(calls_of_run - before);
@@ -249,14 +243,22 @@ static void failing_calls_leave_nothing(void **state)
 }
 
 /* ---- products of bf16: by the fragments of mma.m16n8k16, whose layout the stand-in has from its manual ---- */
-/* To 10 bits of mantissa, ties away from 0 (cvt.rna.tf32.f32). */
-static double tf32(float x)
+static bool ties_go_to_even(void)
 {
-    uint32_t bits;
-    memcpy(&bits, &x, sizeof bits);
-    bits = (bits + 0x1000u) & ~0x1fffu;
-    memcpy(&x, &bits, sizeof x);
-    return x;
+    Err err = {0};
+    CudaDevice d = {0};
+    assert_true(cuda_device_open(&d, &err, 0));
+    cuda_device_close(&d);
+    return d.sm >= 90;
+}
+
+/* To 10 bits of mantissa: cvt.rn.tf32.f32 from sm_90 on, cvt.rna.tf32.f32 before. */
+static double tf32(float x, bool even)
+{
+    int exponent;
+    frexp((double)x, &exponent);
+    double unit = ldexp(1, exponent - 11), steps = (double)x / unit;
+    return isfinite(x) ? (even ? rint(steps) : round(steps)) * unit : (double)x;
 }
 
 enum { ROUNDED, HALF, SINGLE }; /* tf32, bf16, f32 */
@@ -292,10 +294,11 @@ static float *product_of(int64_t rows, int64_t inner, int64_t cols, int kind, bo
     in[program_input(p, "w")] = ws;
     if (!program_run(p, &err, in, (void *[]){y}, 1, 1))
         fail_msg("%s", err.text);
+    const bool even = ties_go_to_even();
     for (int64_t i = 0; i < rows * cols; i++)
         for (int64_t k = 0; k < inner; k++) {
             float xk = near ? xs[k * rows + i / cols] : xs[i / cols * inner + k], wk = ws[k * cols + i % cols];
-            want[i] += kind == ROUNDED ? tf32(xk) * tf32(wk) : (double)xk * (double)wk;
+            want[i] += kind == ROUNDED ? tf32(xk, even) * tf32(wk, even) : (double)xk * (double)wk;
         }
     for (int64_t i = 0; i < rows * cols && epilogue; i++)
         want[i] = tanh(erf(log1p(want[i] * want[i])));
@@ -337,12 +340,62 @@ static void products_in_bf16(void **state)
     product_in(200, 24, 20, HALF, false, 0);
 }
 
+/* A number alone in a row of x, and a column of w that has 1 at its place. */
+static void rounds(float x, bool even)
+{
+    enum { TALL = 32, DEEP = 16, WIDE = 8 };
+    static float xs[TALL * DEEP], ws[DEEP * WIDE], y[TALL * WIDE];
+    Err err = {0};
+    Arena *a = arena_new();
+    Graph *g = graph_new(a, &err, "rounding");
+    Val xv = g_input(g, "x", ROLE_DATA, type_make(DAV_F32, 2, (int64_t[]){TALL, DEEP}));
+    Val wv = g_input(g, "w", ROLE_DATA, type_make(DAV_F32, 2, (int64_t[]){DEEP, WIDE}));
+    ContractSpec s = {.nloop = 3, .nout = 2, .extent = {TALL, WIDE, DEEP}, .rank = {2, 2}};
+    static const int loop[2][2] = {{0, 2}, {2, 1}};
+    for (int o = 0; o < 2; o++)
+        for (int d = 0; d < 2; d++)
+            s.dim[o][d] = (DimExpr){.nterm = 1, .loop = {loop[o][d]}, .coef = {1}, .div = 1};
+    graph_output(g, "y", g_contract(g, xv, wv, &s, DAV_F32));
+    Program *p = program_compile(&err, g, &(ProgramOptions){.device = "cuda", .compile.tf32 = true});
+    xs[3 * DEEP + 5] = x;
+    ws[5 * WIDE + 6] = 1;
+    if (!p || !program_run(p, &err, (void *[]){xs, ws}, (void *[]){y}, 1, 1))
+        fail_msg("%s", err.text);
+    double want = (float)tf32(x, even), found = (double)y[3 * WIDE + 6];
+    if (isnan(want) ? !isnan(found) : found != want)
+        fail_msg("%a is rounded to %a, expected %a", (double)x, found, want);
+    program_free(p);
+    arena_free(a);
+}
+
+/* Halves between two neighbours, what carries into the exponent or beyond the largest number, and NaN with all bits set. */
+static void numbers_round_to_tf32(void)
+{
+    static const float number[] = {1,           0x1.002p0f,       0x1.006p0f,       -0x1.002p0f,      0x1.0021p0f, 0x1.001ffep0f, 0x1.fff8p0f,
+                                   0x1.ffep-9f, 0x1.fffffep127f, -0x1.fffffep127f, 0x1.ffa002p30f, 0x1.ffdffep127f, INFINITY,     -INFINITY};
+    const bool even = ties_go_to_even();
+    for (size_t i = 0; i < sizeof number / sizeof *number; i++)
+        rounds(number[i], even);
+    for (uint32_t bits = 0x7fffffffu; bits != 0; bits = bits == 0x7fffffffu ? 0xffffffffu : 0) {
+        float x;
+        memcpy(&x, &bits, sizeof x);
+        rounds(x, even);
+    }
+}
+
+/* By both ways of rounding, where the device is the stand-in. */
 static void products_in_tf32(void **state)
 {
+    static const char *const level[] = {"80", "90"};
     (void)state;
-    product_in(70, 96, 72, ROUNDED, false, 0);
-    product_in(33, 17, 8, ROUNDED, false, 0);
-    product_in(129, 50, 40, ROUNDED, false, 0);
+    for (size_t i = 0; i < sizeof level / sizeof *level; i++) {
+        setenv("DAV_STANDIN_SM", level[i], 1);
+        product_in(70, 96, 72, ROUNDED, false, 0);
+        product_in(33, 17, 8, ROUNDED, false, 0);
+        product_in(129, 50, 40, ROUNDED, false, 0);
+        numbers_round_to_tf32();
+    }
+    unsetenv("DAV_STANDIN_SM");
 }
 
 /* One processor: the largest tiles, of which the last ones of a row and of a column are not full. */
@@ -379,6 +432,59 @@ static void tiles_do_not_change_bits(void **state)
     }
 }
 
+/* Sums, maxima and the elements beside them, over rows in parts: lengths and widths that parts and blocks do not divide, small whole
+ * numbers, so that the sums are exact in any order. */
+static void column_sums(int64_t rows, int64_t width)
+{
+    enum { BATCH = 2 };
+    Err err = {0};
+    Arena *a = arena_new();
+    Graph *g = graph_new(a, &err, "columns");
+    Val x = g_input(g, "x", ROLE_DATA, type_make(DAV_F32, 3, (int64_t[]){BATCH, rows, width}));
+    Val square = g_bin(g, OP_MUL, x, x), top = g_reduce_mask(g, OP_RMAX, x, 2);
+    graph_output(g, "sum", g_reduce_mask(g, OP_SUM, square, 2));
+    Val gap = g_bin(g, OP_SUB, g_broadcast_like(g, top, x), x);
+    graph_output(g, "below", g_reduce_mask(g, OP_SUM, gap, 2));
+    graph_output(g, "gap", gap);
+    Program *p = program_compile(&err, g, &(ProgramOptions){.device = "cuda"});
+    if (!p)
+        fail_msg("%s", err.text);
+    int64_t n = BATCH * rows * width;
+    float *in = mem_alloc((size_t)n * sizeof *in), *out = mem_alloc((size_t)n * sizeof *out), sum[BATCH * 128], below[BATCH * 128];
+    for (int64_t i = 0; i < n; i++)
+        in[i] = (float)((i * 37 + i / 11) % 13 - 13); /* none above 0 */
+    if (!program_run(p, &err, (void *[]){in}, (void *[]){sum, below, out}, 1, 1))
+        fail_msg("%s", err.text);
+    for (int64_t b = 0; b < BATCH; b++)
+        for (int64_t c = 0; c < width; c++) {
+            double want = 0, most = -100, all = 0;
+            for (int64_t r = 0; r < rows; r++) {
+                float v = in[(b * rows + r) * width + c];
+                want += v * v;
+                all += v;
+                most = v > most ? v : most;
+            }
+            for (int64_t r = 0; r < rows; r++)
+                assert_true(out[(b * rows + r) * width + c] == most - in[(b * rows + r) * width + c]);
+            if (sum[b * width + c] != want || below[b * width + c] != (double)rows * most - all)
+                fail_msg("%lld rows, column %lld of %lld: %g and %g, expected %g and %g", (long long)rows, (long long)c, (long long)width,
+                         sum[b * width + c], below[b * width + c], want, (double)rows * most - all);
+        }
+    mem_free(in);
+    mem_free(out);
+    program_free(p);
+    arena_free(a);
+}
+
+static void columns_are_summed_in_parts(void **state)
+{
+    (void)state;
+    static const int64_t rows[] = {2, 15, 16, 61, 200, 300}, width[] = {2, 5, 16, 33, 128};
+    for (size_t r = 0; r < sizeof rows / sizeof *rows; r++)
+        for (size_t w = 0; w < sizeof width / sizeof *width; w++)
+            column_sums(rows[r], width[w]);
+}
+
 int main(void)
 {
     cuda_choose();
@@ -386,7 +492,9 @@ int main(void)
         return 0;
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(parameters_follow_their_version),
-        cmocka_unit_test(rows_are_summed_apart), cmocka_unit_test(a_missing_device_is_named),
+        cmocka_unit_test(rows_are_summed_apart),
+        cmocka_unit_test(columns_are_summed_in_parts),
+        cmocka_unit_test(a_missing_device_is_named),
         cmocka_unit_test(two_devices_do_not_mix),
         cmocka_unit_test(indices_are_as_wide_as_needed),
         cmocka_unit_test(failing_calls_leave_nothing),

@@ -6,7 +6,6 @@
 #include "support/cuda.h"
 #include "support/em_world.h"
 #include "support/tiny_em.h"
-#include <dlfcn.h>
 #include <jansson.h>
 #include <math.h>
 #include <setjmp.h>
@@ -16,18 +15,6 @@
 #include <string.h>
 
 #include <cmocka.h>
-
-static void *standin(const char *name)
-{
-    void *so = dlopen(DAV_CUDA_STANDIN "/libcuda.so.1", RTLD_NOW | RTLD_NOLOAD);
-    return so ? dlsym(so, name) : NULL;
-}
-
-static long long standin_count(const char *name)
-{
-    long long (*f)(void) = (long long (*)(void))standin(name);
-    return f ? f() : 0;
-}
 
 /* ---- teacher-forced ---- */
 static void choices_agree_step_by_step(void **state)
@@ -158,7 +145,7 @@ static void a_resumed_run_ends_alike(void **state)
     weights_of(w, b, parts, &round);
     assert_int_equal(round, 3);
     assert_memory_equal(whole, parts, sizeof whole);
-    assert_int_equal(standin_count("dav_standin_live"), 0);
+    assert_int_equal(cuda_standin("live"), 0);
     world_free(w);
 }
 
@@ -173,8 +160,8 @@ static void fail_once(World *w, int (*fail_in)(long long), const char *dir, long
     fail_in(0);
     if (!ok && (w->err.kind != ERR_ENV || !strstr(w->err.text, "CUDA")))
         fail_msg("call %lld: %s", n, w->err.text);
-    if (standin_count("dav_standin_live") != 0)
-        fail_msg("call %lld (%s) leaves %lld objects", n, w->err.text, standin_count("dav_standin_live"));
+    if (cuda_standin("live") != 0)
+        fail_msg("call %lld (%s) leaves %lld objects", n, w->err.text, cuda_standin("live"));
     err_clear(&w->err);
     *rounds_kept = -1;
     if (state_exists(dir)) /* else it failed before the first one */
@@ -191,15 +178,10 @@ static void failing_calls_leave_a_checkpoint(void **state)
     char *dir = folder(w, "good");
     world_check(w, rounds(w, dir, 2));
     weights_of(w, dir, whole, &kept);
-    int (*fail_in)(long long) = (int (*)(long long))standin("dav_standin_fail_in");
-    if (!fail_in) {
-        print_message("SKIPPED: the device is not the stand-in\n");
-        world_free(w);
-        skip();
-    }
-    long long before = standin_count("dav_standin_calls");
+    int (*fail_in)(long long) = (int (*)(long long))cuda_standin_symbol("fail_in");
+    long long before = cuda_standin("calls");
     world_check(w, rounds(w, folder(w, "counted"), 2));
-    long long calls = standin_count("dav_standin_calls") - before;
+    long long calls = cuda_standin("calls") - before;
     unsigned seed = 3;
     int failed = 0;
     for (int i = 0; i < DRAWN; i++) {
@@ -216,6 +198,33 @@ static void failing_calls_leave_a_checkpoint(void **state)
     }
     print_message("%lld calls; %d of %d failures cut the run short\n", calls, failed, DRAWN);
     assert_true(failed > DRAWN / 2);
+    world_free(w);
+}
+
+/* Every place of the program that calls the driver or cuBLASLt in an alignment, once: the first of its calls fails. */
+static void every_calling_place_may_fail(void **state)
+{
+    (void)state;
+    long long (*site)(int) = (long long (*)(int))cuda_standin_symbol("site");
+    int (*fail_in)(long long) = (int (*)(long long))cuda_standin_symbol("fail_in");
+    cuda_standin_or_skip();
+    World *w = small_world();
+    enum { MOST = 1000 };
+    static long long first[MOST];
+    int sites = 0;
+    int64_t kept;
+    setenv("DAV_CUDA_BLASLT", "1", 1);
+    world_check(w, rounds(w, folder(w, "before"), 2)); /* what happens once a process, such as opening libraries, and in the cache */
+    site(-1);
+    long long before = cuda_standin("calls");
+    world_check(w, rounds(w, folder(w, "counted"), 2));
+    while (sites < MOST && (first[sites] = site(sites)))
+        first[sites++] -= before;
+    for (int i = 0; i < sites; i++)
+        fail_once(w, fail_in, folder(w, arena_printf(w->arena, "site%d", i)), first[i], &kept);
+    unsetenv("DAV_CUDA_BLASLT");
+    print_message("%d calling places\n", sites);
+    assert_true(sites > 40 && sites < MOST);
     world_free(w);
 }
 
@@ -279,6 +288,7 @@ int main(void)
         cmocka_unit_test(choices_agree_step_by_step),
         cmocka_unit_test(a_resumed_run_ends_alike),
         cmocka_unit_test(failing_calls_leave_a_checkpoint),
+        cmocka_unit_test(every_calling_place_may_fail),
         cmocka_unit_test(the_demo_runs_alike),
     };
     return cmocka_run_group_tests(tests, scratch_open, scratch_close);

@@ -89,7 +89,7 @@ static const ProductCase cases[] = {
 
 static bool on_standin(void)
 {
-    return standin_symbol("libcuda.so.1", "dav_standin_live") != NULL;
+    return cuda_standin_symbol("live") != NULL;
 }
 
 /* How it went there, besides the result. */
@@ -117,10 +117,10 @@ static void check_case(const ProductCase *c, int64_t rows)
     Program *p = product_compiled(&err, &(ProductRun){"cuda", true, c, rows, 0});
     if (!p)
         fail_msg("%s: %s", c->name, err.text);
-    long long before = standin_products();
+    long long before = cuda_standin("products");
     if (!product_run(p, &err, 3, y, &ny))
         fail_msg("%s: %s", c->name, err.text);
-    check_ways(c, p, standin_products() - before);
+    check_ways(c, p, cuda_standin("products") - before);
     program_free(p);
     assert_int_equal(ny, n);
     double scale = 0, tolerance = on_standin() ? c->tolerance : fmax(c->tolerance, 1e-3); /* the library's own tanh */
@@ -141,7 +141,7 @@ static void results_are_the_processors(void **state)
         for (int64_t rows = 17; rows <= 80; rows += 63) /* 17: the sum in two parts, with a workspace */
             check_case(&cases[i], rows);
     unsetenv("DAV_CUDA_BLASLT");
-    assert_int_equal(standin_count("libcuda.so.1", "dav_standin_live"), 0);
+    assert_int_equal(cuda_standin("live"), 0);
 }
 
 /* acc' = acc + x' w + bias, in acc's memory, as a learner accumulates the gradient of a weight.  In a flat array bias, w
@@ -198,7 +198,7 @@ static void sums_go_on_in_place(void **state)
     (void)state;
     sum_in_place(false);
     sum_in_place(true);
-    assert_int_equal(standin_count("libcuda.so.1", "dav_standin_live"), 0);
+    assert_int_equal(cuda_standin("live"), 0);
 }
 
 static bool same_rows(bool learns)

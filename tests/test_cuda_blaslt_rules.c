@@ -4,6 +4,7 @@
 #include "runtime/program.h"
 #include "support/blaslt.h"
 #include "support/command.h"
+#include "support/cuda.h"
 #include <dirent.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -286,11 +287,11 @@ static void failing_calls_leave_nothing(void **state)
     const ProductRun o = {"cuda", true, &biased, 17, 3};
     setenv("DAV_CUDA_BLASLT", "1", 1);
     assert_true(product_compile_and_run(&err, &o, y, &n));
-    int (*fail_in)(long long) = (int (*)(long long))standin_symbol("libcuda.so.1", "dav_standin_fail_in");
-    long long before = standin_count("libcuda.so.1", "dav_standin_calls");
+    int (*fail_in)(long long) = (int (*)(long long))cuda_standin_symbol("fail_in");
+    long long before = cuda_standin("calls");
     Program *p = product_compiled(&err, &o);
     assert_true(p && product_run(p, &err, o.runs, y, &n));
-    int calls = (int)(standin_count("libcuda.so.1", "dav_standin_calls") -
+    int calls = (int)(cuda_standin("calls") -
                       before); /* until it is freed: nobody hears of a failure after that */
     program_free(p);
     for (int i = 1; i <= calls; i++) {
@@ -309,9 +310,9 @@ static void failing_calls_leave_nothing(void **state)
                  *words; words++)
                 if (!strstr(err.text, *words))
                     fail_msg("'%s' is missing in: %s", *words, err.text);
-        if (standin_count("libcuda.so.1", "dav_standin_live") != 0)
+        if (cuda_standin("live") != 0)
             fail_msg("call %d (%s) leaves %lld objects", i, err.text,
-                     standin_count("libcuda.so.1", "dav_standin_live"));
+                     cuda_standin("live"));
     }
     unsetenv("DAV_CUDA_BLASLT");
     assert_int_equal(unnoticed, 1); /* an algorithm from the cache that is refused is asked for again */

@@ -5,7 +5,7 @@
 #include "runtime/cuda/run.h"
 #include "runtime/program.h"
 #include "support/command.h"
-#include <dlfcn.h>
+#include "support/cuda.h"
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -132,8 +132,7 @@ static void a_lost_device_says_what_is_left(void **state)
     Arena *a = arena_new();
     Program *p = program_compile(&err, graph_of(a, &err, 16), &(ProgramOptions){.device = "cuda"});
     float x[16 * 64] = {0}, y[16];
-    void *so = dlopen(DAV_CUDA_STANDIN "/libcuda.so.1", RTLD_NOW | RTLD_NOLOAD);
-    int (*fail_in)(long long) = so ? (int (*)(long long))dlsym(so, "dav_standin_fail_in") : NULL;
+    int (*fail_in)(long long) = (int (*)(long long))cuda_standin_symbol("fail_in");
     if (!p || !fail_in)
         fail_msg("%s", err.text);
     assert_true(program_run(p, &err, (void *[]){x}, (void *[]){y}, 1, 1));

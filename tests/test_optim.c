@@ -1,6 +1,8 @@
 /* The optimiser against PyTorch's AdamW, clip_grad_norm_ and an average (tests/reference/adamw.py). */
 #include "runtime/checkpoint.h"
+#include "ir/build.h"
 #include "support/command.h"
+#include "support/cuda.h"
 #include "support/tiny_em.h"
 #include <math.h>
 #include <setjmp.h>
@@ -23,23 +25,25 @@ static const double averages[STEPS][N] = {{0.993500025, -2.001999988, 2.99050003
                                           {0.948334635, -1.995373588, 2.962711913, 0.533264725},
                                           {0.933495754, -1.983511383, 2.952249171, 0.540490259}};
 
-static void adamw_is_pytorchs(void **state)
+static void adamw_is_pytorchs_on(const char *device)
 {
-    (void)state;
     Tiny *t = tiny_new(1, false, 1, 8);
     ParamSet *p = t->theta;
     const double start[N] = {1, -2, 3, 0.5};
     for (int i = 0; i < N; i++)
         p->value[i] = (float)start[i];
     const CompileOptions co = {.precision = DAV_F32};
-    Optim *o = optim_new(&t->err, p, &co, "cpu");
-    assert_non_null(o);
+    Optim *o = optim_new(&t->err, p, &co, device);
+    if (!o)
+        fail_msg("%s", t->err.text);
     const OptimSettings s = {.lr = 0.05, .beta1 = 0.8, .beta2 = 0.95, .eps = 1e-6, .weight_decay = 0.3, .clip = 1.5, .ema = 0.9};
     for (int k = 0; k < STEPS; k++) {
         double norm;
         for (int i = 0; i < N; i++)
             o->grad[i] = (float)(sin(k + 1 + i) * pow(2, i));
+        flat_wrote(o->grad);
         assert_true(optim_update(o, &t->err, p, &s, &norm));
+        assert_true(flat_read(&t->err, p->value) && flat_read(&t->err, o->ema) && flat_read(&t->err, o->grad));
         assert_true(fabs(norm - norms[k]) < 2e-6);
         for (int i = 0; i < N; i++) {
             assert_true(fabs(p->value[i] - thetas[k][i]) < 2e-6);
@@ -50,6 +54,67 @@ static void adamw_is_pytorchs(void **state)
     assert_int_equal(o->step, STEPS);
     optim_free(o);
     tiny_free(t);
+}
+
+static void adamw_is_pytorchs(void **state)
+{
+    (void)state;
+    adamw_is_pytorchs_on("cpu");
+}
+
+static void adamw_is_pytorchs_on_cuda(void **state)
+{
+    (void)state;
+    cuda_or_skip();
+    adamw_is_pytorchs_on("cuda");
+}
+
+/* The norm of the ith of n numbers being i: from the sum of squares.  Every number of parameters moves by lr alone where the gradient is
+ * one and nothing has been averaged. */
+static void every_parameter_counts_on(const char *device)
+{
+    static const int64_t sizes[] = {1, 4095, 4097, 70000, 300001};
+    for (size_t k = 0; k < sizeof sizes / sizeof *sizes; k++) {
+        Err err = {0};
+        Arena *a = arena_new();
+        Graph *g = graph_new(a, &err, "x");
+        const int64_t n = sizes[k];
+        g_input(g, "theta.w", ROLE_PARAM, type_make(DAV_F32, 1, &n));
+        ParamSet *p = params_from_graph(g, "theta.");
+        Optim *o = optim_new(&err, p, &(CompileOptions){.precision = DAV_F32}, device);
+        const OptimSettings s = {.lr = 0.125, .beta1 = 0, .beta2 = 0, .eps = 1e-12, .clip = 0, .ema = 0.5};
+        double norm = 0;
+        for (int64_t i = 0; i < n; i++)
+            p->value[i] = 3, o->ema[i] = 1, o->grad[i] = (float)(1 + i % 7);
+        params_touch(p);
+        if (!optim_update(o, &err, p, &s, &norm))
+            fail_msg("%s", err.text);
+        double square = 0;
+        for (int64_t i = 0; i < n; i++)
+            square += (double)((1 + i % 7) * (1 + i % 7));
+        assert_true(fabs(norm - sqrt(square)) < 1e-5 * sqrt(square));
+        assert_true(flat_read(&err, p->value) && flat_read(&err, o->ema) && flat_read(&err, o->grad));
+        for (int64_t i = 0; i < n; i++)
+            if (fabsf(p->value[i] - 2.875f) > 1e-6f || fabsf(o->ema[i] - 1.9375f) > 1e-6f || o->grad[i] != 0)
+                fail_msg("%lld parameters, the %lldth: %g, average %g, gradient %g", (long long)n, (long long)i, (double)p->value[i],
+                         (double)o->ema[i], (double)o->grad[i]);
+        optim_free(o);
+        params_free(p);
+        arena_free(a);
+    }
+}
+
+static void every_parameter_counts(void **state)
+{
+    (void)state;
+    every_parameter_counts_on("cpu");
+}
+
+static void every_parameter_counts_on_cuda(void **state)
+{
+    (void)state;
+    cuda_or_skip();
+    every_parameter_counts_on("cuda");
 }
 
 /* Decay moves what has no gradient, too, and by no more than itself; a gradient that is no number moves nothing. */
@@ -122,8 +187,12 @@ static void a_checkpoint_gives_back_what_it_was_given(void **state)
 
 int main(void)
 {
+    cuda_choose();
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(adamw_is_pytorchs),
+        cmocka_unit_test(adamw_is_pytorchs_on_cuda),
+        cmocka_unit_test(every_parameter_counts),
+        cmocka_unit_test(every_parameter_counts_on_cuda),
         cmocka_unit_test(nothing_moves_for_a_gradient_that_is_no_number),
         cmocka_unit_test(a_checkpoint_gives_back_what_it_was_given),
     };

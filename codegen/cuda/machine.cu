@@ -40,16 +40,27 @@ DAV_FN dav_words<1> dav_load_words(dav_place p, dav_words<1> w)
     asm volatile("ld.shared.b32 %0, [%1];" : "=r"(w.at[0]) : "r"(p) : "memory");
     return w;
 }
-DAV_FN dav_words<2> dav_load_words(dav_place p, dav_words<2> w)
-{
-    asm volatile("ld.shared.v2.b32 {%0,%1}, [%2];" : "=r"(w.at[0]), "=r"(w.at[1]) : "r"(p) : "memory");
-    return w;
-}
 DAV_FN dav_words<4> dav_load_words(dav_place p, dav_words<4> w)
 {
     asm volatile("ld.shared.v4.b32 {%0,%1,%2,%3}, [%4];" : "=r"(w.at[0]), "=r"(w.at[1]), "=r"(w.at[2]), "=r"(w.at[3]) : "r"(p) : "memory");
     return w;
 }
+
+/* The same from any memory, and to it; the place is a multiple of the words' bytes. */
+DAV_FN dav_words<1> dav_read_words(const void *p, dav_words<1>) { return {{*(const unsigned *)p}}; }
+DAV_FN dav_words<2> dav_read_words(const void *p, dav_words<2>)
+{
+    const uint2 v = *(const uint2 *)p;
+    return {{v.x, v.y}};
+}
+DAV_FN dav_words<4> dav_read_words(const void *p, dav_words<4>)
+{
+    const uint4 v = *(const uint4 *)p;
+    return {{v.x, v.y, v.z, v.w}};
+}
+DAV_FN void dav_write_words(void *p, dav_words<1> w) { *(unsigned *)p = w.at[0]; }
+DAV_FN void dav_write_words(void *p, dav_words<2> w) { *(uint2 *)p = make_uint2(w.at[0], w.at[1]); }
+DAV_FN void dav_write_words(void *p, dav_words<4> w) { *(uint4 *)p = make_uint4(w.at[0], w.at[1], w.at[2], w.at[3]); }
 
 #if __CUDA_ARCH__ >= 800
 /* 16 bytes to shared memory, of which `bytes` are read and the others 0; complete after a commit and a wait. */
@@ -85,11 +96,15 @@ DAV_FN void dav_load_matrices_across(unsigned (&r)[4], dav_place row)
                  : "memory");
 }
 
-/* To nearest, ties away from 0. */
+/* To nearest.  From sm_90 on ties to even, in one instruction; before, away from 0, in two (no NaN may become a number). */
 DAV_FN unsigned dav_to_tf32(float x)
 {
     unsigned r;
+#if __CUDA_ARCH__ >= 900
+    asm("cvt.rn.tf32.f32 %0, %1;" : "=r"(r) : "f"(x));
+#else
     asm("cvt.rna.tf32.f32 %0, %1;" : "=r"(r) : "f"(x));
+#endif
     return r;
 }
 /* d += a b for a 16x8 of A, 8x8 of B in tf32: PTX ISA, "Matrix fragments for mma.m16n8k8". */

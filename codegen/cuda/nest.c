@@ -10,35 +10,12 @@ static bool is_pure(const Node *n)
     return n->op == OP_CONST || n->op == OP_CAST || n->op == OP_BITCAST || (op_info[n->op].flags & OPF_ELEMENTWISE);
 }
 
-/* By how much v grows with `loop`'s variable, of values made in the nest; false: not by a constant. */
-static bool slope(const Emit *e, const Nest *s, Val v, Val loop, int64_t *by)
-{
-    const Node *n = node_of(e->k, v);
-    int64_t x[2] = {0, 0};
-    bool linear = (n->op == OP_ADD || n->op == OP_SUB || n->op == OP_MUL) && n->dtype == DAV_I64;
-    *by = v == loop;
-    if (v < s->row || n->op == OP_FOR || n->op == OP_CONST)
-        return true;
-    for (int i = 0; i < n->narg; i++)
-        if (!slope(e, s, n->arg[i], loop, &x[linear ? i : 0]) || (!linear && x[0]))
-            return false;
-    if (n->op == OP_MUL)
-        for (int i = 0; i < 2; i++) {
-            const Node *factor = node_of(e->k, n->arg[1 - i]);
-            if (x[i] && factor->op != OP_CONST)
-                return false;
-            x[i] *= x[i] ? (int64_t)attr_f(factor, A_VALUE) : 0;
-        }
-    *by = linear ? n->op == OP_SUB ? x[0] - x[1] : x[0] + x[1] : 0;
-    return true;
-}
-
 /* Does every iteration of both loops store to a place of its own? */
 static bool stores_apart(const Emit *e, const Nest *s, Val store)
 {
     int64_t row, column;
     Val off = node_of(e->k, store)->arg[1];
-    if (!slope(e, s, off, s->row, &row) || !slope(e, s, off, s->column, &column) || !row || !column)
+    if (!index_slope(e->k, off, s->row, &row) || !index_slope(e->k, off, s->column, &column) || !row || !column)
         return false;
     return llabs(row) >= llabs(column) * s->width || llabs(column) >= llabs(row) * s->rows;
 }

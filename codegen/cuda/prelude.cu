@@ -123,6 +123,63 @@ DAV_FN unsigned dav_philox(unsigned k0, unsigned k1, unsigned c0, unsigned c1, u
     return word == 0 ? c0 : word == 1 ? c1 : word == 2 ? c2 : c3;
 }
 
+/* ---- lines: N elements of memory next to each other, at a multiple of their bytes, or of 16 ---- */
+DAV_FN void dav_of_words(unsigned w, unsigned, float &x) { x = dav_float(w); }
+DAV_FN void dav_of_words(unsigned w, unsigned, int &x) { x = (int)w; }
+DAV_FN void dav_of_words(unsigned w, unsigned, unsigned &x) { x = w; }
+DAV_FN void dav_of_words(unsigned w, unsigned, u16 &x) { x = (u16)w; }
+DAV_FN void dav_of_words(unsigned w, unsigned, u8 &x) { x = (u8)w; }
+DAV_FN void dav_of_words(unsigned low, unsigned high, i64 &x) { x = (i64)((u64)high << 32 | low); }
+DAV_FN void dav_of_words(unsigned low, unsigned high, double &x) { x = dav_double((u64)high << 32 | low); }
+DAV_FN u64 dav_to_words(float x) { return dav_bits(x); }
+DAV_FN u64 dav_to_words(double x) { return dav_bits(x); }
+DAV_FN u64 dav_to_words(i64 x) { return (u64)x; }
+DAV_FN u64 dav_to_words(int x) { return (unsigned)x; }
+DAV_FN u64 dav_to_words(unsigned x) { return x; }
+
+template <class V, int N> struct dav_line {
+    enum { SIZE = (int)sizeof(V), WORDS = N * SIZE / 4, AT_ONCE = WORDS < 4 ? WORDS : 4, IN_WORD = SIZE < 4 ? 4 / SIZE : 1 };
+    dav_words<AT_ONCE> part[WORDS / AT_ONCE];
+    DAV_MEMBER unsigned &word(int i) { return part[i / AT_ONCE].at[i % AT_ONCE]; }
+    DAV_MEMBER void read(const V *p)
+    {
+#pragma unroll
+        for (int i = 0; i < WORDS / AT_ONCE; i++)
+            part[i] = dav_read_words(p + i * 4 * AT_ONCE / SIZE, part[i]);
+    }
+    DAV_MEMBER void write(V *p)
+    {
+#pragma unroll
+        for (int i = 0; i < WORDS / AT_ONCE; i++)
+            dav_write_words(p + i * 4 * AT_ONCE / SIZE, part[i]);
+    }
+    DAV_MEMBER void clear()
+    {
+#pragma unroll
+        for (int i = 0; i < WORDS; i++)
+            word(i) = 0;
+    }
+    DAV_MEMBER V get(int lane)
+    {
+        V x;
+        if (SIZE == 8)
+            dav_of_words(word(2 * lane % WORDS), word((2 * lane + 1) % WORDS), x);
+        else
+            dav_of_words(word(lane / IN_WORD) >> lane % IN_WORD * 8 * SIZE % 32, 0, x);
+        return x;
+    }
+    DAV_MEMBER void set(int lane, V x) /* in ascending order */
+    {
+        const u64 w = dav_to_words(x);
+        if (SIZE == 8) {
+            word(2 * lane % WORDS) = (unsigned)w;
+            word((2 * lane + 1) % WORDS) = (unsigned)(w >> 32);
+        } else {
+            word(lane / IN_WORD) = (lane % IN_WORD ? word(lane / IN_WORD) : 0) | (unsigned)w << lane % IN_WORD * 8 * SIZE % 32;
+        }
+    }
+};
+
 /* ---- teams: T threads that run one iteration of the parallel loop together; a power of two ---- */
 template <int T> DAV_FN unsigned dav_team_mask()
 {

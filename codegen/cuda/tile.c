@@ -15,27 +15,6 @@ static Val contract_of(const Graph *k, Val tile)
     return v < k->n ? v : 0;
 }
 
-/* ---- lines of 16 bytes ---- */
-/* A power of two, at most 64, that divides an i64 value whatever it is. */
-static int64_t unit_of(const Emit *e, Val v, int depth)
-{
-    enum { MOST = 64, DEEPEST = 12 };
-    const Node *n = node_of(e->k, v);
-    int64_t x = 1, y = 1;
-    if (n->op == OP_CONST || (n->op == OP_FOR && !n->narg)) {
-        const int64_t *nums = n->op == OP_FOR ? attr_ints(n, A_NUMS, NULL) : NULL;
-        uint64_t bits = (uint64_t)(nums ? nums[0] | nums[2] : (int64_t)attr_f(n, A_VALUE)) | MOST;
-        return (int64_t)(bits & -bits);
-    }
-    if (depth == DEEPEST || n->narg < 2)
-        return 1;
-    x = unit_of(e, n->arg[0], depth + 1);
-    y = unit_of(e, n->arg[1], depth + 1);
-    if (n->op == OP_MUL)
-        return x * y < MOST ? x * y : MOST;
-    return n->op == OP_ADD || n->op == OP_SUB || n->op == OP_MIN || n->op == OP_MAX || n->op == OP_REM ? x < y ? x : y : 1;
-}
-
 /* ---- the form of a tile ---- */
 /* The most that the sum is long. */
 static int64_t depth_of(const Emit *e, Val v)
@@ -58,7 +37,7 @@ static int near_pitch(const Emit *e, const TileContract *c)
     DavDtype t = operand_dtype(e, c->b);
     int64_t line = 16 / (int64_t)dav_dtype_size(t);
     bool fits = is_near(e, c->b) && !c->b_packed && !c->cols && (t == DAV_F32 || (t == DAV_BF16 && e->target->sm >= 80));
-    return fits && c->b_k_stride % line == 0 && unit_of(e, c->b_off, 0) % line == 0 ? (int)c->b_k_stride : 0;
+    return fits && c->b_k_stride % line == 0 && index_unit(e->k, c->b_off) % line == 0 ? (int)c->b_k_stride : 0;
 }
 
 static int near_of(const Emit *e, Val tile)
@@ -87,7 +66,7 @@ static TileForm form_of(const Emit *e, Val tile)
  * starts at a multiple of 16 bytes also when it is one of many that lie behind each other. */
 static bool has_lines(const Emit *e, Val buf, Val off, int64_t line)
 {
-    return !is_near(e, buf) && node_count(e->k, buf) * (int64_t)dav_dtype_size(operand_dtype(e, buf)) % 16 == 0 && unit_of(e, off, 0) % line == 0;
+    return !is_near(e, buf) && node_count(e->k, buf) * (int64_t)dav_dtype_size(operand_dtype(e, buf)) % 16 == 0 && index_unit(e->k, off) % line == 0;
 }
 
 /* Elements of an operand, or pairs of them, in 16 bytes. */
@@ -102,8 +81,8 @@ static bool a_has_lines(const Emit *e, const TileContract *c, const TileForm *f)
     if (!f->lines || !has_lines(e, c->a, c->a_off, line))
         return false;
     if (c->a_k_stride == 1 && operand_dtype(e, c->a) != DAV_U32)
-        return c->a_row_stride % line == 0 && per * c->a_row_step % c->a_div == 0 && unit_of(e, c->k, 0) % line == 0;
-    return near == 1 && c->a_div == 1 && c->a_ext == 0 && c->a_k_stride % line == 0 && unit_of(e, c->row0, 0) % line == 0;
+        return c->a_row_stride % line == 0 && per * c->a_row_step % c->a_div == 0 && index_unit(e->k, c->k) % line == 0;
+    return near == 1 && c->a_div == 1 && c->a_ext == 0 && c->a_k_stride % line == 0 && index_unit(e->k, c->row0) % line == 0;
 }
 
 static bool b_has_lines(const Emit *e, const TileContract *c, const TileForm *f)
@@ -209,17 +188,9 @@ void put_tile(Emit *e, Val v)
 }
 
 /* ---- contracting: around a contraction there may be loops that do nothing else, and its copies run on through all of them ---- */
-static Val end_of(const Emit *e, Val opened)
-{
-    Val v = opened + 1;
-    while (v < e->k->n && !(node_of(e->k, v)->op == OP_END && node_of(e->k, v)->arg[0] == opened))
-        v++;
-    return v;
-}
-
 static bool does_nothing_else(const Emit *e, Val loop, Val contract)
 {
-    for (Val v = loop + 1, end = end_of(e, loop); v < end; v++) {
+    for (Val v = loop + 1, end = index_end(e->k, loop); v < end; v++) {
         const Node *n = node_of(e->k, v);
         bool plain = n->op == OP_CONST || n->op == OP_IF || n->op == OP_END || n->op == OP_FOR || (op_info[n->op].flags & OPF_ELEMENTWISE);
         if (v != contract && !plain)
@@ -233,7 +204,7 @@ static Val stretch_of(const Emit *e, Val contract)
 {
     for (Val v = k_tile_contract_of(e->k, contract).tile + 1; v < contract; v++) {
         const Node *n = node_of(e->k, v);
-        if ((n->op == OP_FOR || n->op == OP_IF) && end_of(e, v) > contract && does_nothing_else(e, v, contract))
+        if ((n->op == OP_FOR || n->op == OP_IF) && index_end(e->k, v) > contract && does_nothing_else(e, v, contract))
             return v;
     }
     return contract;
@@ -248,7 +219,7 @@ static void put_finish(Emit *e, Val contract)
 
 void put_finish_after(Emit *e, Val closed)
 {
-    for (Val v = closed + 1, end = end_of(e, closed); v < end; v++)
+    for (Val v = closed + 1, end = index_end(e->k, closed); v < end; v++)
         if (node_of(e->k, v)->op == OP_TILE_CONTRACT && stretch_of(e, v) == closed)
             put_finish(e, v);
 }
@@ -262,14 +233,14 @@ static void put_panels(Emit *e)
         TileContract c = k_tile_contract_of(e->k, v);
         TileForm f = form_of(e, c.tile);
         int nr = (int)attr_i(node_of(e->k, c.tile), A_NR), mr = (int)attr_i(node_of(e->k, c.tile), A_MR);
-        int64_t rows_unit = unit_of(e, c.rows, 0), mr_unit = mr & -mr;
+        int64_t rows_unit = index_unit(e->k, c.rows), mr_unit = mr & -mr;
         bool plain = c.b_packed && operand_dtype(e, c.b) == DAV_F32; /* no pairs: a panel like any other */
         put_line(e, "typedef dav_panels<%s, %lld, %lld, %lldll, %lldll, %lldll, %lldll, %s, %s, %s, %lld, %lld, %lld> panels%d;",
                  cuda_memory_type(operand_dtype(e, c.a)), (long long)c.a_row_step, (long long)c.a_div, (long long)c.a_ext,
                  (long long)c.a_row_stride, (long long)c.a_k_stride, (long long)(plain ? nr : c.b_k_stride),
                  c.b_packed && !plain ? "true" : "false", a_has_lines(e, &c, &f) ? "true" : "false",
-                 b_has_lines(e, &c, &f) ? "true" : "false", (long long)unit_of(e, c.k, 0),
-                 (long long)(rows_unit < mr_unit ? rows_unit : mr_unit), (long long)(c.cols ? unit_of(e, c.cols, 0) : nr & -nr), v);
+                 b_has_lines(e, &c, &f) ? "true" : "false", (long long)index_unit(e->k, c.k),
+                 (long long)(rows_unit < mr_unit ? rows_unit : mr_unit), (long long)(c.cols ? index_unit(e->k, c.cols) : nr & -nr), v);
     }
 }
 

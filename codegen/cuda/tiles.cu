@@ -378,8 +378,8 @@ struct dav_mma_tile : dav_fragments<u16, MR, NR, WY, WX, KC, STAGES, NEAR> {
     }
 };
 
-/* f32 by mma.m16n8k8, operands rounded to tf32 (10 bits of mantissa) on their way from shared memory.  Column g of fragment j is
- * not 8 j + g: a thread's columns of WIDE fragments stand next to each other and are loaded at once. */
+/* f32 by mma.m16n8k8, operands rounded to tf32 (10 bits of mantissa) on their way from shared memory.  B comes word by word: what is
+ * loaded four words at a time lies in other registers than the instruction wants, and moving it there takes more than the loads. */
 template <int MR, int NR, int WY, int WX, int KC, int STAGES, int NEAR>
 struct dav_tf32_tile : dav_fragments<float, MR, NR, WY, WX, KC, STAGES, NEAR> {
     typedef dav_fragments<float, MR, NR, WY, WX, KC, STAGES, NEAR> Base;
@@ -388,15 +388,10 @@ struct dav_tf32_tile : dav_fragments<float, MR, NR, WY, WX, KC, STAGES, NEAR> {
     using Base::v;
     using Base::warp_row;
     using Base::warp_col;
-    static const int WIDE = FN % 4 == 0 ? 4 : FN % 2 == 0 ? 2 : 1;
     static const int A_PITCH = KC + 4, A_PITCH_ACROSS = (Base::ROWS + 31) / 32 * 32 + 8, B_PITCH = NEAR ? NEAR : (Base::COLS + 31) / 32 * 32 + 8;
     static const int A_BYTES = dav_most<Base::ROWS * A_PITCH, KC * A_PITCH_ACROSS>::value * 4, STAGE = A_BYTES + (NEAR ? 0 : KC * B_PITCH * 4);
 
-    DAV_MEMBER static int col(int e)
-    {
-        const int j = e / 4 % FN, g = (int)dav_thread() % 4 * 2 + e % 2;
-        return warp_col() + j / WIDE * WIDE * 8 + g * WIDE + j % WIDE;
-    }
+    DAV_MEMBER static int col(int e) { return warp_col() + e / 4 % FN * 8 + e % 2 + (int)dav_thread() % 4 * 2; }
 
     template <class P> DAV_MEMBER static dav_place place_of_a(dav_place panel)
     {
@@ -407,7 +402,7 @@ struct dav_tf32_tile : dav_fragments<float, MR, NR, WY, WX, KC, STAGES, NEAR> {
     template <class P> DAV_MEMBER static dav_place place_of_b(dav_place panel)
     {
         const int lane = (int)dav_thread() % 32;
-        return dav_kept(panel + 4 * (lane % 4 * B_PITCH + warp_col() + lane / 4 * WIDE));
+        return dav_kept(panel + 4 * (lane % 4 * B_PITCH + warp_col() + lane / 4));
     }
     template <class P> DAV_MEMBER void multiply(dav_place as, dav_place bs, int left)
     {
@@ -428,13 +423,8 @@ struct dav_tf32_tile : dav_fragments<float, MR, NR, WY, WX, KC, STAGES, NEAR> {
                 }
             }
 #pragma unroll
-            for (int j = 0; j < FN * 2; j += WIDE) {
-                const int half = j / FN, first = j % FN;
-                const dav_words<WIDE> w = dav_load_words(bs + 4 * ((step + half * 4) * B_PITCH + first * 8), dav_words<WIDE>());
-#pragma unroll
-                for (int i = 0; i < WIDE; i++)
-                    b[first + i][half] = dav_to_tf32(dav_float(w.at[i]));
-            }
+            for (int w = 0; w < FN * 2; w++)
+                b[w / 2][w % 2] = dav_to_tf32(dav_float(dav_load_words(bs + 4 * ((step + w % 2 * 4) * B_PITCH + w / 2 * 8), dav_words<1>()).at[0]));
 #pragma unroll
             for (int f = 0; f < FM * FN; f++)
                 dav_mma_tf32(v[f / FN][f % FN], a[f / FN], b[f % FN]);

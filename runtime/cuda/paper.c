@@ -29,45 +29,50 @@ static const char *kind_of(const Graph *k)
 }
 
 /* ---- one run: kernels times the trips of the loops around them ---- */
-static void add_steps(Program *p, const Plan *plan, double times)
+static int64_t trips_of(const Plan *plan, const PlanStep *loop)
 {
-    Paper *paper = p->paper;
+    return attr_i(node_of(plan->g, loop->node), A_TRIP);
+}
+
+static void add_steps(const Program *p, const Plan *plan, double times, PaperSum *sum)
+{
+    const Paper *paper = p->paper;
     for (int i = 0; i < plan->nstep; i++) {
         const PlanStep *s = &plan->step[i];
         if (s->once)
             continue;
         if (s->kind == STEP_LOOP) {
-            add_steps(p, s->body, times * (double)attr_i(node_of(plan->g, s->node), A_TRIP));
+            add_steps(p, s->body, times * (double)trips_of(plan, s), sum);
         } else if (s->kind == STEP_KERNEL) {
             const Graph *k = p->plan->kernel[s->kernel];
             KernelCost c = kernel_cost(k);
-            paper->launches += paper->group[s->kernel] ? (int64_t)times : 0;
-            paper->bytes += times * c.bytes;
-            paper->seconds += times * paper->launch[s->kernel].forecast.seconds;
+            sum->launches += paper->group[s->kernel] ? (int64_t)times : 0;
+            sum->bytes += times * c.bytes;
+            sum->seconds += times * paper->launch[s->kernel].forecast.seconds;
             if (strcmp(kind_of(k), "product") == 0) {
-                paper->least_bytes += times * c.bytes;
-                paper->least_s += times * fmax(c.flops / cuda_peak_of(paper->target, k), c.bytes / paper->target->bytes_s);
+                sum->least_bytes += times * c.bytes;
+                sum->least_s += times * fmax(c.flops / cuda_peak_of(paper->target, k), c.bytes / paper->target->bytes_s);
             }
         } else if (s->kind == STEP_COPY) {
             double bytes = 2 * (double)plan->buf[s->buf[0]].bytes;
-            paper->launches += (int64_t)times;
-            paper->bytes += times * bytes;
-            paper->seconds += times * cuda_floor(paper->target, bytes, 0);
+            sum->launches += (int64_t)times;
+            sum->bytes += times * bytes;
+            sum->seconds += times * cuda_floor(paper->target, bytes, 0);
         }
     }
 }
 
 static void add_up(Program *p)
 {
-    Paper *paper = p->paper;
-    add_steps(p, p->plan, 1);
+    PaperSum *run = &p->paper->run;
+    add_steps(p, p->plan, 1, run);
     double ends = 0;
     for (int i = 0; i < p->nin; i++)
         ends += (double)bytes_of(&p->in[i].type);
     for (int o = 0; o < p->nout; o++)
         ends += (double)bytes_of(&p->out[o].type);
-    paper->least_bytes = fmax(paper->least_bytes, ends);
-    paper->least_s = cuda_floor(paper->target, ends, paper->least_s);
+    run->least_bytes = fmax(run->least_bytes, ends);
+    run->least_s = cuda_floor(p->paper->target, ends, run->least_s);
 }
 
 /* ---- kernels ---- */
@@ -163,7 +168,7 @@ bool paper_prepare(Program *p, Err *err, const char *name)
     if (!make_kernels(p, err) || !make_launches(p, err))
         return false;
     add_up(p);
-    p->stats.launches = paper->launches;
+    p->stats.launches = paper->run.launches;
     return true;
 }
 
@@ -183,7 +188,7 @@ static void count_rows(const Program *p, const Plan *plan, double times, Row *ro
     for (int i = 0; i < plan->nstep; i++) {
         const PlanStep *s = &plan->step[i];
         if (s->kind == STEP_LOOP)
-            count_rows(p, s->body, times * (double)attr_i(node_of(plan->g, s->node), A_TRIP), row);
+            count_rows(p, s->body, times * (double)trips_of(plan, s), row);
         else if (s->kind == STEP_KERNEL && !s->once && p->paper->group[s->kernel])
             row[s->kernel].count += times;
     }
@@ -204,6 +209,27 @@ static KernelCost cost_of(const CudaGroup *g)
         sum.flops += g->part[i].count * c.flops;
     }
     return sum;
+}
+
+static void report_sum(Buf *out, const PaperSum *s)
+{
+    buf_printf(out, "%" PRId64 " launches, %.2f MB, %.1f us; fused minimum %.2f MB, %.1f us: %.2f times the bytes, %.2f times the time\n", s->launches,
+               s->bytes * 1e-6, 1e6 * s->seconds, s->least_bytes * 1e-6, 1e6 * s->least_s, s->bytes / s->least_bytes, s->seconds / s->least_s);
+}
+
+static void report_loops(const Program *p, const Plan *plan, Buf *out)
+{
+    for (int i = 0; i < plan->nstep; i++) {
+        const PlanStep *s = &plan->step[i];
+        PaperSum one = {0};
+        if (s->kind != STEP_LOOP)
+            continue;
+        report_loops(p, s->body, out);
+        add_steps(p, s->body, 1, &one);
+        one.least_s = cuda_floor(p->paper->target, 0, one.least_s);
+        buf_printf(out, "each of %" PRId64 " steps of a loop: ", trips_of(plan, s));
+        report_sum(out, &one);
+    }
 }
 
 void paper_report(const Program *p, Buf *out)
@@ -238,7 +264,6 @@ void paper_report(const Program *p, Buf *out)
     }
     if (libraries)
         buf_printf(out, "%d products by cuBLASLt, assuming that it has algorithms for them: no heuristics are known without a device\n", libraries);
-    buf_printf(out, "%" PRId64 " launches, %.2f MB, %.1f us; fused minimum %.2f MB, %.1f us: %.2f times the bytes, %.2f times the time\n",
-               paper->launches, paper->bytes * 1e-6, 1e6 * paper->seconds, paper->least_bytes * 1e-6, 1e6 * paper->least_s,
-               paper->bytes / paper->least_bytes, paper->seconds / paper->least_s);
+    report_loops(p, p->plan, out);
+    report_sum(out, &paper->run);
 }

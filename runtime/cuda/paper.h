@@ -11,18 +11,21 @@ typedef struct PaperKernel {
     CudaForecast forecast;
 } PaperKernel;
 
+typedef struct PaperSum {
+    int64_t launches;
+    double bytes, seconds;        /* moved and taken by the kernels */
+    /* The fused minimum: every product (contraction, attention) reads its operands and writes its result once, at the bandwidth
+     * or at its peak, whichever takes longer; all else rides along; one launch. */
+    double least_bytes, least_s;
+} PaperSum;
+
 typedef struct Paper {
     const CudaTarget *target;
     bool compiled;       /* by NVRTC; else registers are assumed */
     PaperKernel *kernel; /* by kernel, each as if it were launched alone */
     CudaGroup **group;   /* by kernel: what is launched at its step */
     PaperKernel *launch; /* likewise */
-    /* Of one run without its `once` part: */
-    int64_t launches;
-    double bytes, seconds;        /* moved and taken by the kernels */
-    /* The fused minimum: every product (contraction, attention) reads its operands and writes its result once, at the bandwidth
-     * or at its peak, whichever takes longer; all else rides along; one launch. */
-    double least_bytes, least_s;
+    PaperSum run;        /* without its `once` part */
 } Paper;
 
 /* The target's name of "paper:NAME"; NULL: no such device name. */

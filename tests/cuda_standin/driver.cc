@@ -73,22 +73,26 @@ static size_t shared_most()
 }
 
 static long long fail_at;
-static bool fails()
+static std::map<const void *, long long> site_seen; /* places that call, and which call was their first */
+static std::vector<long long> first_of_site;
+static bool fails(const void *site)
 {
     static const char *at = getenv("DAV_STANDIN_FAIL");
+    if (site_seen.emplace(site, ncalls + 1).second)
+        first_of_site.push_back(ncalls + 1);
     return ++ncalls == (at ? atoll(at) : -1) || ncalls == fail_at;
 }
 #define ENTER()                            \
     std::lock_guard<std::mutex> hold(lock); \
     if (lost)                              \
         return lost;                       \
-    if (fails())                           \
+    if (fails(__builtin_return_address(0))) \
         return setting("DAV_STANDIN_STATUS", UNKNOWN)
 
 /* Calls that free things do so even when they are to fail. */
 #define LEAVE()                            \
     std::lock_guard<std::mutex> hold(lock); \
-    const int status = lost ? lost : fails() ? (int)UNKNOWN : (int)OK
+    const int status = lost ? lost : fails(__builtin_return_address(0)) ? (int)UNKNOWN : (int)OK
 
 static int capturing; /* streams that record */
 static void open_memory(int device, bool open)
@@ -357,6 +361,15 @@ API long long dav_standin_bytes_to_device() { return bytes_to_device; }
 API long long dav_standin_bytes_to_host() { return bytes_to_host; }
 /* The n-th call from now on fails; 0: none. */
 API int dav_standin_fail_in(long long n) { fail_at = n ? ncalls + n : 0; return OK; }
+/* The first call from the i-th place that has called since the last question with a negative i, which forgets all; 0: there are fewer. */
+API long long dav_standin_site(int i)
+{
+    if (i < 0) {
+        site_seen.clear();
+        first_of_site.clear();
+    }
+    return i >= 0 && i < (int)first_of_site.size() ? first_of_site[(size_t)i] : 0;
+}
 API int cuInit(unsigned) { ENTER(); return setting("DAV_STANDIN_INIT", OK); }
 API int cuDriverGetVersion(int *v) { ENTER(); *v = setting("DAV_STANDIN_VERSION", 13000); return OK; }
 static int device_count() { return std::min(setting("DAV_STANDIN_DEVICES", 1), (int)MOST_DEVICES); }
@@ -549,7 +562,7 @@ API int cuLaunchKernel(Function *f, unsigned gx, unsigned gy, unsigned gz, unsig
 bool dav_standin_call()
 {
     std::lock_guard<std::mutex> hold(lock);
-    return fails() || lost;
+    return fails(__builtin_return_address(0)) || lost;
 }
 void dav_standin_count(int objects)
 {

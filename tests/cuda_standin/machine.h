@@ -123,6 +123,24 @@ template <int N> DAV_FN dav_words<N> dav_load_words(dav_place p, dav_words<N> w)
     return w;
 }
 
+/* A device faults where the place is no multiple of the words' bytes. */
+typedef unsigned __attribute__((may_alias)) DavWord;
+template <int N> DAV_FN dav_words<N> dav_read_words(const void *p, dav_words<N> w)
+{
+    if ((unsigned long long)p % (4 * N))
+        __builtin_trap();
+    for (int i = 0; i < N; i++)
+        w.at[i] = ((const DavWord *)p)[i];
+    return w;
+}
+template <int N> DAV_FN void dav_write_words(void *p, dav_words<N> w)
+{
+    if ((unsigned long long)p % (4 * N))
+        __builtin_trap();
+    for (int i = 0; i < N; i++)
+        ((DavWord *)p)[i] = w.at[i];
+}
+
 /* ---- copies that happen when they are waited for; until then their place holds poison ---- */
 enum { DAV_MAX_COPIES = 256 };
 struct DavCopies {
@@ -184,11 +202,11 @@ DAV_FN void dav_load_four(unsigned (&r)[4], const void *row, bool across)
 DAV_FN void dav_load_matrices(unsigned (&r)[4], dav_place row) { dav_load_four(r, row, false); }
 DAV_FN void dav_load_matrices_across(unsigned (&r)[4], dav_place row) { dav_load_four(r, row, true); }
 
-/* cvt.rna.tf32.f32: 10 bits of mantissa, to nearest, ties away from 0. */
+/* 10 bits of mantissa, to nearest: cvt.rn.tf32.f32 (sm_90), ties to even, and cvt.rna.tf32.f32, ties away from 0. */
 DAV_FN unsigned dav_to_tf32(float x)
 {
-    unsigned b = dav_bits(x);
-    return (b & 0x7f800000u) == 0x7f800000u ? b : (b + 0x1000u) & ~0x1fffu;
+    unsigned b = dav_bits(x), half = DAV_LEVEL >= 90 ? 0xfffu + (b >> 13 & 1u) : 0x1000u;
+    return (b & 0x7f800000u) == 0x7f800000u ? b : (b + half) & ~0x1fffu;
 }
 /* PTX ISA, "Matrix fragments for mma.m16n8k8" (tf32): register i of A holds row g + 8 (i % 2), k = t + 4 (i / 2); register i of B
  * k = t + 4 i of column g; D as above. */

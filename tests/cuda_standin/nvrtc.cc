@@ -1,6 +1,7 @@
 /* NVRTC's place: compiles the text of a kernel for the host.  What stands before the prelude, the machine's own part, is
  * replaced by machine.h; all the rest is compiled as it is.  The code is 8 bytes of mark ("DAVCUBIN", "DAVPTX  "), 8 of the level,
  * 8 of length, a shared object. */
+#include <functional>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string>
@@ -110,10 +111,12 @@ API int nvrtcCompileProgram(Program *p, int options, const char *const *option)
     std::string rest = p->text.substr(from);
     if (const char *keep = getenv("DAV_STANDIN_KEEP"))
         write_all(keep, rest);
+    if (const char *folder = getenv("DAV_STANDIN_TEXTS")) /* of every text, by its hash */
+        write_all(std::string(folder) + "/" + std::to_string(std::hash<std::string>()(p->text)) + ".cu", p->text);
     write_all(src, "#include \"" STANDIN_MACHINE "\"\n" + rest + entries(rest));
     /* Compiled with the hooks that watch memory, linked without the library that they belong to. */
     const char *watch = getenv("DAV_STANDIN_RACE") ? " -fsanitize=thread -DDAV_WATCH_RACES" : "";
-    std::string flags = " -std=c++17 -O1 -w -march=native -ffp-contract=off -fno-math-errno -fPIC", half = base + "/k.o";
+    std::string flags = " -std=c++17 -O1 -w -march=native -ffp-contract=off -fno-math-errno -fPIC -DDAV_LEVEL=" + std::to_string(level), half = base + "/k.o";
     std::string cmd = STANDIN_CXX + flags + watch + " -c -o " + half + " " + src + " 2> " + log + " && " STANDIN_CXX " -shared -o " + obj +
                       " " + half + " 2>> " + log;
     int status = system(cmd.c_str());

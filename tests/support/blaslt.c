@@ -1,28 +1,7 @@
 #include "support/blaslt.h"
 #include "frontend/net.h"
-#include <dlfcn.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-
-void *standin_symbol(const char *library, const char *name)
-{
-    char path[4096];
-    snprintf(path, sizeof path, "%s/%s", DAV_CUDA_STANDIN, library);
-    void *so = dlopen(path, RTLD_NOW | RTLD_NOLOAD);
-    return so ? dlsym(so, name) : NULL;
-}
-
-long long standin_count(const char *library, const char *name)
-{
-    long long (*f)(void) = (long long (*)(void))standin_symbol(library, name);
-    return f ? f() : 0;
-}
-
-long long standin_products(void)
-{
-    return standin_count("libcublasLt.so.13", "dav_standin_products");
-}
 
 static DavVal x_of(DavNet *n, int64_t rows)
 {

@@ -4,10 +4,6 @@
 #include <dav/dav.h>
 
 /* A symbol of one of the stand-in's libraries, once it is open; NULL: another device runs. */
-void *standin_symbol(const char *library, const char *name);
-long long standin_count(const char *library, const char *name); /* what the function of that name says; 0: not there */
-long long standin_products(void);                               /* that the stand-in's cuBLASLt has computed */
-
 enum { INNER = 40, COLS = 24, MOST_RESULTS = 1 << 20 };
 typedef struct ProductCase {
     const char *name;

@@ -47,12 +47,22 @@ int cuda_device_count(void)
     return d && d->cuDeviceGetCount(&count) == 0 ? count : 0;
 }
 
-long long cuda_standin(const char *name)
+void *cuda_standin_symbol(const char *name)
 {
     char symbol[64];
     snprintf(symbol, sizeof symbol, "dav_standin_%s", name);
-    void *so = dlopen(DAV_CUDA_STANDIN "/libcuda.so.1", RTLD_NOW | RTLD_NOLOAD);
-    long long (*count)(void) = so ? (long long (*)(void))dlsym(so, symbol) : NULL;
+    static const char *const library[] = {DAV_CUDA_STANDIN "/libcuda.so.1", DAV_CUDA_STANDIN "/libcublasLt.so.13"};
+    void *found = NULL;
+    for (int i = 0; i < 2 && !found; i++) {
+        void *so = dlopen(library[i], RTLD_NOW | RTLD_NOLOAD);
+        found = so ? dlsym(so, symbol) : NULL;
+    }
+    return found;
+}
+
+long long cuda_standin(const char *name)
+{
+    long long (*count)(void) = (long long (*)(void))cuda_standin_symbol(name);
     return count ? count() : 0;
 }
 

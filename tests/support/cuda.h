@@ -11,7 +11,9 @@ bool cuda_is_there(void);
 void cuda_or_skip(void);
 /* Devices of the libraries in use; 0 where there are none. */
 int cuda_device_count(void);
-/* What the stand-in counts (dav_standin_NAME of tests/cuda_standin/driver.cc); 0 where the device is another. */
+/* What the stand-in counts (dav_standin_NAME of tests/cuda_standin/driver.cc, cublaslt.cc); 0 where the device is another. */
 long long cuda_standin(const char *name);
+/* The function dav_standin_NAME; NULL where the device is another. */
+void *cuda_standin_symbol(const char *name);
 /* Skips a test of what only the stand-in counts. */
 void cuda_standin_or_skip(void);
