@@ -22,7 +22,7 @@ bool shape_scatter_add(const ShapeCx *cx), shape_argsort(const ShapeCx *cx), sha
 bool shape_random(const ShapeCx *cx), shape_tuple(const ShapeCx *cx), shape_pick(const ShapeCx *cx);
 bool shape_index(const ShapeCx *cx), shape_load(const ShapeCx *cx), shape_acc(const ShapeCx *cx);
 bool shape_attention(const ShapeCx *cx), shape_attention_grad(const ShapeCx *cx);
-bool shape_philox(const ShapeCx *cx), shape_tile(const ShapeCx *cx);
+bool shape_exp2(const ShapeCx *cx), shape_philox(const ShapeCx *cx), shape_tile(const ShapeCx *cx);
 
 /* The type that the table's rule gives node n; false with err set (no place in the text). */
 bool infer_type(const Graph *g, const Node *n, const Type *given, Type *out, Err *err);

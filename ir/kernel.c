@@ -116,6 +116,11 @@ Val k_bitcast(Graph *k, Val x, DavDtype to)
     return graph_node(k, OP_BITCAST, &x, 1, (Attr[]){{.name = A_TO, .i = to}}, 1, NULL);
 }
 
+Val k_exp2(Graph *k, Val x, DavDtype precision)
+{
+    return graph_node(k, OP_EXP2, &x, 1, (Attr[]){{.name = A_TO, .i = precision}}, 1, NULL);
+}
+
 Val k_philox(Graph *k, const Val key[2], const Val counter[4], int index)
 {
     Val arg[] = {key[0], key[1], counter[0], counter[1], counter[2], counter[3]};

@@ -72,6 +72,8 @@ Val k_num(Graph *k, DavDtype t, double v);       /* scalar constant */
 Val k_op(Graph *k, Op op, Val x, Val y, Val z);  /* scalar elementwise; folds i64 constants */
 Val k_cast(Graph *k, Val x, DavDtype to);
 Val k_bitcast(Graph *k, Val x, DavDtype to);
+/* 2^x of an f32; precision: DAV_F32, or DAV_BF16 for what becomes one. */
+Val k_exp2(Graph *k, Val x, DavDtype precision);
 /* Word `index` (0..3) of Philox4x32-10; key has 2, counter 4 values, all u32. */
 Val k_philox(Graph *k, const Val key[2], const Val counter[4], int index);
 Val k_load(Graph *k, Val buf, Val off, Val mask_or_0);

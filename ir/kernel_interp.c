@@ -266,6 +266,9 @@ static void step(Machine *m, Val v)
     case OP_PHILOX:
         m->val[v] = philox(m, n);
         break;
+    case OP_EXP2:
+        m->val[v].f = float_round(DAV_F32, exp2(arg[n->arg[0]].f));
+        break;
     case OP_TILE:
         memset(m->tile[v], 0, (size_t)(attr_i(n, A_MR) * attr_i(n, A_NR)) * sizeof(float));
         break;

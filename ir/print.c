@@ -15,6 +15,7 @@ static const struct { Op op; AttrName attr; const char *const *word; int n; } wo
     {OP_INPUT, A_ROLE, input_roles, 4}, {OP_BUF, A_ROLE, buf_roles, 4},
     {OP_FOR, A_KIND, loop_kinds, 5},    {OP_ACC, A_KIND, acc_kinds, 4},
     {OP_CAST, A_TO, dtypes, 8},         {OP_BITCAST, A_TO, dtypes, 8},
+    {OP_EXP2, A_TO, dtypes, 8},
 };
 
 const char *const *attr_words(Op op, AttrName name, int *n)

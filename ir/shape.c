@@ -562,6 +562,14 @@ bool shape_tile(const ShapeCx *cx)
     return element_of(cx, OP_TILE, &t) && give(cx, t);
 }
 
+bool shape_exp2(const ShapeCx *cx)
+{
+    int64_t to = attr_i(cx->n, A_TO);
+    if (arg_type(cx, 0).dtype != DAV_F32 || (to != DAV_F32 && to != DAV_BF16))
+        return bad(cx, "expected an f32, and to f32 or bf16");
+    return give(cx, arg_type(cx, 0));
+}
+
 bool shape_philox(const ShapeCx *cx)
 {
     for (int i = 0; i < 6; i++)

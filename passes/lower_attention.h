@@ -28,6 +28,10 @@ typedef struct Attention {
 /* What an impossible place counts as before the exponential. */
 #define ATTENTION_NEVER (-1e9)
 
+/* Exponentials are powers of 2. */
+#define LOG2E 1.44269504088896340736
+#define LN2 0.69314718055994530942
+
 Attention attention_of(Lower *l, const Node *n);
 void attention_narrow(Attention *a); /* to half the columns */
 /* Rows that a panel of depth rows has: some more, of zeros, where matrix units read it in place. */

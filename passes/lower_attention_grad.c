@@ -62,7 +62,9 @@ static void weigh(Attention *a, Backward *w, Val i, Val c, Val *p, Val *ds)
     Val query = k_op(k, OP_ADD, w->q0, i, 0), row = k_addmul(k, query, a->b, a->queries);
     Val key = k_op(k, OP_ADD, k_op(k, OP_ADD, w->j0, k_int(k, w->panel * a->nr), 0), c, 0);
     Val x = k_load(k, w->p, at, 0), inside = valid < a->nr ? k_op(k, OP_LT, c, k_int(k, valid), 0) : 0;
-    if (w->scale != 1)
+    bool raw = !a->bias && !a->causal; /* else scores are scaled before something is added or chosen */
+    double base = raw ? w->scale * LOG2E : LOG2E;
+    if (!raw && w->scale != 1)
         x = k_op(k, OP_MUL, x, k_num(k, DAV_F32, w->scale), 0);
     if (a->bias) {
         Val from = k_op(k, OP_ADD, k_addmul(k, key, query, a->keys), k_op(k, OP_MUL, a->b, k_int(k, a->bias_step), 0), 0);
@@ -71,8 +73,9 @@ static void weigh(Attention *a, Backward *w, Val i, Val c, Val *p, Val *ds)
     if (a->causal)
         x = k_op(k, OP_SELECT, k_op(k, OP_GE, query, key, 0), x, k_num(k, DAV_F32, ATTENTION_NEVER));
     if (a->pairs && inside) /* zeros meet zeros in the words' last block */
-        x = k_op(k, OP_SELECT, inside, x, k_num(k, DAV_F32, -3e38));
-    *p = k_op(k, OP_EXP, k_op(k, OP_SUB, x, k_load(k, w->lse, row, 0), 0), 0, 0);
+        x = k_op(k, OP_SELECT, inside, x, k_num(k, DAV_F32, base > 0 ? -1e38 : 1e38));
+    Val lse = k_op(k, OP_MUL, k_load(k, w->lse, row, 0), k_num(k, DAV_F32, -LOG2E), 0);
+    *p = k_exp2(k, k_op(k, OP_FMA, x, k_num(k, DAV_F32, base), lse), a->half ? DAV_BF16 : DAV_F32);
     Val d = k_op(k, OP_SUB, k_load(k, w->ds, at, 0), k_load(k, w->delta, row, 0), 0);
     *ds = k_op(k, OP_MUL, k_op(k, OP_MUL, *p, d, 0), k_num(k, DAV_F32, a->scale), 0);
 }

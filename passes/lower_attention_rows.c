@@ -1,44 +1,19 @@
-/* Attention, forward, for processors whose tiles are small: queries are rows of a tile, keys its columns, both as they lie in
- * memory, and a chunk of queries shares what is packed of a block of keys.
+/* Attention, forward, for processors whose tiles are small: queries are rows of a tile, keys its columns, both as they
+ * lie in memory, and a chunk of queries shares what is packed of a block of keys.
  *     score[q, j] = q . k_j            A = queries,                B = keys, transposed
  *     out[q, e]   = sum_j p_qj v_je    A = p,                      B = values
- * bf16: words of p hold keys 16 apart, so that two vectors become one of words without a shuffle; the values' words do the
- * same.  Queries go in blocks of one height: the last one starts earlier rather than be smaller, and does some rows twice.  An
- * element's bits depend on its own query and on the keys alone. */
-#include "passes/lower_attention.h"
+ * bf16: words of p hold keys 16 apart, so that two vectors become one of words without a shuffle; the values' words do
+ * the same, and p takes the place of the scores.  Queries go in blocks of one height: the last one starts earlier
+ * rather than be smaller, and does some rows twice.  An element's bits depend on its own query and on the keys alone.
+ */
+#include "passes/lower_attention_rows.h"
 
-enum { LANES = ATTENTION_LANES, QUERY_ROWS = 48, KEY_BLOCK = 512, CHUNK_MOST = 256, CHUNKS = 16, TILE_DEPTH = 32 };
+/* CHUNK_LEAST: of fewer queries packing what they share is the most of the work.  NEAR: bytes that stay in the nearest
+ * cache. */
+enum { LANES = ATTENTION_LANES, QUERY_ROWS = 64, KEY_BLOCK = 512, CHUNK_MOST = 1024, CHUNKS = 16 };
+enum { TILE_QUERY_ROWS = 128, TILE_KEY_BLOCK = 256, CHUNK_LEAST = 256, TILE_DEPTH = 32, MOST_DEPTH = 256, NEAR = 24 << 10 };
 
-typedef struct Rows {
-    int64_t rows, chunk, block;   /* queries of a block and of a chunk; keys of a block, now */
-    int nr, vr;                   /* columns of a panel of keys, of values */
-    int area;                     /* of a tile at most */
-    int64_t panels, stride;       /* panels of keys in the block; a row of scores */
-    int64_t depth;                /* width, with AMX whole blocks of it */
-    Val padded;                   /* queries of that depth; 0: as they are */
-    Val key_words;                /* the keys as words of two; 0: their width is odd */
-    Val keys, values;             /* packed: [panels][width][nr], [panels][block][vr] (f32: not packed) */
-    Val score, weight;            /* weight: words of two exponentials; f32: score itself */
-    Val sum, most, total;         /* of the chunk's queries: sums of values; largest score, sum of weights */
-    Val row_most, row_total, keep; /* of a block of queries: after this block of keys; factor of what was before */
-    Val j0, q0, state;            /* first key, first query, the query block's first place in most, total, sum */
-    Val first, valid;             /* of a row, see softmax */
-    int64_t col0;                 /* first column of values, now */
-    int panel;
-    bool only;                    /* there is one block of keys */
-} Rows;
-
-static int64_t words_of(int64_t keys)
-{
-    return attention_row_words(keys);
-}
-
-static Val sum_of(Graph *k, Val x, Val y)
-{
-    return k_op(k, OP_ADD, x, y, 0);
-}
-
-static Val of_batch(Attention *a, int64_t rows, Val row, int64_t width)
+Val rows_of_batch(Attention *a, int64_t rows, Val row, int64_t width)
 {
     return k_addmul(a->k, k_addmul(a->k, a->l->zero, a->b, rows * width), row, width);
 }
@@ -50,23 +25,34 @@ static void pack_keys(Attention *a, Rows *f)
         Val first = sum_of(a->k, f->j0, k_int(a->k, (int64_t)p * f->nr));
         int64_t left = f->block - (int64_t)p * f->nr;
         if (f->key_words)
-            attention_pack_pairs(a, f->key_words, of_batch(a, a->keys, first, a->width / 2), a->width / 2, f->keys,
+            attention_pack_pairs(a, f->key_words, rows_of_batch(a, a->keys, first, a->width / 2), a->width / 2, f->keys,
                                  p * panel_size(a, f->depth), left);
         else
-            attention_pack(a, a->key, of_batch(a, a->keys, first, a->width), a->width, a->pairs ? 1 : a->scale, f->keys,
-                           p * panel_size(a, f->depth), left, 0);
+            attention_pack(a, a->key, rows_of_batch(a, a->keys, first, a->width), a->width,
+                           a->pairs ? 1 : a->scale * LOG2E, f->keys, p * panel_size(a, f->depth), left, 0);
     }
 }
 
-/* Queries with zeros up to the depth that tile registers take. */
-static void pad_queries(Attention *a, Rows *f)
+static void open_queries(Attention *a, Rows *f, Val c0, Val i)
 {
     Graph *k = a->k;
-    Val r = k_for(k, LOOP_SERIAL, 0, f->rows, 1), c = k_for(k, LOOP_VECTOR, 0, f->depth, 1), inside = k_op(k, OP_LT, c, k_int(k, a->width), 0);
-    Val x = k_load(k, a->q, sum_of(k, of_batch(a, a->queries, sum_of(k, f->q0, r), a->width), c), inside);
-    k_store(k, f->padded, k_addmul(k, c, r, f->depth), x, 0);
+    f->state = k_op(k, OP_MUL, i, k_int(k, f->rows), 0);
+    f->q0 = k_op(k, OP_MIN, sum_of(k, c0, f->state), k_int(k, a->queries - f->rows), 0);
+}
+
+/* Queries with zeros up to the depth that tile registers take. */
+static void pad_queries(Attention *a, Rows *f, Val c0, Val blocks)
+{
+    Graph *k = a->k;
+    Val i = k_for_dyn(k, LOOP_SERIAL, a->l->zero, blocks, 1);
+    open_queries(a, f, c0, i);
+    Val r = k_for(k, LOOP_SERIAL, 0, f->rows, 1), c = k_for(k, LOOP_VECTOR, 0, f->depth, 1);
+    Val inside = k_op(k, OP_LT, c, k_int(k, a->width), 0);
+    Val x = k_load(k, a->q, sum_of(k, rows_of_batch(a, a->queries, sum_of(k, f->q0, r), a->width), c), inside);
+    k_store(k, f->padded, k_addmul(k, c, sum_of(k, f->state, r), f->depth), x, 0);
     k_end(k, c);
     k_end(k, r);
+    k_end(k, i);
 }
 
 /* ---- a block of keys and a block of queries ---- */
@@ -74,149 +60,62 @@ static void score_tile(Attention *a, void *arg, Val first, int rows)
 {
     Rows *f = arg;
     Graph *k = a->k;
-    Product p = {a->q, of_batch(a, a->queries, f->q0, a->width), f->keys, k_int(k, f->panel * panel_size(a, f->depth)),
-                 a->width, 1, 0, a->width, 0};
+    Product p = {.a = a->q, .a_off = rows_of_batch(a, a->queries, f->q0, a->width), .row_stride = a->width, .k_stride = 1,
+                 .b = f->keys, .b_off = k_int(k, f->panel * panel_size(a, f->depth)), .depth = a->width};
     if (f->padded)
-        p.a = f->padded, p.a_off = a->l->zero, p.row_stride = p.depth = f->depth;
+        p.a = f->padded, p.a_off = k_op(k, OP_MUL, f->state, k_int(k, f->depth), 0), p.row_stride = p.depth = f->depth;
     Val tile = attention_product(a, &p, first, rows, f->nr);
     TileLoop t = tile_loop(k, rows, f->nr);
     int64_t left = f->block - (int64_t)f->panel * f->nr;
-    Val row = sum_of(k, first, t.row), col = sum_of(k, t.col, k_int(k, (int64_t)f->panel * f->nr)), x = k_tile_get(k, tile, t.row, t.col);
-    Val key = sum_of(k, f->j0, col), query = sum_of(k, f->q0, row), inside = left < f->nr ? k_op(k, OP_LT, t.col, k_int(k, left), 0) : 0;
-    if (a->pairs && a->scale != 1)
-        x = k_op(k, OP_MUL, x, k_num(k, DAV_F32, a->scale), 0);
+    Val row = sum_of(k, first, t.row), col = sum_of(k, t.col, k_int(k, (int64_t)f->panel * f->nr));
+    Val x = k_tile_get(k, tile, t.row, t.col), key = sum_of(k, f->j0, col), query = sum_of(k, f->q0, row);
+    Val inside = left < f->nr && !f->raw ? k_op(k, OP_LT, t.col, k_int(k, left), 0) : 0;
+    if (a->pairs && !f->raw)
+        x = k_op(k, OP_MUL, x, k_num(k, DAV_F32, a->scale * LOG2E), 0);
     if (a->bias) {
         Val at = sum_of(k, k_addmul(k, key, query, a->keys), k_op(k, OP_MUL, a->b, k_int(k, a->bias_step), 0));
-        x = sum_of(k, x, k_load(k, a->bias, at, inside));
+        x = k_op(k, OP_FMA, k_load(k, a->bias, at, inside), k_num(k, DAV_F32, LOG2E), x);
     }
     if (a->causal)
-        x = k_op(k, OP_SELECT, k_op(k, OP_GE, query, key, 0), x, k_num(k, DAV_F32, ATTENTION_NEVER));
+        x = k_op(k, OP_SELECT, k_op(k, OP_GE, query, key, 0), x, k_num(k, DAV_F32, ATTENTION_NEVER * LOG2E));
     if (inside)
         x = k_op(k, OP_SELECT, inside, x, k_num(k, DAV_F32, -3e38));
-    k_store(k, f->score, k_addmul(k, col, row, f->stride), x, 0);
+    k_store(k, f->score, k_addmul(k, col, row, f->stride), a->pairs ? k_bitcast(k, x, DAV_U32) : x, 0);
     tile_loop_end(k, t);
 }
 
-/* y where it is larger: a NaN is left to the exponential. */
-static Val larger(Graph *k, Val x, Val y)
+/* From one query's sums to the next one's: whole vectors. */
+static int64_t sums_of(const Attention *a, const Rows *f)
 {
-    return k_op(k, OP_SELECT, k_op(k, OP_GT, y, x, 0), y, x);
-}
-
-static Val score_at(Attention *a, Rows *f, Val row, Val at, int64_t i, Val lane)
-{
-    Graph *k = a->k;
-    return k_load(k, f->score, sum_of(k, sum_of(k, k_addmul(k, at, row, f->stride), k_int(k, i * LANES)), lane), 0);
-}
-
-/* fn for every `step` vectors of a row (the last ones: fewer), from vector `at` / LANES on */
-typedef void (*VectorsFn)(Attention *a, Rows *f, Val row, Val at, int count, Val lane, Val acc);
-static void for_vectors(Attention *a, Rows *f, Val row, int step, Val lane, Val acc, VectorsFn fn)
-{
-    Graph *k = a->k;
-    int64_t vectors = f->stride / LANES, full = vectors / step;
-    if (full) {
-        Val i = k_for(k, LOOP_SERIAL, 0, full, 1);
-        fn(a, f, row, k_op(k, OP_MUL, i, k_int(k, (int64_t)step * LANES), 0), step, lane, acc);
-        k_end(k, i);
-    }
-    if (vectors % step)
-        fn(a, f, row, k_int(k, full * step * LANES), (int)(vectors % step), lane, acc);
-}
-
-static void largest(Attention *a, Rows *f, Val row, Val at, int count, Val lane, Val acc)
-{
-    Graph *k = a->k;
-    Val x = k_acc_get(k, acc);
-    for (int i = 0; i < count; i++)
-        x = larger(k, x, score_at(a, f, row, at, i, lane));
-    k_acc_update(k, acc, x);
-}
-
-static Val weigh(Attention *a, Rows *f, Val row, Val at, int i, Val lane, Val acc)
-{
-    Graph *k = a->k;
-    Val x = k_op(k, OP_SUB, score_at(a, f, row, at, i, lane), k_load(k, f->row_most, row, 0), 0), e = k_op(k, OP_EXP, x, 0, 0);
-    k_acc_update(k, acc, e);
-    return e;
-}
-
-static void weights(Attention *a, Rows *f, Val row, Val at, int count, Val lane, Val acc)
-{
-    Graph *k = a->k;
-    for (int i = 0; i < count; i += a->pairs ? 2 : 1) {
-        Val e = weigh(a, f, row, at, i, lane, acc);
-        if (!a->pairs) {
-            k_store(k, f->score, sum_of(k, sum_of(k, k_addmul(k, at, row, f->stride), k_int(k, (int64_t)i * LANES)), lane), e, 0);
-            continue;
-        }
-        Val word = attention_word(k, e, i + 1 < count ? weigh(a, f, row, at, i + 1, lane, acc) : k_num(k, DAV_F32, 0));
-        int64_t words = words_of(f->stride);
-        Val to = k_addmul(k, k_addmul(k, k_int(k, (int64_t)i / 2 * LANES), k_op(k, OP_DIV, at, k_int(k, 2), 0), 1), row, words);
-        k_store(k, f->weight, sum_of(k, to, lane), word, 0);
-    }
-}
-
-/* Each row: its largest score, the exponentials of the others from there, their sum. */
-static void softmax(Attention *a, Rows *f)
-{
-    Graph *k = a->k;
-    Val row = k_for(k, LOOP_SERIAL, 0, f->rows, 1), most = k_acc(k, DAV_F32, ACC_MAX, -3e38);
-    Val lane = k_for(k, LOOP_VECTOR, 0, LANES, 1), part = k_acc(k, DAV_F32, ACC_SET, -3e38);
-    for_vectors(a, f, row, 4, lane, part, largest);
-    k_acc_update(k, most, k_acc_get(k, part));
-    k_end(k, lane);
-    Val now = k_acc_get(k, most);
-    if (!f->only)
-        now = larger(k, now, k_load(k, f->most, sum_of(k, f->state, row), 0));
-    k_store(k, f->row_most, row, now, 0);
-    Val total = k_acc(k, DAV_F32, ACC_ADD, 0);
-    lane = k_for(k, LOOP_VECTOR, 0, LANES, 1);
-    part = k_acc(k, DAV_F32, ACC_ADD, 0);
-    for_vectors(a, f, row, 4, lane, part, weights);
-    k_acc_update(k, total, k_acc_get(k, part));
-    k_end(k, lane);
-    k_store(k, f->row_total, row, k_acc_get(k, total), 0);
-    k_end(k, row);
-}
-
-/* What the chunk knows of the rows, brought up to date; with one block of keys the factors of the result at once. */
-static void merge(Attention *a, Rows *f)
-{
-    Graph *k = a->k;
-    Val row = k_for(k, LOOP_VECTOR, 0, f->rows, 1), at = sum_of(k, f->state, row), most = k_load(k, f->row_most, row, 0);
-    Val total = k_load(k, f->row_total, row, 0);
-    if (f->only) {
-        k_store(k, f->keep, row, k_op(k, OP_DIV, k_num(k, DAV_F32, 1), total, 0), 0);
-    } else {
-        Val keep = k_op(k, OP_EXP, k_op(k, OP_SUB, k_load(k, f->most, at, 0), most, 0), 0, 0);
-        total = sum_of(k, k_op(k, OP_MUL, k_load(k, f->total, at, 0), keep, 0), total);
-        k_store(k, f->keep, row, keep, 0);
-    }
-    k_store(k, f->most, at, most, 0);
-    k_store(k, f->total, at, total, 0);
-    k_end(k, row);
+    return (a->value + f->vr - 1) / f->vr * f->vr;
 }
 
 static void value_tile(Attention *a, void *arg, Val first, int rows)
 {
     Rows *f = arg;
     Graph *k = a->k;
-    int64_t left = a->value - f->col0, columns = left < f->vr ? left : f->vr, words = words_of(f->stride);
-    Product p = {f->score, a->l->zero, a->v, sum_of(k, of_batch(a, a->keys, f->j0, a->value), k_int(k, f->col0)), f->stride, 1, a->value,
-                 f->block, columns};
-    if (a->pairs)
-        p = (Product){f->weight, a->l->zero, f->values, k_int(k, f->col0 / f->vr * words * f->vr), words, 1, 0, 2 * words, 0};
+    int64_t left = a->value - f->col0, columns = left < f->vr ? left : f->vr,
+            words = attention_row_words(f->panels * f->nr);
+    Product p = {.a = f->score, .a_off = a->l->zero, .row_stride = f->stride, .k_stride = 1, .b = a->v, .b_stride = a->value,
+                 .depth = f->block, .columns = columns};
+    p.b_off = sum_of(k, rows_of_batch(a, a->keys, f->j0, a->value), k_int(k, f->col0));
+    if (a->pairs) {
+        p.b = f->values;
+        p.b_off = k_int(k, f->col0 * words);
+        p.b_stride = p.columns = 0;
+        p.depth = 2 * words;
+    }
     Val tile = attention_product(a, &p, first, rows, f->vr);
-    TileLoop t = tile_loop(k, rows, columns);
+    /* sums have room for all of a tile, which holds zeros there */
+    TileLoop t = tile_loop(k, rows, f->only || !a->pairs ? columns : f->vr);
     Val row = sum_of(k, first, t.row), x = k_tile_get(k, tile, t.row, t.col), keep = k_load(k, f->keep, row, 0);
     Val col = sum_of(k, t.col, k_int(k, f->col0));
     if (f->only) {
-        Val at = of_batch(a, a->queries, sum_of(k, f->q0, row), a->value);
+        Val at = rows_of_batch(a, a->queries, sum_of(k, f->q0, row), a->value);
         k_store(k, a->l->out[0], sum_of(k, at, col), k_op(k, OP_MUL, x, keep, 0), 0);
     } else {
-        Val at = k_addmul(k, col, sum_of(k, f->state, row), a->value);
-        k_store(k, f->sum, at, sum_of(k, k_op(k, OP_MUL, k_load(k, f->sum, at, 0), keep, 0), x), 0);
+        Val at = k_addmul(k, col, sum_of(k, f->state, row), sums_of(a, f));
+        k_store(k, f->sum, at, k_op(k, OP_FMA, k_load(k, f->sum, at, 0), keep, x), 0);
     }
     tile_loop_end(k, t);
 }
@@ -233,15 +132,10 @@ static int tile_rows(const Attention *a, const Rows *f, int columns)
 
 static void query_block(Attention *a, Rows *f, Val c0, Val i)
 {
-    Graph *k = a->k;
-    f->state = k_op(k, OP_MUL, i, k_int(k, f->rows), 0);
-    f->q0 = k_op(k, OP_MIN, sum_of(k, c0, f->state), k_int(k, a->queries - f->rows), 0);
-    if (f->padded)
-        pad_queries(a, f);
+    open_queries(a, f, c0, i);
     for (f->panel = 0; f->panel < f->panels; f->panel++)
         attention_tiles(a, f->rows, tile_rows(a, f, f->nr), score_tile, f);
-    softmax(a, f);
-    merge(a, f);
+    rows_softmax(a, f);
     for (f->col0 = 0; f->col0 < a->value; f->col0 += f->vr)
         attention_tiles(a, f->rows, tile_rows(a, f, f->vr), value_tile, f);
 }
@@ -252,10 +146,10 @@ static void key_block(Attention *a, Rows *f, Val j0, int64_t block, Val c0, Val 
     f->j0 = j0;
     f->block = block;
     f->panels = (block + f->nr - 1) / f->nr;
-    f->stride = f->panels * f->nr;
+    f->stride = rows_stride(a, f);
     pack_keys(a, f);
     if (a->pairs)
-        attention_pack_rows(a, a->v, of_batch(a, a->keys, j0, a->value), block, a->value, f->vr, f->values);
+        attention_pack_rows(a, a->v, rows_of_batch(a, a->keys, j0, a->value), block, a->value, f->vr, f->values);
     Val from = a->l->zero; /* queries before the block's first key have nothing of it when causal */
     if (a->causal)
         from = larger_index(k, from, k_op(k, OP_DIV, k_op(k, OP_SUB, j0, c0, 0), k_int(k, f->rows), 0));
@@ -277,9 +171,11 @@ static void start(Attention *a, Rows *f)
         return;
     Val c = k_for(k, LOOP_VECTOR, 0, f->chunk, 1);
     k_store(k, f->most, c, k_num(k, DAV_F32, -3e38), 0);
+    k_end(k, c);
+    c = k_for(k, LOOP_VECTOR, 0, f->chunk * LANES, 1);
     k_store(k, f->total, c, k_num(k, DAV_F32, 0), 0);
     k_end(k, c);
-    c = k_for(k, LOOP_VECTOR, 0, f->chunk * a->value, 1);
+    c = k_for(k, LOOP_VECTOR, 0, f->chunk * sums_of(a, f), 1);
     k_store(k, f->sum, c, k_num(k, DAV_F32, 0), 0);
     k_end(k, c);
 }
@@ -287,37 +183,66 @@ static void start(Attention *a, Rows *f)
 static void finish(Attention *a, Rows *f, Val c0, Val blocks)
 {
     Graph *k = a->k;
-    Val i = k_for_dyn(k, LOOP_SERIAL, a->l->zero, blocks, 1), state = k_op(k, OP_MUL, i, k_int(k, f->rows), 0);
-    Val q0 = k_op(k, OP_MIN, sum_of(k, c0, state), k_int(k, a->queries - f->rows), 0), row = k_for(k, LOOP_VECTOR, 0, f->rows, 1);
-    Val total = k_load(k, f->total, sum_of(k, state, row), 0), at = of_batch(a, a->queries, sum_of(k, q0, row), 1);
-    k_store(k, a->l->out[1], at, sum_of(k, k_load(k, f->most, sum_of(k, state, row), 0), k_op(k, OP_LOG, total, 0, 0)), 0);
-    k_store(k, f->keep, row, k_op(k, OP_DIV, k_num(k, DAV_F32, 1), total, 0), 0);
+    Val i = k_for_dyn(k, LOOP_SERIAL, a->l->zero, blocks, 1);
+    open_queries(a, f, c0, i);
+    rows_totals(a, f);
+    Val row = k_for(k, LOOP_SERIAL, 0, f->rows, 1), c = k_for(k, LOOP_VECTOR, 0, a->value, 1);
+    Val x = k_load(k, f->sum, k_addmul(k, c, sum_of(k, f->state, row), sums_of(a, f)), 0);
+    Val at = sum_of(k, rows_of_batch(a, a->queries, sum_of(k, f->q0, row), a->value), c);
+    k_store(k, a->l->out[0], at, k_op(k, OP_MUL, x, k_load(k, f->keep, row, 0), 0), 0);
+    k_end(k, c);
     k_end(k, row);
-    if (!f->only) {
-        row = k_for(k, LOOP_SERIAL, 0, f->rows, 1);
-        Val c = k_for(k, LOOP_VECTOR, 0, a->value, 1), x = k_load(k, f->sum, k_addmul(k, c, sum_of(k, state, row), a->value), 0);
-        at = sum_of(k, of_batch(a, a->queries, sum_of(k, q0, row), a->value), c);
-        k_store(k, a->l->out[0], at, k_op(k, OP_MUL, x, k_load(k, f->keep, row, 0), 0), 0);
-        k_end(k, c);
-        k_end(k, row);
-    }
     k_end(k, i);
+}
+
+static int64_t smaller(int64_t x, int64_t y)
+{
+    return x < y ? x : y;
+}
+
+/* With tile registers, panels of which one stays in the nearest cache while the chunk's queries pass. */
+static void plan_tiles(Attention *a, Rows *f)
+{
+    f->depth = (a->width + TILE_DEPTH - 1) / TILE_DEPTH * TILE_DEPTH;
+    bool rolled = f->raw && f->rows % a->pair_rows == 0 && f->depth <= MOST_DEPTH; /* a tile of any width, see amx.c */
+    int64_t near = smaller(8 * LANES, NEAR / (2 * f->depth) / LANES * LANES);
+    f->nr = attention_columns(f->block, rolled ? (int)near : 5 * LANES, LANES);
+    int most = 2 * f->block * 5 * LANES <= NEAR ? 5 * LANES : 3 * LANES;
+    f->vr = attention_columns(a->value, most, LANES);
+    if (f->vr == LANES && a->value > LANES) /* products would wait for each other */
+        f->vr = most;
+}
+
+static int most_rows(const Attention *a)
+{
+    return (int)smaller(TILE_QUERY_ROWS, a->queries / LANES * LANES);
 }
 
 static Rows plan(Attention *a)
 {
     bool wide = a->nr >= 4 * LANES; /* registers for one vector more than the tile of products has */
-    Rows f = {.area = a->mr * a->nr + (wide ? LANES : 0)};
-    int64_t blocks = (a->keys + KEY_BLOCK - 1) / KEY_BLOCK, block = (a->keys + blocks - 1) / blocks;
-    f.nr = wide ? attention_columns(block, 5 * LANES, LANES) : LANES;
-    f.vr = attention_columns(a->value, wide ? 5 * LANES : 3 * LANES, LANES);
-    a->nr = a->pitch = f.nr;
-    f.block = (block + f.nr - 1) / f.nr * f.nr;
+    bool tiles = a->pairs && a->pair_rows;
+    Rows f = {.area = a->mr * a->nr + (wide ? LANES : 0),
+              .raw = a->pairs && a->scale > 0 && !a->bias && !a->causal,
+              .depth = a->width};
+    int64_t most = tiles ? TILE_KEY_BLOCK : KEY_BLOCK, blocks = (a->keys + most - 1) / most;
+    f.block = (a->keys + blocks - 1) / blocks;
     f.only = blocks == 1;
-    f.rows = a->queries < QUERY_ROWS ? a->queries : QUERY_ROWS;
-    int64_t chunk = a->batch * a->queries / CHUNKS;
-    chunk = chunk > CHUNK_MOST ? CHUNK_MOST : chunk;
-    f.chunk = chunk < f.rows ? f.rows : (chunk + f.rows - 1) / f.rows * f.rows;
+    if (!tiles)
+        f.rows = smaller(a->queries, QUERY_ROWS);
+    else /* whole tiles, with little done twice */
+        f.rows = a->queries < LANES ? a->queries : attention_columns(a->queries, most_rows(a), LANES);
+    f.nr = wide ? attention_columns(f.block, 5 * LANES, LANES) : LANES;
+    f.vr = attention_columns(a->value, wide ? 5 * LANES : 3 * LANES, LANES);
+    if (tiles)
+        plan_tiles(a, &f);
+    a->nr = a->pitch = f.nr;
+    f.panels = (f.block + f.nr - 1) / f.nr;
+    f.block = f.panels * f.nr;
+    f.base = f.raw ? a->scale * LOG2E : 1;
+    int64_t chunk = smaller(a->batch * a->queries / CHUNKS, CHUNK_MOST);
+    int64_t least = smaller(a->queries, tiles ? CHUNK_LEAST : f.rows);
+    f.chunk = ((chunk < least ? least : chunk) + f.rows - 1) / f.rows * f.rows;
     return f;
 }
 
@@ -326,26 +251,21 @@ void lower_attention_rows(Attention *a)
     Graph *k = a->k;
     const Lower *l = a->l;
     Rows f = plan(a);
-    int64_t block = f.block, full = a->keys / block, rest = a->keys % block, chunks = (a->queries + f.chunk - 1) / f.chunk;
-    int64_t panels = (block + f.nr - 1) / f.nr, stride = panels * f.nr, words = words_of(stride);
-    f.panels = panels;
-    f.depth = a->width;
-    if (a->pairs && a->pair_rows && a->width % TILE_DEPTH) {
-        f.depth = (a->width + TILE_DEPTH - 1) / TILE_DEPTH * TILE_DEPTH;
-        f.padded = lower_scratch(a->l, DAV_BF16, f.rows * f.depth);
-    }
+    int64_t block = f.block, full = a->keys / block, rest = a->keys % block,
+            chunks = (a->queries + f.chunk - 1) / f.chunk;
+    if (f.depth != a->width)
+        f.padded = lower_scratch(a->l, DAV_BF16, f.chunk * f.depth);
     if (a->pairs && a->width % 2 == 0)
         f.key_words = attention_words(a, a->key);
-    f.keys = attention_scratch(a, panels * panel_size(a, f.depth), true);
+    f.keys = attention_scratch(a, f.panels * panel_size(a, f.depth), true);
     if (a->pairs)
-        f.values = attention_scratch(a, words * ((a->value + f.vr - 1) / f.vr * f.vr), true);
-    f.score = attention_scratch(a, f.rows * stride, false);
-    f.weight = a->pairs ? attention_scratch(a, f.rows * words, true) : f.score;
+        f.values = attention_scratch(a, attention_row_words(f.block) * sums_of(a, &f), true);
+    f.score = attention_scratch(a, f.rows * rows_stride(a, &f), a->pairs);
     if (!f.only)
-        f.sum = attention_scratch(a, f.chunk * a->value, false);
+        f.sum = attention_scratch(a, f.chunk * sums_of(a, &f), false);
     f.most = attention_scratch(a, f.chunk, false);
-    f.total = attention_scratch(a, f.chunk, false);
-    f.row_most = attention_scratch(a, f.rows, false);
+    f.total = attention_scratch(a, f.chunk * LANES, false);
+    f.row_most = lower_scratch(a->l, DAV_I32, f.rows);
     f.row_total = attention_scratch(a, f.rows, false);
     f.keep = attention_scratch(a, f.rows, false);
     Val p = k_for(k, LOOP_PARALLEL, 0, a->batch * chunks, 1);
@@ -353,8 +273,11 @@ void lower_attention_rows(Attention *a)
     Val c0 = k_op(k, OP_MUL, k_op(k, OP_REM, p, k_int(k, chunks), 0), k_int(k, f.chunk), 0);
     Val queries = k_op(k, OP_MIN, k_op(k, OP_SUB, k_int(k, a->queries), c0, 0), k_int(k, f.chunk), 0);
     Val blocks = k_op(k, OP_DIV, sum_of(k, queries, k_int(k, f.rows - 1)), k_int(k, f.rows), 0);
-    Val last = sum_of(k, sum_of(k, c0, queries), k_int(k, -1)), end = k_int(k, full); /* keys after it count for nothing when causal */
+    Val last = sum_of(k, sum_of(k, c0, queries), k_int(k, -1)),
+        end = k_int(k, full); /* keys after it count for nothing when causal */
     start(a, &f);
+    if (f.padded)
+        pad_queries(a, &f, c0, blocks);
     if (a->causal)
         end = k_op(k, OP_MIN, end, sum_of(k, k_op(k, OP_DIV, last, k_int(k, block), 0), k_int(k, 1)), 0);
     if (full) {
@@ -368,6 +291,7 @@ void lower_attention_rows(Attention *a)
         if (needed)
             k_end(k, needed);
     }
-    finish(a, &f, c0, blocks);
+    if (!f.only)
+        finish(a, &f, c0, blocks);
     k_end(k, p);
 }

@@ -98,7 +98,7 @@ static json_t *kernel_ops(const Graph *k)
     const Node *last = NULL;
     for (Val v = 1; v < k->n; v++) {
         const Node *n = node_of(k, v);
-        bool counts = n->op == OP_TILE_CONTRACT || n->op == OP_ACC_UPDATE || n->op == OP_PHILOX ||
+        bool counts = n->op == OP_TILE_CONTRACT || n->op == OP_ACC_UPDATE || n->op == OP_PHILOX || n->op == OP_EXP2 ||
                       ((op_info[n->op].flags & OPF_ELEMENTWISE) && n->dtype != DAV_I64 && n->dtype != DAV_BOOL);
         if (!counts || (last && last->op == n->op && last->file == n->file && last->line == n->line))
             continue;

@@ -72,27 +72,3 @@ int64_t index_unit_in_lines(const Graph *k, Val v, Val loop, int64_t line)
 {
     return unit_of(k, v, loop, line, 0);
 }
-
-bool index_slope(const Graph *k, Val v, Val loop, int64_t *by)
-{
-    const Node *n = node_of(k, v);
-    int64_t x[2] = {0, 0};
-    bool linear = (n->op == OP_ADD || n->op == OP_SUB || n->op == OP_MUL) && n->dtype == DAV_I64;
-    *by = v == loop;
-    if (v <= loop || n->op == OP_FOR || n->op == OP_CONST)
-        return true;
-    if (n->op == OP_ACC || n->op == OP_ACC_GET || n->op == OP_TILE_GET)
-        return false;
-    for (int i = 0; i < n->narg; i++)
-        if (!index_slope(k, n->arg[i], loop, &x[linear ? i : 0]) || (!linear && x[0]))
-            return false;
-    if (n->op == OP_MUL)
-        for (int i = 0; i < 2; i++) {
-            const Node *factor = node_of(k, n->arg[1 - i]);
-            if (x[i] && factor->op != OP_CONST)
-                return false;
-            x[i] *= x[i] ? (int64_t)attr_f(factor, A_VALUE) : 0;
-        }
-    *by = linear ? n->op == OP_SUB ? x[0] - x[1] : x[0] + x[1] : 0;
-    return true;
-}

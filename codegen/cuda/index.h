@@ -1,6 +1,6 @@
 /* What is known of a kernel's indices. */
 #pragma once
-#include "ir/kernel.h"
+#include "codegen/ranges.h"
 
 bool index_has_tiles(const Graph *k);
 Val index_end(const Graph *k, Val opened); /* of a loop or condition */
@@ -10,5 +10,3 @@ bool index_bounds(const Graph *k, Val loop, int64_t *lo, int64_t *hi);
 int64_t index_unit(const Graph *k, Val v);
 /* The same where `loop`'s variable is at the first of `line` lanes, counted from where it starts. */
 int64_t index_unit_in_lines(const Graph *k, Val v, Val loop, int64_t line);
-/* By how much v grows with the loop's variable; false: not by a constant. */
-bool index_slope(const Graph *k, Val v, Val loop, int64_t *by);

@@ -7,7 +7,7 @@ typedef struct Nest { Val row, column, end; int64_t rows, width; } Nest;
 
 static bool is_pure(const Node *n)
 {
-    return n->op == OP_CONST || n->op == OP_CAST || n->op == OP_BITCAST || (op_info[n->op].flags & OPF_ELEMENTWISE);
+    return n->op == OP_CONST || n->op == OP_CAST || n->op == OP_BITCAST || n->op == OP_EXP2 || (op_info[n->op].flags & OPF_ELEMENTWISE);
 }
 
 /* Does every iteration of both loops store to a place of its own? */

@@ -140,7 +140,7 @@ static int weight_of(const Emit *e, Val row, Val vector, Val end)
     needs[vector] = COLUMN;
     for (Val v = row + 1; v < end; v++) {
         const Node *n = node_of(e->k, v);
-        bool call = n->op == OP_EXP || n->op == OP_EXPM1 || n->op == OP_LOG || n->op == OP_LOG1P || n->op == OP_TANH || n->op == OP_ERF ||
+        bool call = n->op == OP_EXP || n->op == OP_EXP2 || n->op == OP_EXPM1 || n->op == OP_LOG || n->op == OP_LOG1P || n->op == OP_TANH || n->op == OP_ERF ||
                     n->op == OP_SIN || n->op == OP_COS || n->op == OP_ATAN || n->op == OP_DIV || n->op == OP_REM || n->op == OP_PHILOX;
         for (int i = 0; i < n->narg && v != vector; i++)
             needs[v] |= needs[n->arg[i]];

@@ -240,6 +240,9 @@ void put_value(Emit *e, Val v)
         put_line(e, "unsigned v%d = dav_philox(v%d, v%d, v%d, v%d, v%d, v%d, %d);", v, n->arg[0], n->arg[1], n->arg[2], n->arg[3],
                  n->arg[4], n->arg[5], (int)attr_i(n, A_INDEX));
         break;
+    case OP_EXP2:
+        put_line(e, "float v%d = exp2f(v%d);", v, n->arg[0]);
+        break;
     default:
         elementwise(e, v);
     }

@@ -6,7 +6,7 @@
  * Emulated, the four instructions that touch tiles become vector code on memory and all else is the same. */
 #include "codegen/llvm/tile.h"
 
-enum { TILES = 8, A_TILE = 6, B_TILE = 7, TILE_ROWS = 16, BLOCK_PAIRS = 16 };
+enum { TILES = 8, A_TILE = 6, B_TILE = 7, TILE_ROWS = TILE_REGISTER_ROWS, BLOCK_PAIRS = 16 };
 
 typedef struct Amx {
     const Panel *p;
@@ -34,13 +34,13 @@ static bool fits(const Emit *e, const TileContract *c)
 bool amx_takes(const Emit *e, Val tile, const Tile *t)
 {
     bool some = false;
-    if (!e->f.target->amx || t->lanes != 16 || t->vecs > A_TILE || t->mr > TILE_ROWS)
+    if (!e->f.target->amx || t->lanes != 16 || t->mr > TILE_ROWS)
         return false;
     for (Val v = tile + 1; v < e->k->n; v++) {
         if (node_of(e->k, v)->op != OP_TILE_CONTRACT || node_of(e->k, v)->arg[0] != tile)
             continue;
         TileContract c = k_tile_contract_of(e->k, v);
-        if (!fits(e, &c))
+        if (!fits(e, &c) || (t->vecs > A_TILE && !amx_stored(e, v)))
             return false;
         some = true;
     }
@@ -151,18 +151,18 @@ static LLVMValueRef half_of(const Amx *x, LLVMValueRef words, int half)
     return LLVMBuildBitCast(f->b, words, ll_like(f, f->f32, words), "");
 }
 
-static void tile_product(const Amx *x, int c)
+static void tile_product(const Amx *x, int c, int a_tile, int b_tile)
 {
     const Fn *f = x->f;
     if (!x->reg) {
-        ll_intrinsic(f, "llvm.x86.tdpbf16ps", NULL, 0, (LLVMValueRef[]){i8_c(f, c), i8_c(f, A_TILE), i8_c(f, B_TILE)}, 3);
+        ll_intrinsic(f, "llvm.x86.tdpbf16ps", NULL, 0, (LLVMValueRef[]){i8_c(f, c), i8_c(f, a_tile), i8_c(f, b_tile)}, 3);
         return;
     }
     LLVMTypeRef floats = LLVMVectorType(f->f32, TILE_ROWS);
     Loop m = ll_loop(f, ll_i64(f, 0), ll_i64(f, TILE_ROWS), 1), k = ll_loop(f, ll_i64(f, 0), ll_i64(f, BLOCK_PAIRS), 1);
     LLVMValueRef at = row_of(x, c, m.iv), sum = load_masked(f, floats, at, NULL, 2);
-    LLVMValueRef b = load_masked(f, x->row, row_of(x, B_TILE, k.iv), NULL, 2);
-    LLVMValueRef a = load_masked(f, f->i32, element_ptr(f, f->i32, row_of(x, A_TILE, m.iv), k.iv), NULL, 2);
+    LLVMValueRef b = load_masked(f, x->row, row_of(x, b_tile, k.iv), NULL, 2);
+    LLVMValueRef a = load_masked(f, f->i32, element_ptr(f, f->i32, row_of(x, a_tile, m.iv), k.iv), NULL, 2);
     for (int half = 0; half < 2; half++)
         sum = ll_fma(f, ll_splat(f, half_of(x, a, half), TILE_ROWS), half_of(x, b, half), sum);
     LLVMBuildStore(f->b, sum, at);
@@ -205,24 +205,6 @@ static LLVMValueRef load_some(const Amx *x, int lanes, LLVMValueRef at, int64_t 
     return load_masked(f, t, at, n < lanes ? LLVMConstVector(on, (unsigned)lanes) : NULL, 2);
 }
 
-/* A 16 x 16 matrix of words: bit b of the column changes places with bit b of the row. */
-static void transpose(const Amx *x, LLVMValueRef *v)
-{
-    for (int bit = 1; bit < TILE_ROWS; bit *= 2)
-        for (int r = 0; r < TILE_ROWS; r++) {
-            int low[TILE_ROWS], high[TILE_ROWS];
-            if (r & bit)
-                continue;
-            for (int i = 0; i < TILE_ROWS; i++) {
-                low[i] = i & bit ? i - bit + TILE_ROWS : i;
-                high[i] = i & bit ? i + TILE_ROWS : i + bit;
-            }
-            LLVMValueRef a = v[r], b = v[r + bit];
-            v[r] = ll_shuffle(x->f, a, b, low, TILE_ROWS);
-            v[r + bit] = ll_shuffle(x->f, a, b, high, TILE_ROWS);
-        }
-}
-
 /* Words of k even and odd of all rows, for each pair; of rows that lie next to each other. */
 static void rows_along(const Amx *x, LLVMValueRef pair, int64_t valid, LLVMValueRef *row)
 {
@@ -240,7 +222,7 @@ static void rows_along(const Amx *x, LLVMValueRef pair, int64_t valid, LLVMValue
         }
         row[i] = LLVMBuildBitCast(f->b, ll_shuffle(f, half[0], half[1], index, 2 * TILE_ROWS), x->row, "");
     }
-    transpose(x, row);
+    ll_transpose(f, row);
 }
 
 /* A's rows, `valid` numbers of each. */
@@ -281,7 +263,7 @@ static void block(Amx *x, LLVMValueRef pair)
     }
     for (int c = 0; c < p->t->vecs; c++) {
         tile_move(x, B_TILE, panel_row(x, pair, c), ll_i64(f, 4 * p->t->nr), false);
-        tile_product(x, c);
+        tile_product(x, c, A_TILE, B_TILE);
     }
 }
 
@@ -297,7 +279,33 @@ static void rest(Amx *x, int64_t pair, int64_t valid)
             LLVMBuildStore(f->b, row, element_ptr(f, x->row, stage, ll_i64(f, c * BLOCK_PAIRS + r)));
         }
         tile_move(x, B_TILE, element_ptr(f, x->row, stage, ll_i64(f, c * BLOCK_PAIRS)), ll_i64(f, 64), false);
-        tile_product(x, c);
+        tile_product(x, c, A_TILE, B_TILE);
+    }
+}
+
+/* Columns one after the other, for a tile that goes to its place at once: a column is stored when the products of two more have
+ * begun, so that nothing waits for its end. */
+static void product_stored(const Amx *x)
+{
+    enum { SUMS = 3, LATE = 2, B_FIRST = 3, A_FIRST = 5, HELD = 3 };
+    const Panel *p = x->p;
+    const Fn *f = x->f;
+    const Place *to = &p->e->place;
+    int64_t k = 0, a_stride = p->c.a_row_step * p->c.a_row_stride * (int64_t)dav_dtype_size(p->a_type);
+    must(kernel_const_i64(p->e->k, p->c.k, &k));
+    int blocks = (int)(k / (2 * BLOCK_PAIRS));
+    for (int c = 0; c < p->t->vecs + LATE; c++) {
+        for (int i = 0; i < blocks && c < p->t->vecs; i++) {
+            LLVMValueRef pair = ll_i64(f, i * BLOCK_PAIRS);
+            if (i == 0)
+                tile_zero(x, c % SUMS);
+            if (c == 0 || blocks > HELD)
+                tile_move(x, A_FIRST + i % HELD, panel_a(p, 0, first_k(x, pair)), ll_i64(f, a_stride), false);
+            tile_move(x, B_FIRST + i % 2, panel_row(x, pair, c), ll_i64(f, 4 * p->t->nr), false);
+            tile_product(x, c % SUMS, A_FIRST + i % HELD, B_FIRST + i % 2);
+        }
+        if (c >= LATE)
+            tile_move(x, (c - LATE) % SUMS, element_ptr(f, x->row, to->at, ll_i64(f, c - LATE)), ll_i64(f, to->stride), true);
     }
 }
 
@@ -310,6 +318,11 @@ void amx_product(const Panel *p, bool fresh)
     Amx x = {.p = p, .f = f, .row = LLVMVectorType(f->i32, TILE_ROWS), .along = p->c.a_k_stride != 1,
              .reg = f->target->amx_emulated ? p->e->registers : NULL};
     must(kernel_const_i64(p->e->k, p->c.k, &k));
+    if (amx_stored(p->e, p->contract)) {
+        if (p->e->place.at) /* else the row loop is yet to say where */
+            product_stored(&x);
+        return;
+    }
     int64_t blocks = k / (2 * BLOCK_PAIRS), valid = k % (2 * BLOCK_PAIRS);
     for (int c = 0; c < t->vecs; c++)
         if (fresh)

@@ -312,6 +312,13 @@ void emit_bitcast(Emit *e, Val v)
     give(e, v, widen_memory(&e->f, to, x), uniform);
 }
 
+void emit_exp2(Emit *e, Val v)
+{
+    const Node *n = node_of(e->k, v);
+    bool uniform = is_uniform(e, n->arg[0]);
+    give(e, v, math_exp2(&e->f, operand(e, n->arg[0], uniform, false), (DavDtype)attr_i(n, A_TO)), uniform);
+}
+
 /* ---- Philox4x32-10 (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", 2011) ---- */
 static void multiply_wide(const Fn *f, LLVMValueRef x, uint32_t by, LLVMValueRef *hi, LLVMValueRef *lo)
 {

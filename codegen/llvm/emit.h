@@ -42,6 +42,9 @@ typedef struct Fn {
     int width;
 } Fn;
 
+/* Where a tile goes that is stored as it is; stride in bytes from row to row. */
+typedef struct Place { LLVMValueRef at; int64_t stride; } Place;
+
 typedef struct Emit {
     Fn f;
     const Graph *k;
@@ -58,6 +61,7 @@ typedef struct Emit {
     int part;          /* which partial accumulator takes updates */
     int chunk;         /* column chunk of a tile's epilogue, -1 outside */
     int64_t row;       /* unused unless in a row loop */
+    Place place;       /* while such a tile is emitted; else NULL */
     LLVMValueRef registers; /* of AMX: what configures them, or stands for them; NULL: not used */
 } Emit;
 
@@ -76,6 +80,8 @@ LLVMValueRef ll_intrinsic(const Fn *f, const char *name, LLVMTypeRef *over, int 
 LLVMValueRef ll_fma(const Fn *f, LLVMValueRef x, LLVMValueRef y, LLVMValueRef z); /* product and sum apart where no FMA is */
 LLVMValueRef ll_select(const Fn *f, LLVMValueRef c, LLVMValueRef x, LLVMValueRef y);
 LLVMValueRef ll_shuffle(const Fn *f, LLVMValueRef x, LLVMValueRef y, const int *index, int n);
+/* 16 vectors of 16 as a matrix: bit b of the column changes places with bit b of the row. */
+void ll_transpose(const Fn *f, LLVMValueRef *v);
 LLVMBasicBlockRef ll_block(const Fn *f, const char *name);
 void ll_enter(const Fn *f, LLVMBasicBlockRef bb);
 /* if (cond) { ... }: open gives the block that ll_endif goes on in. */
@@ -97,6 +103,7 @@ LLVMValueRef emit_variable(Emit *e, LLVMTypeRef t, const char *name);
 void emit_elementwise(Emit *e, Val v);
 void emit_cast(Emit *e, Val v);
 void emit_bitcast(Emit *e, Val v);
+void emit_exp2(Emit *e, Val v);
 void emit_philox(Emit *e, Val v);
 
 /* ---- memory.c ---- */
@@ -123,12 +130,19 @@ void emit_tile(Emit *e, Val v);
 void emit_tile_contract(Emit *e, Val v);
 void emit_tile_get(Emit *e, Val v);
 
+/* ---- transposed.c ---- */
+bool emit_transposed(Emit *e, Val serial_loop); /* the loop's work where it turns columns into rows; false: it does not */
+
+/* ---- amx_store.c ---- */
+bool amx_store(Emit *e, Val row_loop); /* the loop's work and the product before it; false: it is not such a loop */
+
 /* ---- amx.c: around a kernel's body ---- */
 void amx_begin(Emit *e);
 void amx_end(Emit *e);
 
 /* ---- math.c: float lanes (f32 or f64) in, same out ---- */
 LLVMValueRef math_exp(const Fn *f, LLVMValueRef x);
+LLVMValueRef math_exp2(const Fn *f, LLVMValueRef x, DavDtype precision); /* of f32 */
 LLVMValueRef math_expm1(const Fn *f, LLVMValueRef x);
 LLVMValueRef math_log(const Fn *f, LLVMValueRef x);
 LLVMValueRef math_log1p(const Fn *f, LLVMValueRef x);
@@ -142,6 +156,7 @@ LLVMValueRef math_floor(const Fn *f, LLVMValueRef x);
 LLVMValueRef math_ceil(const Fn *f, LLVMValueRef x);
 
 /* ---- kernel.c ---- */
+void emit_range(Emit *e, Val from, Val to); /* the nodes [from, to) */
 /* Adds the kernel to the module as `void symbol(ptr bufs, i64 lo, i64 hi, ptr scratch)`. */
 void emit_kernel(Arena *arena, LLVMBuilderRef b, const CpuTarget *target, LLVMModuleRef mod, const Graph *k, const char *symbol);
 

@@ -117,6 +117,24 @@ LLVMValueRef ll_shuffle(const Fn *f, LLVMValueRef x, LLVMValueRef y, const int *
     return LLVMBuildShuffleVector(f->b, x, y ? y : LLVMGetPoison(LLVMTypeOf(x)), LLVMConstVector(id, (unsigned)n), "");
 }
 
+void ll_transpose(const Fn *f, LLVMValueRef *v)
+{
+    enum { N = 16 };
+    for (int bit = 1; bit < N; bit *= 2)
+        for (int r = 0; r < N; r++) {
+            int low[N], high[N];
+            if (r & bit)
+                continue;
+            for (int i = 0; i < N; i++) {
+                low[i] = i & bit ? i - bit + N : i;
+                high[i] = i & bit ? i + N : i + bit;
+            }
+            LLVMValueRef x = v[r], y = v[r + bit];
+            v[r] = ll_shuffle(f, x, y, low, N);
+            v[r + bit] = ll_shuffle(f, x, y, high, N);
+        }
+}
+
 LLVMBasicBlockRef ll_block(const Fn *f, const char *name)
 {
     return LLVMAppendBasicBlockInContext(f->cx, f->fn, name);

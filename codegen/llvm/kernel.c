@@ -3,8 +3,6 @@
 #include "ir/build.h"
 #include <string.h>
 
-static void emit_range(Emit *e, Val from, Val to);
-
 static LoopKind kind_of(const Emit *e, Val loop)
 {
     return (LoopKind)attr_i(node_of(e->k, loop), A_KIND);
@@ -232,11 +230,15 @@ static void emit_for(Emit *e, Val loop)
     switch (kind_of(e, loop)) {
     case LOOP_PARALLEL:
     case LOOP_SERIAL:
-        emit_serial(e, loop, b);
+        if (!emit_transposed(e, loop))
+            emit_serial(e, loop, b);
         break;
     case LOOP_UNROLL:
-    case LOOP_ROW:
         emit_unrolled(e, loop, b);
+        break;
+    case LOOP_ROW:
+        if (!amx_store(e, loop))
+            emit_unrolled(e, loop, b);
         break;
     case LOOP_VECTOR:
         emit_vector(e, loop, b);
@@ -268,10 +270,11 @@ static const Emitter emitter[OP_COUNT] = {
     [OP_CONST] = emit_const, [OP_CAST] = emit_cast,   [OP_BITCAST] = emit_bitcast,
     [OP_LOAD] = emit_load,   [OP_STORE] = emit_store, [OP_ACC] = emit_acc,
     [OP_ACC_UPDATE] = emit_acc_update, [OP_ACC_GET] = emit_acc_get, [OP_PHILOX] = emit_philox,
+    [OP_EXP2] = emit_exp2,
     [OP_TILE] = emit_tile,   [OP_TILE_CONTRACT] = emit_tile_contract, [OP_TILE_GET] = emit_tile_get,
 };
 
-static void emit_range(Emit *e, Val from, Val to)
+void emit_range(Emit *e, Val from, Val to)
 {
     for (Val v = from; v < to; v++) {
         const Node *n = node_of(e->k, v);

@@ -1,5 +1,6 @@
 /* Elementary functions on float lanes, f32 within 2 ulp, f64 within a few, for every argument:
  *   exp, expm1   x = n ln 2 + r, |r| <= ln 2 / 2; a polynomial in r, scaled by 2^n in two steps (so that subnormals round once)
+ *   exp2         x = n + r, 0 <= r < 1; a polynomial in r as long as the precision asked for needs it
  *   log, log1p   x = 2^e m, m in [sqrt 1/2, sqrt 2); a polynomial in m - 1; log1p carries what 1 + x lost in rounding
  *   sin, cos     reduced by pi/2 in f64 (three parts of 33 bits: exact products to |x| = 1.6e6; beyond, with an FMA unit, an
  *                absolute error near 1e-16 |x|; nothing better is promised there), polynomials in f32 or f64
@@ -159,6 +160,31 @@ LLVMValueRef math_exp(const Fn *f, LLVMValueRef x)
     if (has_scale(f, x)) /* what becomes 0 is left out: its last step would take some processors hundreds of cycles */
         return exp_in_range(f, low, LLVMBuildFCmp(f->b, LLVMRealUGE, x, num(x, p->exp_lo), ""));
     return exp_in_range(f, ll_select(f, lt(f, low, p->exp_lo), num(x, p->exp_lo), low), NULL);
+}
+
+/* The rest of x above the integer below it: one instruction with AVX-512. */
+static V above_floor(const Fn *f, V x)
+{
+    enum { DOWN = 1, QUIET = 8 };
+    V arg[] = {x, LLVMConstInt(f->i32, DOWN | QUIET, false), num(x, 0), LLVMConstAllOnes(LLVMInt16TypeInContext(f->cx)),
+               LLVMConstInt(f->i32, 4 /* no other rounding */, false)};
+    return ll_intrinsic(f, "llvm.x86.avx512.mask.reduce.ps.512", NULL, 0, arg, 5);
+}
+
+LLVMValueRef math_exp2(const Fn *f, LLVMValueRef x, DavDtype to)
+{
+    static const Poly half = POLY(exp2_bf16), whole = POLY(exp2_f32);
+    Poly p = to == DAV_BF16 ? half : whole;
+    V on = LLVMBuildFCmp(f->b, LLVMRealUGE, x, num(x, -100), ""), one = num(x, 1);
+    if (has_scale(f, x)) {
+        V r = above_floor(f, x);
+        return scaled(f, ll_fma(f, horner(f, r, p), r, one), x, on);
+    }
+    V in = at_least(f, at_most(f, x, 128), -100), n = math_floor(f, in), r = sub(f, in, n);
+    V bits = to_bits(f, ll_fma(f, horner(f, r, p), r, one)); /* 2^128: the bits of infinity */
+    V up = LLVMBuildShl(f->b, LLVMBuildFPToSI(f->b, n, LLVMTypeOf(bits), ""), ll_int(LLVMTypeOf(bits), 23), "");
+    V y = LLVMBuildBitCast(f->b, LLVMBuildAdd(f->b, bits, up, ""), LLVMTypeOf(x), "");
+    return keep_nan(f, x, ll_select(f, on, y, num(x, 0)));
 }
 
 /* 2^n (e^r - 1) + 2^n - 1, at half its size until the end so that 2^n does not overflow before the result does. */

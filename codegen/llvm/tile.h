@@ -31,3 +31,8 @@ bool amx_takes(const Emit *e, Val tile, const Tile *t);
 Val amx_first(const Emit *e, Val tile);
 /* fresh: the tile holds nothing yet. */
 void amx_product(const Panel *p, bool fresh);
+
+/* ---- amx_store.c ---- */
+enum { TILE_REGISTER_ROWS = 16 };
+/* The row loop right after a tile's only product that stores it as it is, and runs the product itself; 0: none. */
+Val amx_stored(const Emit *e, Val contract);

@@ -28,6 +28,7 @@ def by_series(closed, series, small):
 
 fact = mp.factorial
 E = by_series(lambda r: (exp(r) - 1 - r) / r ** 2, [1 / fact(i + 2) for i in range(30)], 0.01)
+P = by_series(lambda r: (2 ** r - 1) / r, [log(2) ** (i + 1) / fact(i + 1) for i in range(30)], 0.01)
 L = by_series(lambda f: (log(1 + f) - f + f * f / 2) / f ** 3, [mpf((-1) ** i) / (i + 3) for i in range(40)], 0.01)
 S = by_series(lambda z: (sin(sqrt(z)) / sqrt(z) - 1) / z, [(-1) ** (i + 1) / fact(2 * i + 3) for i in range(20)], 0.01)
 C = by_series(lambda z: (cos(sqrt(z)) - 1 + z / 2) / z ** 2, [(-1) ** i / fact(2 * i + 4) for i in range(20)], 0.01)
@@ -49,6 +50,8 @@ table = [
     ("erfc", G, 1, (4.01, 6.01), 8, 28, "-log(erfc(t)) - t^2"),
 ]
 
+exp2 = [("bf16", 2), ("f32", 5)]  # 2^x: precisions of the result; both are computed in f32
+
 print("/* Made by tests/reference/math_coefficients.py: coefficients in ascending order, f32 and f64 forms. */")
 print("#pragma once")
 for name, f, lo, hi, d32, d64, doc in table:
@@ -62,3 +65,8 @@ for name, f, lo, hi, d32, d64, doc in table:
         print("/* %s on [%s, %s], error %s */" % (doc, lo, top, mp.nstr(worst, 3)))
         digits = 10 if kind == "f32" else 19
         print("static const double %s_%s[] = {%s};" % (name, kind, ", ".join(mp.nstr(x, digits) for x in c)))
+for kind, degree in exp2:
+    c = fit(P, 0, 1, degree)
+    worst = max(abs((1 + x * sum(ci * x ** i for i, ci in enumerate(c))) / 2 ** x - 1) for x in [mpf(i) / 301 for i in range(302)])
+    print("/* (2^r - 1) / r on [0, 1], error of 2^r %s of it */" % mp.nstr(worst, 3))
+    print("static const double exp2_%s[] = {%s};" % (kind, ", ".join(mp.nstr(x, 10) for x in c)))

@@ -637,6 +637,22 @@ def kernels():
   %3 = pick %2 {index=0} : u32[4]
   return y=%3
 }''', {"key": np.array(key, np.uint32)}, {"y": np.array([philox([i, 5, 5, 5], key)[2] for i in range(4)], np.uint32)})
+    x = F32(np.array([-3.25, 0.75, 5.5, 0.0]))
+    raw("kernel.exp2", '''graph "exp2" {
+  %1 = input {name="x" role=data} : f32[4]
+  %2 = kernel %1 {graph=@1} : (f32[4])
+    @1 {
+      %1 = buf {name="p0" role=in index=0} : f32[4]
+      %2 = buf {name="p1" role=out index=1} : f32[4]
+      %3 = for {kind=parallel nums=[0,4,1]} : i64[]
+        %4 = load %1, %3 : f32[]
+        %5 = exp2 %4 {to=f32} : f32[]
+        %6 = store %2, %3, %5
+      %7 = end %3
+    }
+  %3 = pick %2 {index=0} : f32[4]
+  return y=%3
+}''', {"x": x}, {"y": F32(np.exp2(wide(x)))})
 
 
 def main():

@@ -3,6 +3,7 @@
 sass.py NVDISASM FOLDER >TABLE      FOLDER: of DAV_CUDA_CUBINS; NVDISASM: the toolkit's, or of PyPI's triton wheel
 Status 1 when a loop's tensor instructions are not those of its tile, or too few of a large tile's instructions are."""
 import collections
+import concurrent.futures
 import glob
 import os
 import re
@@ -66,27 +67,35 @@ def complaint(kernel, level, hmma, share, whole):
     return None
 
 
+def row(disassembler, path):
+    """a kernel's line of the table, and what is wrong with it"""
+    text = subprocess.run([disassembler, "-c", path], check=True, capture_output=True, text=True).stdout
+    with open(path[:-6] + ".cu") as f:
+        kernel = f.read()
+    ops, labels = instructions(text)
+    first, end = hottest_loop(ops, labels)
+    count = collections.Counter(o.split(".")[0] for o, _ in ops[first:end] if o != "NOP")
+    work, size = max(count["HMMA"], count["FFMA"]), max(1, sum(count.values()))
+    name = os.path.basename(path)[:-6]
+    level = int(re.search(r"-sm_(\d+)", name).group(1))
+    kind, numbers, _ = max(tiles_of(kernel), key=lambda t: t[1][0] * t[1][1])
+    tile = f"{kind[4:-5]} {numbers[0]}x{numbers[1]}x{numbers[4]}"
+    line = "\t".join(map(str, [name, tile, len(ops), size, *(count[k] for k in KINDS), f"{work / size:.2f}"]))
+    problem = complaint(kernel, level, count["HMMA"], work / size, sum(o.startswith("HMMA") for o, _ in ops))
+    return line, problem and f"{name}: {problem}"
+
+
 def main():
     disassembler, folder = sys.argv[1:3]
-    wrong = 0
     print("kernel\ttile\tinstructions\tin the hottest loop\t" + "\t".join(KINDS) + "\tshare of HMMA or FFMA")
-    for path in sorted(glob.glob(os.path.join(folder, "*.cubin"))):
-        text = subprocess.run([disassembler, "-c", path], check=True, capture_output=True, text=True).stdout
-        with open(path[:-6] + ".cu") as f:
-            kernel = f.read()
-        ops, labels = instructions(text)
-        first, end = hottest_loop(ops, labels)
-        count = collections.Counter(o.split(".")[0] for o, _ in ops[first:end] if o != "NOP")
-        work, size = max(count["HMMA"], count["FFMA"]), max(1, sum(count.values()))
-        name = os.path.basename(path)[:-6]
-        kind, numbers, _ = max(tiles_of(kernel), key=lambda t: t[1][0] * t[1][1])
-        print(name, f"{kind[4:-5]} {numbers[0]}x{numbers[1]}x{numbers[4]}", len(ops), size, *(count[k] for k in KINDS), f"{work / size:.2f}", sep="\t")
-        level = int(re.search(r"-sm_(\d+)", name).group(1))
-        problem = complaint(kernel, level, count["HMMA"], work / size, sum(o.startswith("HMMA") for o, _ in ops))
-        if problem:
-            print(f"{name}: {problem}", file=sys.stderr)
-            wrong += 1
-    sys.exit(wrong > 0)
+    with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
+        rows = list(pool.map(lambda path: row(disassembler, path), sorted(glob.glob(os.path.join(folder, "*.cubin")))))
+    for line, _ in rows:
+        print(line)
+    problems = [problem for _, problem in rows if problem]
+    for problem in problems:
+        print(problem, file=sys.stderr)
+    sys.exit(len(problems) > 0)
 
 
 if __name__ == "__main__":

@@ -47,8 +47,8 @@ bool texts_open(void)
     if (!nvrtc)
         print_message("SKIPPED: %s\n", err.text);
     cubins = getenv("DAV_CUDA_CUBINS");
-    if (getenv("DAV_CUDA_TABLE"))
-        table = fopen(getenv("DAV_CUDA_TABLE"), "w");
+    if (getenv("DAV_CUDA_TABLE") && (table = fopen(getenv("DAV_CUDA_TABLE"), "w")) != NULL)
+        fputs("program\tkernel\tclass\tkernels\tlevel\tregisters\tspilled\tshared\tthreads\tblocks\twarps\n", table);
     for (int i = 0; i < DEVICES; i++)
         target[i] = *cuda_target(&err, devices[i]);
     for (int i = 0; i < ROUNDING; i++) {
