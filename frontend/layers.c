@@ -113,15 +113,17 @@ static double eps_of(DavNorm o)
     return o.eps > 0 ? o.eps : 1e-5;
 }
 
-/* y * weight + bias, one of each along the axis */
-static DavVal affine(DavPlace at, DavNet *n, const char *name, DavVal y, int axis, bool bias)
+/* y * weight + bias, one of each a channel; channels are numbered by `axes` axes from `axis` on. */
+static DavVal affine(DavPlace at, DavNet *n, const char *name, DavVal y, int axis, int axes, bool bias)
 {
+    int64_t dim[DAV_MAX_RANK] = {1, 1, 1, 1, 1, 1, 1, 1}, channels = 1;
     int rank = dav_rank(y);
-    int64_t c = dav_dim(y, axis);
+    for (int i = axis; i < axis + axes; i++)
+        channels *= dim[i] = dav_dim(y, i);
     dav_enter(n, "%s", name ? name : "");
-    y = dav_mul(y, per_channel(at, dav_param(n, "weight", ones, c), axis, rank));
+    y = dav_mul(y, dav_reshape_(at, dav_param(n, "weight", ones, channels), rank, dim));
     if (bias)
-        y = dav_add(y, per_channel(at, dav_param(n, "bias", zeros, c), axis, rank));
+        y = dav_add(y, dav_reshape_(at, dav_param(n, "bias", zeros, channels), rank, dim));
     dav_leave(n);
     return y;
 }
@@ -138,7 +140,7 @@ DavVal dav_layer_norm_(DavPlace at, DavNet *n, const char *name, DavVal x, DavNo
         return (DavVal){n, 0};
     DavVal mid = dav_sub(x, dav_mean_keep(x, axis));
     DavVal y = dav_mul(mid, dav_rsqrt(dav_add(dav_mean_keep(dav_square(mid), axis), eps_of(o))));
-    return o.no_affine ? y : affine(at, n, name, y, axis, true);
+    return o.no_affine ? y : affine(at, n, name, y, axis, 1, true);
 }
 
 DavVal dav_rms_norm_(DavPlace at, DavNet *n, const char *name, DavVal x, DavNorm o)
@@ -147,7 +149,7 @@ DavVal dav_rms_norm_(DavPlace at, DavNet *n, const char *name, DavVal x, DavNorm
     if (!norm_axis(at, n, "rms_norm", name, x, o, &axis))
         return (DavVal){n, 0};
     DavVal y = dav_mul(x, dav_rsqrt(dav_add(dav_mean_keep(dav_square(x), axis), eps_of(o))));
-    return o.no_affine ? y : affine(at, n, name, y, axis, false);
+    return o.no_affine ? y : affine(at, n, name, y, axis, 1, false);
 }
 
 DavVal dav_group_norm_(DavPlace at, DavNet *n, const char *name, DavVal x, int64_t groups, DavNorm o)
@@ -161,14 +163,19 @@ DavVal dav_group_norm_(DavPlace at, DavNet *n, const char *name, DavVal x, int64
                        "group_norm '%s' of %s: expected [batch, channels, ..] with channels divisible by %" PRId64,
                        name ? name : "", net_type_text(x, t), groups);
     int rank = a->rank;
-    int64_t shape[DAV_MAX_RANK];
+    if (rank == DAV_MAX_RANK)
+        return net_bad(at, n, "group_norm '%s' of %s: too many axes", name ? name : "", net_type_text(x, t));
+    int64_t shape[DAV_MAX_RANK], grouped[DAV_MAX_RANK] = {a->dim[0], groups, a->dim[1] / groups}, axes[DAV_MAX_RANK] = {2};
     for (int i = 0; i < rank; i++)
         shape[i] = a->dim[i];
-    DavVal flat = dav_reshape(x, shape[0], groups, -1);
-    DavVal mid = dav_sub(flat, dav_mean_keep(flat, 2));
-    DavVal y = dav_mul(mid, dav_rsqrt(dav_add(dav_mean_keep(dav_square(mid), 2), eps_of(o))));
-    y = dav_reshape_(at, y, rank, shape);
-    return o.no_affine ? y : affine(at, n, name, y, 1, true);
+    for (int i = 2; i < rank; i++) {
+        grouped[i + 1] = shape[i];
+        axes[i - 1] = i + 1;
+    }
+    DavVal apart = dav_reshape_(at, x, rank + 1, grouped); /* no axes joined: channels may lie last in memory */
+    DavVal mid = dav_sub(apart, dav_mean_(at, apart, true, rank - 1, axes));
+    DavVal y = dav_mul(mid, dav_rsqrt(dav_add(dav_mean_(at, dav_square(mid), true, rank - 1, axes), eps_of(o))));
+    return dav_reshape_(at, o.no_affine ? y : affine(at, n, name, y, 1, 2, true), rank, shape);
 }
 
 DavVal dav_batch_norm_(DavPlace at, DavNet *n, const char *name, DavVal x, DavNorm o)
@@ -186,7 +193,7 @@ DavVal dav_batch_norm_(DavPlace at, DavNet *n, const char *name, DavVal x, DavNo
     DavVal var = per_channel(at, dav_frozen(n, "running_var", ones, c), 1, rank);
     dav_leave(n);
     DavVal y = dav_mul(dav_sub(x, mean), dav_rsqrt(dav_add(var, eps_of(o))));
-    return o.no_affine ? y : affine(at, n, name, y, 1, true);
+    return o.no_affine ? y : affine(at, n, name, y, 1, 1, true);
 }
 
 DavVal dav_embedding_(DavPlace at, DavNet *n, const char *name, DavVal index, int64_t count, int64_t width)

@@ -233,14 +233,27 @@ Val g_reduce(Graph *g, Op op, Val x, const int64_t *axes, int n)
     return graph_node(g, op, &x, 1, (Attr[]){{.name = A_AXES, .n = n, .ints = axes}}, 1, NULL);
 }
 
+static int axes_of(unsigned mask, int64_t axes[IR_MAX_RANK])
+{
+    int n = 0;
+    for (int i = 0; i < IR_MAX_RANK; i++)
+        if (mask >> i & 1)
+            axes[n++] = i;
+    return n;
+}
+
 Val g_reduce_mask(Graph *g, Op op, Val x, unsigned axis_mask)
 {
     int64_t axes[IR_MAX_RANK];
-    int n = 0;
-    for (int i = 0; i < IR_MAX_RANK; i++)
-        if (axis_mask >> i & 1)
-            axes[n++] = i;
+    int n = axes_of(axis_mask, axes);
     return n ? g_reduce(g, op, x, axes, n) : x;
+}
+
+Val g_sum_parts(Graph *g, Val x, unsigned axis_mask, int64_t parts)
+{
+    int64_t axes[IR_MAX_RANK];
+    Attr attr[] = {{.name = A_AXES, .n = axes_of(axis_mask, axes), .ints = axes}, {.name = A_PARTS, .i = parts}};
+    return graph_node(g, OP_SUM, &x, 1, attr, 2, NULL);
 }
 
 Val g_broadcast(Graph *g, Val x, const int64_t *shape)

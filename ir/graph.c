@@ -201,6 +201,12 @@ static const Attr *attr_must(const Node *n, AttrName name)
     return a;
 }
 
+int64_t attr_parts(const Node *n)
+{
+    const Attr *parts = node_attr(n, A_PARTS);
+    return parts ? parts->i : 1;
+}
+
 int64_t attr_i(const Node *n, AttrName name)
 {
     return attr_must(n, name)->i;

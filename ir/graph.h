@@ -145,6 +145,7 @@ const char *attr_s(const Node *n, AttrName name);
 const int64_t *attr_ints(const Node *n, AttrName name, int *count); /* count may be NULL */
 const Graph *attr_graph(const Node *n, AttrName name);
 const ContractSpec *attr_spec(const Node *n);
+int64_t attr_parts(const Node *n); /* of a sum; 1 when absent */
 
 /* ---- building: the only way nodes come to be ----
  * Checks operands, attributes and types by the table's rules.  A mistake is recorded with err_user_at at the graph's
@@ -163,6 +164,7 @@ Val g_bin(Graph *g, Op op, Val x, Val y);
 Val g_cast(Graph *g, Val x, DavDtype to);
 Val g_reduce(Graph *g, Op op, Val x, const int64_t *axes, int n);
 Val g_reduce_mask(Graph *g, Op op, Val x, unsigned axis_mask); /* no axis: x */
+Val g_sum_parts(Graph *g, Val x, unsigned axis_mask, int64_t parts);
 Val g_broadcast(Graph *g, Val x, const int64_t *shape);        /* shape has x's rank; nothing to do: x */
 Val g_broadcast_like(Graph *g, Val x, Val like);
 Val g_reshape(Graph *g, Val x, int rank, const int64_t *shape);

@@ -146,6 +146,16 @@ static void reduce(const Node *n, const Tensor *x, Tensor *out)
     else
         for (int i = 0; i < node_attr(n, A_AXES)->n; i++)
             mask |= 1u << attr_ints(n, A_AXES, NULL)[i];
+    Tensor cut = *x; /* with the parts as an axis of their own, before the one that is summed */
+    if (n->op == OP_SUM && attr_parts(n) > 1) {
+        int first = __builtin_ctz(mask);
+        cut.t.rank++;
+        memmove(cut.t.dim + first + 1, x->t.dim + first, (size_t)(x->t.rank - first) * sizeof *cut.t.dim);
+        cut.t.dim[first] = attr_parts(n);
+        cut.t.dim[first + 1] /= attr_parts(n);
+        mask <<= 1;
+        x = &cut;
+    }
     Type kept, inner;
     split_axes(&x->t, mask, &kept, &inner);
     int64_t at[IR_MAX_RANK] = {0}, stride[IR_MAX_RANK], o = 0;

@@ -184,6 +184,10 @@ bool shape_reduce(const ShapeCx *cx)
             return bad(cx, "axis %" PRId64 " is empty", axes[i]);
         t.dim[axes[i]] = 1;
     }
+    int64_t parts = attr_parts(cx->n), length = arg_type(cx, 0).dim[axes[0]];
+    if (parts < 1 || length % parts || (parts > 1 && t.rank == IR_MAX_RANK))
+        return bad(cx, "%" PRId64 " parts of an axis of %" PRId64, parts, length);
+    t.dim[axes[0]] = parts;
     return give(cx, t);
 }
 

@@ -179,7 +179,21 @@ static void grad_cast(Sweep *s, Val v, Val ct)
 /* ---- reductions ---- */
 static void grad_sum(Sweep *s, Val v, Val ct)
 {
-    sweep_give(s, arg(s, v, 0), g_broadcast_like(s->g, ct, arg(s, v, 0)));
+    Val x = arg(s, v, 0);
+    Type t = type_of(s->g, x), cut = type_of(s->g, ct);
+    int64_t parts = attr_parts(node_of(s->g, v));
+    if (parts > 1) { /* each part's to each of its elements */
+        int first = (int)attr_ints(node_of(s->g, v), A_AXES, NULL)[0];
+        memmove(cut.dim + first + 2, cut.dim + first + 1, (size_t)(cut.rank++ - first - 1) * sizeof *cut.dim);
+        cut.dim[first + 1] = 1;
+        ct = g_reshape(s->g, ct, cut.rank, cut.dim);
+        for (int i = 0; i < t.rank; i++)
+            cut.dim[i > first ? i + 1 : i] = t.dim[i];
+        cut.dim[first] = parts;
+        cut.dim[first + 1] = t.dim[first] / parts;
+        ct = g_reshape(s->g, g_broadcast(s->g, ct, cut.dim), t.rank, t.dim);
+    }
+    sweep_give(s, x, g_broadcast_like(s->g, ct, x));
 }
 
 /* Of reduce_max and reduce_min: ct divided by the number of elements that reach the extreme, given to each of them. */

@@ -50,6 +50,11 @@ unsigned reduced_axes(const Graph *g, Val v)
     return mask;
 }
 
+bool sums_parts(const Graph *g, Val v)
+{
+    return node_of(g, v)->op == OP_SUM && node_attr(node_of(g, v), A_PARTS);
+}
+
 /* ---- which values are computed, which need memory ---- */
 static void mark_values(Fuser *f)
 {
@@ -73,6 +78,7 @@ static void mark_values(Fuser *f)
             n->op == OP_CONTRACT || n->op == OP_HOST || n->op == OP_LOOP || op_is_attention((Op)n->op) || (n->op == OP_RESHAPE && f->solid[v]);
         for (int i = 0; i < n->narg; i++) {
             f->live[n->arg[i]] = true;
+            f->uses[n->arg[i]]++;
             f->solid[n->arg[i]] |= reads_memory;
         }
     }
@@ -148,6 +154,25 @@ static bool row_of(const Group *a, const Group *b)
     return true;
 }
 
+/* Rows that lie together, and sums over some of the other axes: the sums of all columns are kept while rows pass. */
+enum { MAX_ACROSS = 4096 };
+
+static bool passes_rows(const Group *x, unsigned reduced, unsigned across)
+{
+    int64_t columns = 1;
+    int last = 0;
+    for (int i = 0; i < x->rank; i++) {
+        columns *= reduced >> i & 1 ? x->dim[i] : 1;
+        last = x->dim[i] == 1 ? last : i;
+    }
+    return !(reduced & across) && reduced >> last & 1 && columns <= MAX_ACROSS;
+}
+
+static bool is_row_of(const Group *a, const Group *b)
+{
+    return a->reduced && !b->reduced && !b->across && row_of(a, b);
+}
+
 static bool path_between(Fuser *f, int a, int b)
 {
     const uint64_t *from_b = reach_of(f, b);
@@ -179,10 +204,13 @@ static const char *why_not(Fuser *f, int a, int b)
         return "an inner loop after a contraction";
     if (x->reduced && y->reduced && x->reduced != y->reduced)
         return "reductions over different axes";
-    bool fits =
-        same_dims(x, y) || (x->reduced && !y->reduced && row_of(x, y)) || (y->reduced && !x->reduced && row_of(y, x));
-    if (!fits)
+    if (x->across && y->across && (x->across != y->across || x->parts != y->parts))
+        return "sums in different parts";
+    if (!same_dims(x, y) && !is_row_of(x, y) && !is_row_of(y, x))
         return "different domains";
+    unsigned reduced = x->reduced | y->reduced, across = x->across | y->across;
+    if (reduced && across && !passes_rows(x->reduced || x->across ? x : y, reduced, across))
+        return "sums over rows that do not lie together";
     if (x->members + y->members > MAX_MEMBERS)
         return "the kernel would be too large";
     if (path_between(f, a, b) || path_between(f, b, a))
@@ -197,7 +225,9 @@ static void merge(Fuser *f, int a, int b)
         memcpy(x->dim, y->dim, sizeof x->dim);
         x->reduced = y->reduced;
     }
-    x->kind = x->reduced                                             ? FUSE_ROWWISE
+    x->across |= y->across;
+    x->parts = x->parts ? x->parts : y->parts;
+    x->kind = x->reduced || x->across                                ? FUSE_ROWWISE
               : x->kind == FUSE_CONTRACT || y->kind == FUSE_CONTRACT ? FUSE_CONTRACT
                                                                      : FUSE_POINTWISE;
     x->members += y->members;
@@ -261,7 +291,8 @@ static int new_group(Fuser *f, Val v)
         g->kind = FUSE_CONTRACT;
     } else if (reduced_axes(f->in, v)) {
         g->kind = FUSE_ROWWISE;
-        g->reduced = reduced_axes(f->in, v);
+        *(sums_parts(f->in, v) ? &g->across : &g->reduced) = reduced_axes(f->in, v);
+        g->parts = sums_parts(f->in, v) ? attr_parts(n) : 0;
         memcpy(g->dim, node_of(f->in, n->arg[0])->dim, sizeof g->dim);
     }
     g->open = g->kind <= FUSE_CONTRACT && !op_is_view(op) && op != OP_CONST && op != OP_IOTA;
@@ -309,7 +340,7 @@ static void place(Fuser *f, Val v)
         if (!from || from == to)
             continue;
         const char *reason = n->op == OP_CONTRACT ? "operand of a contraction" : why_not(f, from, to);
-        if (!reason && f->g[from].kind == FUSE_CONTRACT && f->summed[v]) /* or both kernels would hold it */
+        if (!reason && f->g[from].kind == FUSE_CONTRACT && f->summed[v] && f->uses[root] > 1) /* or both would be stored */
             reason = "its result goes into a reduction, which is a kernel of its own";
         if (!reason && f->g[from].kind == FUSE_CONTRACT && (f->summed[root] || f->solid[root]))
             reason = "its operand is stored in any case";
@@ -326,7 +357,7 @@ static bool siblings(Fuser *f, int a, int b)
 {
     const Group *x = &f->g[a], *y = &f->g[b];
     return a != b && x->kind != FUSE_CONTRACT && y->kind != FUSE_CONTRACT && same_dims(x, y) &&
-           x->reduced == y->reduced && !has(reach_of(f, a), b) && !has(reach_of(f, b), a) && !why_not(f, a, b);
+           (x->reduced == y->reduced || (x->across && !x->reduced) || (y->across && !y->reduced)) && !has(reach_of(f, a), b) && !has(reach_of(f, b), a) && !why_not(f, a, b);
 }
 
 static void merge_siblings(Fuser *f)
@@ -363,6 +394,7 @@ bool pass_fuse(PassCx *cx, const Graph *in, Graph *out)
     f.live = arena_array(cx->arena, bool, in->n);
     f.solid = arena_array(cx->arena, bool, in->n);
     f.summed = arena_array(cx->arena, bool, in->n);
+    f.uses = arena_array(cx->arena, int, in->n);
     f.again = arena_array(cx->arena, bool, in->n);
     f.data = arena_array(cx->arena, bool, in->n);
     f.group = arena_array(cx->arena, int, in->n);

@@ -15,6 +15,8 @@ bool op_is_view(Op op);
 bool reshape_is_unit(const Graph *g, Val v);
 /* Axes of a reduction that are longer than 1; 0 for any other node. */
 unsigned reduced_axes(const Graph *g, Val v);
+/* Is it a sum in parts?  A region may have such sums over other axes than its rows: of columns, while the rows pass. */
+bool sums_parts(const Graph *g, Val v);
 
 bool pass_pack(PassCx *cx, const Graph *in, Graph *out);
 bool pass_hoist(PassCx *cx, const Graph *in, Graph *out);

@@ -5,13 +5,40 @@
 #include <string.h>
 
 /* ---- values that are cheaper to compute again than to store and load ---- */
-enum { MAX_AGAIN_OPS = 8, SMALL = 16 };
+enum { SMALL = 16, MAX_SEEN = 64 };
 
-typedef struct Again { int ops, large, small; int64_t size; int group; Val leaf[4]; } Again;
+/* How far a computation may go: where many processors share the memory, four bytes of it take as long as a good many operations. */
+typedef struct AgainLimits { int ops, small; bool dear, products; } AgainLimits;
+static const AgainLimits of_few = {8, 4, false, false}, of_many = {32, 8, true, true};
 
-static bool cheap(const Node *n)
+typedef struct Again {
+    const AgainLimits *most;
+    int ops, large, small, group, nseen;
+    int64_t size;
+    Val leaf, seen[MAX_SEEN]; /* leaf: the last large one */
+} Again;
+
+static Again again_of(const Fuser *f, int group, int64_t size)
 {
-    return ((op_info[n->op].flags & OPF_ELEMENTWISE) && !fuse_is_dear((Op)n->op)) || n->op == OP_CAST;
+    const CompileOptions *o = f->cx->options;
+    return (Again){.most = o && o->processors ? &of_many : &of_few, .group = group, .size = size};
+}
+
+static bool cheap(const Again *a, const Node *n)
+{
+    bool dear = fuse_is_dear((Op)n->op) && (n->op == OP_RANDOM || !a->most->dear);
+    return ((op_info[n->op].flags & OPF_ELEMENTWISE) && !dear) || n->op == OP_CAST;
+}
+
+static bool seen(Again *a, Val v)
+{
+    for (int i = 0; i < a->nseen; i++)
+        if (a->seen[i] == v)
+            return true;
+    if (a->nseen < MAX_SEEN)
+        a->seen[a->nseen] = v;
+    a->nseen++;
+    return false;
 }
 
 /* What computing v again would read: large values must be in memory anyway, small ones (a number a row) may be stored
@@ -19,22 +46,21 @@ static bool cheap(const Node *n)
 static bool count_again(Fuser *f, const bool *needed, Again *a, Val v, bool top)
 {
     const Node *n = node_of(f->in, v);
+    if (seen(a, v))
+        return true;
+    if (a->nseen > MAX_SEEN)
+        return false;
     if (n->op == OP_CONST || n->op == OP_IOTA)
         return !f->solid[v];
     if (op_is_view((Op)n->op) && !f->solid[v])
         return count_again(f, needed, a, n->arg[0], false);
-    bool small = node_count(f->in, v) * SMALL <= a->size, stored = !f->group[v] || needed[v];
-    if (small || (stored && !top)) {
-        for (int i = 0; i < a->large; i++)
-            if (a->leaf[i] == v)
-                return true;
-        if (!small && a->large == 2)
-            return false;
-        if (!small)
-            a->leaf[a->large++] = v;
-        return !small || ++a->small <= 4;
+    if (node_count(f->in, v) * SMALL <= a->size)
+        return ++a->small <= a->most->small;
+    if ((!f->group[v] || needed[v]) && !top) {
+        a->leaf = v;
+        return ++a->large <= 2;
     }
-    if (fuse_find(f, f->group[v]) != a->group || !cheap(n) || ++a->ops > MAX_AGAIN_OPS)
+    if (fuse_find(f, f->group[v]) != a->group || !cheap(a, n) || ++a->ops > a->most->ops)
         return false;
     for (int i = 0; i < n->narg; i++)
         if (!count_again(f, needed, a, n->arg[i], false))
@@ -59,14 +85,57 @@ static void repeat_operands(Fuser *f, bool *needed, const Again *a, Val v)
     }
 }
 
+static double bytes_of(const Fuser *f, Val v)
+{
+    return (double)node_count(f->in, v) * (double)dav_dtype_size((DavDtype)node_of(f->in, v)->dtype);
+}
+
+/* May v, which is read outside of its group, be computed again there? */
+static bool is_again(Fuser *f, const bool *needed, Val v, Again *a)
+{
+    if (!needed[v] || f->solid[v] || !f->group[v])
+        return false;
+    *a = again_of(f, fuse_find(f, f->group[v]), node_count(f->in, v));
+    int kind = f->g[a->group].kind;
+    bool product = kind == FUSE_CONTRACT && a->most->products, pays = kind == FUSE_ROWWISE || kind == FUSE_POINTWISE || product;
+    if (!pays || a->size < SIBLING_BYTES / 4 || !count_again(f, needed, a, v, true))
+        return false;
+    return !product || (a->large == 1 && bytes_of(f, v) >= bytes_of(f, a->leaf)); /* not more to read */
+}
+
+/* Bytes of the values that w's being stored would allow to be computed again. */
+static double spared_by(Fuser *f, bool *needed, int group, Val w)
+{
+    double bytes = 0;
+    Again a;
+    for (int i = f->start[group]; i < f->start[group + 1]; i++) {
+        Val v = f->member[i];
+        if (v <= w || !needed[v] || is_again(f, needed, v, &a))
+            continue;
+        needed[w] = true;
+        bytes += is_again(f, needed, v, &a) && a.large == 1 && a.leaf == w ? bytes_of(f, v) : 0;
+        needed[w] = false;
+    }
+    return bytes;
+}
+
+/* One value stored in the place of several that are computed from it. */
+static void store_ancestors(Fuser *f, bool *needed)
+{
+    for (Val w = 1; w < f->in->n; w++) {
+        int group = f->group[w] ? fuse_find(f, f->group[w]) : 0;
+        bool many = group && again_of(f, group, 0).most->products, loose = group && f->g[group].kind <= FUSE_CONTRACT && !f->solid[w];
+        if (many && loose && !needed[w] && node_of(f->in, w)->rank == f->g[group].rank && spared_by(f, needed, group, w) > bytes_of(f, w))
+            needed[w] = true;
+    }
+}
+
 static void mark_again(Fuser *f, bool *needed)
 {
+    Again a;
+    store_ancestors(f, needed);
     for (Val v = 1; v < f->in->n; v++) {
-        if (!needed[v] || f->solid[v] || !f->group[v])
-            continue;
-        Again a = {.size = node_count(f->in, v), .group = fuse_find(f, f->group[v])};
-        bool pays = f->g[a.group].kind == FUSE_ROWWISE || f->g[a.group].kind == FUSE_POINTWISE;
-        if (!pays || a.size < SIBLING_BYTES / 4 || !count_again(f, needed, &a, v, true))
+        if (!is_again(f, needed, v, &a))
             continue;
         f->again[v] = true;
         needed[v] = false;

@@ -11,7 +11,9 @@ typedef struct Group {
     bool data;       /* depends on more than parameters */
     int64_t dim[IR_MAX_RANK];
     int rank;
-    unsigned reduced; /* axes */
+    unsigned reduced; /* axes of a row */
+    unsigned across;  /* axes of sums over rows, in parts: nothing else in the group reads them */
+    int64_t parts;
     int members, parent, last;
     bool emitted;
 } Group;
@@ -24,6 +26,7 @@ typedef struct Fuser {
     Graph *out;
     bool *live, *solid; /* solid: needs memory of its own */
     bool *summed;       /* read by a reduction */
+    int *uses;          /* operands that it is */
     bool *data;         /* depends on more than parameters */
     bool *again;        /* computed again by each group that reads it, never stored */
     int *group;         /* of a value, 0: none */

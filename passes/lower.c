@@ -54,12 +54,8 @@ static const Graph *drop_dead(PassCx *cx, const Graph *k)
 static const Graph *lower_region(PassCx *cx, const Graph *region, FuseKind kind)
 {
     Lower l = {.cx = cx, .body = region, .k = kernel_new(cx->arena, cx->err, "kernel")};
-    if (kind == FUSE_POINTWISE || kind == FUSE_ROWWISE) {
-        unsigned reduced = 0;
-        for (Val v = 1; v < region->n; v++)
-            reduced |= reduced_axes(region, v);
-        l.body = collapse_axes(cx, region, reduced);
-    }
+    if (kind == FUSE_POINTWISE || kind == FUSE_ROWWISE)
+        l.body = collapse_axes(cx, region);
     l.buf = arena_array(cx->arena, Val, l.body->n);
     l.out = arena_array(cx->arena, Val, l.body->nout);
     l.newest = arena_array(cx->arena, int, l.body->n);

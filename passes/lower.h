@@ -52,4 +52,4 @@ void lower_contract(Lower *l, Val contract);
 void lower_other(Lower *l);
 
 /* The region with neighbouring axes made one where every value agrees (passes/lower_collapse.c). */
-const Graph *collapse_axes(PassCx *cx, const Graph *body, unsigned reduced);
+const Graph *collapse_axes(PassCx *cx, const Graph *body);

@@ -8,6 +8,8 @@ typedef struct Collapse {
     const Graph *body;
     Type *type;   /* of every value, axes aligned with the domain; rank -1: not used as itself */
     Type domain;
+    unsigned reduced, cut; /* axes: of rows; of sums in parts */
+    int64_t parts;
     int join[IR_MAX_RANK]; /* axis -> new axis */
     int rank;
 } Collapse;
@@ -51,9 +53,9 @@ static bool align_types(Collapse *c)
 }
 
 /* Axes a and b, longer than 1 with nothing but units between them. */
-static bool may_join(const Collapse *c, int a, int b, unsigned reduced)
+static bool may_join(const Collapse *c, int a, int b)
 {
-    if ((reduced >> a & 1) != (reduced >> b & 1))
+    if ((c->reduced >> a & 1) != (c->reduced >> b & 1) || (c->cut >> a & 1) != (c->cut >> b & 1) || (c->parts > 1 && c->cut >> a & 1))
         return false;
     for (Val v = 1; v < c->body->n; v++) {
         const Type *t = &c->type[v];
@@ -95,7 +97,8 @@ static Val rebuild(const Collapse *c, Graph *out, Val v, const Val *map)
         for (int d = 0; d < c->domain.rank; d++)
             if (reduced_axes(c->body, v) >> d & 1)
                 axes |= 1u << c->join[d];
-        return g_reduce_mask(out, (Op)n->op, map[n->arg[0]], axes);
+        return sums_parts(c->body, v) ? g_sum_parts(out, map[n->arg[0]], axes, attr_parts(n))
+                                      : g_reduce_mask(out, (Op)n->op, map[n->arg[0]], axes);
     }
     if (n->op == OP_SUM || n->op == OP_RMAX || n->op == OP_RMIN)
         return map[n->arg[0]];
@@ -105,18 +108,27 @@ static Val rebuild(const Collapse *c, Graph *out, Val v, const Val *map)
     return graph_node(out, (Op)n->op, arg, n->narg, n->attr, n->nattr, &t);
 }
 
-const Graph *collapse_axes(PassCx *cx, const Graph *body, unsigned reduced)
+static void find_axes(Collapse *c)
+{
+    for (Val v = 1; v < c->body->n; v++) {
+        if (!reduced_axes(c->body, v))
+            continue;
+        c->domain = type_of(c->body, node_of(c->body, v)->arg[0]);
+        *(sums_parts(c->body, v) ? &c->cut : &c->reduced) |= reduced_axes(c->body, v);
+        c->parts = sums_parts(c->body, v) ? attr_parts(node_of(c->body, v)) : c->parts;
+    }
+}
+
+const Graph *collapse_axes(PassCx *cx, const Graph *body)
 {
     Collapse c = {
         .body = body, .type = arena_array(cx->arena, Type, body->n), .domain = type_of(body, body->out[0].val)};
-    for (Val v = 1; v < body->n; v++)
-        if (reduced_axes(body, v))
-            c.domain = type_of(body, node_of(body, v)->arg[0]);
+    find_axes(&c);
     if (c.domain.rank < 2 || !align_types(&c))
         return body;
     for (int d = 0, last = -1; d < c.domain.rank; d++) { /* last: the newest axis longer than 1 of the open group */
         bool unit = c.domain.dim[d] == 1;
-        if (d == 0 || (!unit && last >= 0 && !may_join(&c, last, d, reduced)))
+        if (d == 0 || (!unit && last >= 0 && !may_join(&c, last, d)))
             c.rank++;
         c.join[d] = c.rank - 1;
         last = unit ? last : d;

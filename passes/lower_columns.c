@@ -26,8 +26,10 @@ static void column_phase(Rows *r, int p, Val first, Val count)
         }
     k_end(l->k, lane);
     for (int d = 0; d < r->domain.rank; d++)
-        if (is_reduced(r, d))
-            loop[loops++] = r->idx[d] = k_for(l->k, LOOP_SERIAL, 0, r->domain.dim[d], 1);
+        if (is_reduced(r, d)) {
+            loop[loops++] = k_for(l->k, LOOP_SERIAL, 0, extent_of(r, d), 1);
+            r->idx[d] = index_of(r, d, loop[loops - 1]);
+        }
     loop[loops++] = lane = l->scratch_at = k_for_dyn(l->k, LOOP_VECTOR, l->zero, count, 1);
     r->idx[r->last] = k_op(l->k, OP_ADD, first, lane, 0);
     for (Val v = 1; v < g->n; v++)
@@ -62,7 +64,7 @@ static Spread spread_of(const Rows *r, int64_t width)
 {
     Spread s = {.rows = 1};
     for (int d = 0; d < r->domain.rank; d++)
-        s.rows *= is_reduced(r, d) ? r->domain.dim[d] : 1;
+        s.rows *= is_reduced(r, d) ? extent_of(r, d) : 1;
     int64_t parts = power_below(s.rows / LEAST_ROWS > 0 ? s.rows / LEAST_ROWS : 1);
     s.parts = parts < MAX_PARTS ? parts : MAX_PARTS;
     s.part = (s.rows + s.parts - 1) / s.parts;
@@ -89,10 +91,10 @@ static Val find_element(Rows *r, const Spread *s, Val lane, Val row)
     if (s->count)
         exists = both(l, exists, k_op(k, OP_LT, l->scratch_at, s->count, 0));
     for (int d = 0; d < r->domain.rank; d++)
-        dim[d] = is_reduced(r, d) ? r->domain.dim[d] : 1;
+        dim[d] = is_reduced(r, d) ? extent_of(r, d) : 1;
     lower_indices(l, at, r->domain.rank, dim, idx);
     for (int d = 0; d < r->domain.rank; d++)
-        r->idx[d] = is_reduced(r, d) ? idx[d] : r->idx[d];
+        r->idx[d] = is_reduced(r, d) ? index_of(r, d, idx[d]) : r->idx[d];
     r->idx[r->last] = k_op(k, OP_ADD, s->first, l->scratch_at, 0);
     return exists;
 }
@@ -158,7 +160,7 @@ void lower_by_column(Rows *r)
     Lower *l = r->l;
     int64_t dim[IR_MAX_RANK], outer = 1, width = r->domain.dim[r->last];
     for (int d = 0; d < r->domain.rank; d++)
-        outer *= dim[d] = is_reduced(r, d) || d == r->last ? 1 : r->domain.dim[d];
+        outer *= dim[d] = d == r->cut ? r->parts : is_reduced(r, d) || d == r->last ? 1 : r->domain.dim[d];
     int64_t block = (width * outer / ENOUGH_BLOCKS + MIN_COLUMNS) / MIN_COLUMNS * MIN_COLUMNS;
     block = block > MAX_COLUMNS ? MAX_COLUMNS : block;
     block = block > width ? width : block;
@@ -175,7 +177,7 @@ void lower_by_column(Rows *r)
     Val first = k_op(l->k, OP_MUL, k_op(l->k, OP_REM, p, k_int(l->k, blocks), 0), k_int(l->k, block), 0);
     Val rest = k_op(l->k, OP_SUB, k_int(l->k, width), first, 0);
     Val count = width % block ? k_op(l->k, OP_MIN, rest, k_int(l->k, block), 0) : k_int(l->k, block);
-    lower_indices(l, k_op(l->k, OP_DIV, p, k_int(l->k, blocks), 0), r->domain.rank, dim, r->idx);
+    open_row(r, k_op(l->k, OP_DIV, p, k_int(l->k, blocks), 0), dim);
     s.first = first;
     s.count = width % block ? count : 0;
     for (int i = 0; i < r->phases; i++) {
@@ -189,6 +191,7 @@ void lower_by_column(Rows *r)
     Val lane = l->scratch_at = k_for_dyn(l->k, LOOP_VECTOR, l->zero, count, 1);
     int mark = lower_mark(l);
     r->idx[r->last] = k_op(l->k, OP_ADD, first, lane, 0);
+    close_row(r);
     store_row_outputs(r);
     lower_forget(l, mark);
     k_end(l->k, lane);

@@ -13,6 +13,7 @@
  *     %3 = const {value=3} : f32[1,1,4]
  *     %4 = mul %2, %3 : f32[1,1,4]
  */
+#include "passes/fuse.h"
 #include "passes/simplify.h"
 #include "passes/pass.h"
 #include "passes/region.h"
@@ -39,7 +40,9 @@ static Val simplify_sum(Graph *g, const Node *n)
     unsigned mask = 0;
     for (int i = 0; i < naxes; i++)
         mask |= 1u << axes[i];
-    if (x->op == OP_SUM) {
+    if (node_attr(n, A_PARTS))
+        return 0;
+    if (x->op == OP_SUM && !node_attr(x, A_PARTS)) {
         int ninner;
         const int64_t *inner = attr_ints(x, A_AXES, &ninner);
         for (int i = 0; i < ninner; i++)
@@ -89,6 +92,32 @@ static Val before_broadcast(Graph *g, const Node *n)
         arg[i] = x->op == OP_CONST ? g_const(g, t, attr_f(x, A_VALUE)) : x->arg[0];
     }
     return g_broadcast(g, graph_node(g, (Op)n->op, arg, n->narg, n->attr, n->nattr, NULL), n->dim);
+}
+
+/* And elementwise work on computed values that are all reshaped alike before they are: what a reshape gives has to be in memory. */
+static Val before_reshape(Graph *g, const Node *n)
+{
+    const Node *src = NULL;
+    Val arg[3];
+    for (int i = 0; i < n->narg; i++) {
+        const Node *x = operand(g, n, i), *from = x->op == OP_RESHAPE ? operand(g, x, 0) : NULL;
+        if (x->op == OP_CONST)
+            continue;
+        if (!from || from->op == OP_INPUT || reshape_is_unit(g, n->arg[i]) ||
+            (src && (src->rank != from->rank || memcmp(src->dim, from->dim, src->rank * sizeof *src->dim) != 0)))
+            return 0;
+        src = from;
+    }
+    if (!src)
+        return 0;
+    Type t = {.rank = src->rank};
+    memcpy(t.dim, src->dim, sizeof t.dim);
+    for (int i = 0; i < n->narg; i++) {
+        const Node *x = operand(g, n, i);
+        t.dtype = (DavDtype)x->dtype;
+        arg[i] = x->op == OP_CONST ? g_const(g, t, attr_f(x, A_VALUE)) : x->arg[0];
+    }
+    return g_reshape(g, graph_node(g, (Op)n->op, arg, n->narg, n->attr, n->nattr, NULL), n->rank, n->dim);
 }
 
 static Val simplify_add(Graph *g, const Node *n)
@@ -200,6 +229,8 @@ static Val simplified(Graph *g, Val v, int first_new)
         Val next = rules[n->op] ? rules[n->op](g, n) : 0;
         if (!next && (op_info[n->op].flags & OPF_ELEMENTWISE))
             next = before_broadcast(g, n);
+        if (!next && ((op_info[n->op].flags & OPF_ELEMENTWISE) || n->op == OP_CAST))
+            next = before_reshape(g, n);
         if (!next || next == v)
             return v;
         first_new = v + 1;

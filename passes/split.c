@@ -4,16 +4,17 @@
  * contraction over the samples of a batch (the gradient of a weight) is cut into groups of samples small enough for a
  * core's cache.  Arg-max becomes reductions here, which fuse like any other.
  *
- *     %2 = sum %1 {axes=[0,1]} : f32[1,1,128]      ->      %2 = sum %1 {axes=[1]} : f32[64,1,128]
- *                                                          %3 = sum %2 {axes=[0]} : f32[1,1,128]
+ *     %2 = sum %1 {axes=[0,1]} : f32[1,1,128]      ->      %2 = sum %1 {axes=[1] parts=8} : f32[64,8,128]
+ *                                                          %3 = sum %2 {axes=[1]} : f32[64,1,128]
+ *                                                          %4 = sum %3 {axes=[0]} : f32[1,1,128]
  */
 #include "passes/contract_plan.h"
 #include "passes/fuse.h"
 #include "passes/region.h"
 #include <string.h>
 
-enum { LARGE_SUM = 2048, LARGE_ROW = 16384, PART = LARGE_SUM, MAX_GROUPS = 16, GROUP_BYTES = 3584 << 10, PAIRS_BYTES = 1 << 20, ENOUGH_TILES = 64,
-       TILE_ELEMENTS = 384, DEEP_SUM = 4096 };
+enum { LARGE_SUM = 2048, LARGE_ROW = 16384, PART = LARGE_SUM, PART_ROWS = 24, FEW_ROWS = 8 /* with many processors */, MAX_GROUPS = 16,
+       GROUP_BYTES = 3584 << 10, PAIRS_BYTES = 1 << 20, ENOUGH_TILES = 64, TILE_ELEMENTS = 384, DEEP_SUM = 4096 };
 
 /* ---- reductions ---- */
 static int64_t largest_divisor(int64_t n, int64_t most)
@@ -22,6 +23,23 @@ static int64_t largest_divisor(int64_t n, int64_t most)
         if (n % d == 0)
             return d;
     return 1;
+}
+
+/* Of columns, in parts that a row kernel can take along: each is a few rows long, or all of a short sum. */
+static int64_t part_count(const PassCx *cx, const Node *x, unsigned axes)
+{
+    int64_t length = 1, first = x->dim[__builtin_ctz(axes)];
+    for (int d = 0; d < x->rank; d++)
+        length *= axes >> d & 1 ? x->dim[d] : 1;
+    return largest_divisor(first, length / (cx->options && cx->options->processors ? FEW_ROWS : PART_ROWS));
+}
+
+static bool last_stays(const Node *x, unsigned axes)
+{
+    int last = x->rank - 1;
+    while (last > 0 && x->dim[last] == 1)
+        last--;
+    return !(axes >> last & 1);
 }
 
 /* One long axis alone: [.., n, ..] is seen as [.., parts, n / parts, ..]. */
@@ -43,17 +61,22 @@ static Val split_axis(Graph *out, Op op, Val x, int axis)
     return g_reshape(out, cut, rank, dim);
 }
 
-static Val split_reduction(const Graph *in, Graph *out, Val v, const Val *map)
+static Val split_reduction(const PassCx *cx, const Graph *in, Graph *out, Val v, const Val *map)
 {
     const Node *n = node_of(in, v);
-    unsigned axes = reduced_axes(in, v), row = (1u << node_of(in, n->arg[0])->rank) - (axes & -axes);
+    unsigned axes = reduced_axes(in, v);
     Val x = map[n->arg[0]];
     int64_t kept = node_count(in, v), all = node_count(in, n->arg[0]);
-    /* By the sum's own length: a row is summed alike in any batch.  Of one that lies together what is summed need not be stored, and of
-     * those that leave the first axis there are several. */
-    if (!axes || kept == 0 || all / kept < (axes == row && !(axes & 1) ? LARGE_ROW : LARGE_SUM))
+    /* By the sum's own length: a row is summed alike in any batch.  Of rows what is summed need not be stored, and of those that leave
+     * the first axis there are several. */
+    if (!axes || kept == 0 || all / kept < (!(axes & 1) && !last_stays(node_of(in, n->arg[0]), axes) ? LARGE_ROW : LARGE_SUM))
         return graph_copy_node(out, in, v, map);
-    unsigned first = axes & -axes, rest = axes & ~first;
+    unsigned first = axes & -axes, rest = axes & ~first, columns = rest ? rest : first;
+    if (n->op == OP_SUM && last_stays(node_of(in, n->arg[0]), axes)) {
+        x = g_sum_parts(out, x, columns, part_count(cx, node_of(in, n->arg[0]), columns));
+        x = g_reduce_mask(out, OP_SUM, x, columns & -columns);
+        return rest ? g_reduce_mask(out, OP_SUM, x, first) : x;
+    }
     if (!rest)
         return split_axis(out, (Op)n->op, x, __builtin_ctz(first));
     return g_reduce_mask(out, (Op)n->op, g_reduce_mask(out, (Op)n->op, x, rest), first);
@@ -157,7 +180,7 @@ bool pass_split(PassCx *cx, const Graph *in, Graph *out)
         case OP_SUM:
         case OP_RMAX:
         case OP_RMIN:
-            map[v] = split_reduction(in, out, v, map);
+            map[v] = split_reduction(cx, in, out, v, map);
             break;
         case OP_CONTRACT:
             map[v] = split_contract(in, out, v, map);
