@@ -12,7 +12,7 @@ typedef struct Eval {
     Err *err;
     Arena *arena;
     Registry *registry;
-    const char **samples, **set, **plugins, *config, *model, *data, *fold;
+    const char **samples, **set, **plugins, *config, *model, *data, *fold, *device;
     int64_t masks;
     bool json;
 } Eval;
@@ -71,7 +71,7 @@ static bool judge_command(Eval *e)
     for (size_t i = 0; i < vec_len(e->set); i++)
         if (!settings_set(s, e->err, e->set[i]))
             return false;
-    if (!settings_set(s, e->err, "search.method=none"))
+    if (!settings_set_device(s, e->err, e->device) || !settings_set(s, e->err, "search.method=none"))
         return false;
     DavConfig *c = options_read_align(e->err, e->arena, e->registry, s);
     Aligner *a = c ? aligner_open(e->err, e->registry, c) : NULL;
@@ -90,6 +90,7 @@ static bool eval_command(void *arg)
         {"samples", CLI_LIST, &e->samples, "FILE", "sequences to judge; may be given again"},
         {"config", CLI_TEXT, &e->config, "FILE", "settings as of dav align: oracles, reference, pretrained model"},
         {"set", CLI_LIST, &e->set, "KEY=VALUE", "one setting more; may be given again"},
+        {"device", CLI_TEXT, &e->device, "DEVICE", "cpu, cuda or cuda:N: the setting device; with --config"},
         {"model", CLI_TEXT, &e->model, "DIR", "a network to hold against --data instead"},
         {"data", CLI_TEXT, &e->data, "FILE", "training data: for distances, or to judge --model on"},
         {"fold", CLI_TEXT, &e->fold, "NAME", "the fold that --model is judged on, default validation"},

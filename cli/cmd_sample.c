@@ -11,7 +11,7 @@ typedef struct Sample {
     Err *err;
     Arena *arena;
     Registry *registry;
-    const char **set, **plugins, *model, *config, *out;
+    const char **set, **plugins, *model, *config, *out, *device;
     int64_t n, seed;
     bool search;
 } Sample;
@@ -40,6 +40,8 @@ static bool read_settings(Sample *s, Settings *settings)
     for (size_t i = 0; i < vec_len(s->set); i++)
         if (!settings_set(settings, s->err, s->set[i]))
             return false;
+    if (!settings_set_device(settings, s->err, s->device))
+        return false;
     return s->seed < 0 || settings_set_for(settings, s->err, "--seed", arena_printf(s->arena, "seed=%" PRId64, s->seed));
 }
 
@@ -78,6 +80,7 @@ static bool sample_command(void *arg)
         {"seed", CLI_INT, &s->seed, "N", "of all random numbers; default: the settings'"},
         {"search", CLI_FLAG, &s->search, "", "by the E-step's search (DAV Posterior)"},
         {"set", CLI_LIST, &s->set, "KEY=VALUE", "one setting more; may be given again"},
+        {"device", CLI_TEXT, &s->device, "DEVICE", "cpu, cuda or cuda:N: the setting device"},
         {"out", CLI_TEXT, &s->out, "FILE", "FASTA file to write"},
         {"plugin", CLI_LIST, &s->plugins, "FILE.so", "a plugin to load first; may be given again"},
     };

@@ -31,7 +31,7 @@ static bool read_settings(RunCommand *r)
     for (size_t i = 0; i < vec_len(r->set); i++)
         if (!settings_set(r->settings, r->err, r->set[i]))
             return false;
-    return true;
+    return settings_set_device(r->settings, r->err, r->device);
 }
 
 bool run_parse(RunCommand *r, const CliUse *use, bool needs_data)
@@ -39,6 +39,7 @@ bool run_parse(RunCommand *r, const CliUse *use, bool needs_data)
     const CliOption options[] = {
         {"config", CLI_TEXT, &r->config_file, "FILE", "settings, YAML"},
         {"set", CLI_LIST, &r->set, "KEY=VALUE", "one setting more; may be given again"},
+        {"device", CLI_TEXT, &r->device, "DEVICE", "cpu, cuda or cuda:N: the setting device"},
         {"out", CLI_TEXT, &r->out, "RUN", "the run folder to make"},
         {"resume", CLI_TEXT, &r->resume, "RUN", "go on with a run that was interrupted"},
         {"overwrite", CLI_FLAG, &r->overwrite, "", "replace the run that --out holds"},
@@ -54,9 +55,9 @@ bool run_parse(RunCommand *r, const CliUse *use, bool needs_data)
         return false;
     if (!r->resume && (!r->config_file || !r->out))
         return err_user(r->err, "--%s is missing; usage: dav %s", r->config_file ? "out" : "config", use->synopsis);
-    if (r->resume && (r->config_file || r->out || vec_len(r->set)))
+    if (r->resume && (r->config_file || r->out || vec_len(r->set) || r->device))
         return err_user(r->err, "--resume takes its settings from the run: --%s cannot be given with it",
-                        r->config_file ? "config" : r->out ? "out" : "set");
+                        r->config_file ? "config" : r->out ? "out" : r->device ? "device" : "set");
     if (needs_data && !r->data)
         return err_user(r->err, "--data is missing; usage: dav %s", use->synopsis);
     return registry_load_all(r->registry, r->err, r->plugins, (int)vec_len(r->plugins)) && read_settings(r);

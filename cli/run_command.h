@@ -15,7 +15,7 @@ typedef struct RunCommand {
     Registry *registry;
     Settings *settings;
     DavConfig *config;
-    const char *config_file, *data, *out, *resume;
+    const char *config_file, *data, *out, *resume, *device;
     const char **set, **plugins; /* vec */
     bool overwrite, allow_different_bits;
     RunLog *log;

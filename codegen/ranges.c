@@ -97,7 +97,10 @@ void kernel_ranges(const Graph *k, Range *range)
         range[v] = range_of(k, range, v);
 }
 
-bool index_slope(const Graph *k, Val v, Val loop, int64_t *by)
+/* Indices are a few steps deep; values that share operands over and over must not cost a walk for each of the ways to them. */
+enum { DEEPEST = 12 };
+
+static bool slope_of(const Graph *k, Val v, Val loop, int depth, int64_t *by)
 {
     const Node *n = node_of(k, v);
     int64_t x[2] = {0, 0};
@@ -105,10 +108,10 @@ bool index_slope(const Graph *k, Val v, Val loop, int64_t *by)
     *by = v == loop;
     if (v <= loop || n->op == OP_FOR || n->op == OP_CONST)
         return true;
-    if (n->op == OP_ACC || n->op == OP_ACC_GET || n->op == OP_TILE_GET)
+    if (depth == DEEPEST || n->op == OP_ACC || n->op == OP_ACC_GET || n->op == OP_TILE_GET)
         return false;
     for (int i = 0; i < n->narg; i++)
-        if (!index_slope(k, n->arg[i], loop, &x[linear ? i : 0]) || (!linear && x[0]))
+        if (!slope_of(k, n->arg[i], loop, depth + 1, &x[linear ? i : 0]) || (!linear && x[0]))
             return false;
     if (n->op == OP_MUL)
         for (int i = 0; i < 2; i++) {
@@ -119,4 +122,9 @@ bool index_slope(const Graph *k, Val v, Val loop, int64_t *by)
         }
     *by = linear ? n->op == OP_SUB ? x[0] - x[1] : x[0] + x[1] : 0;
     return true;
+}
+
+bool index_slope(const Graph *k, Val v, Val loop, int64_t *by)
+{
+    return slope_of(k, v, loop, 0, by);
 }

@@ -20,7 +20,7 @@ static double score(const Scores *s, int64_t b, int64_t i, int64_t j)
 {
     double x = attr_f(s->n, A_SCALE) * dot(&s->x[0], b * s->queries + i, &s->x[1], b * s->keys + j, s->width);
     if (s->bias)
-        x += get_f64(s->bias, ((s->bias->t.dim[0] == 1 ? 0 : b) * s->queries + i) * s->keys + j);
+        x = fmax(x + get_f64(s->bias, ((s->bias->t.dim[0] == 1 ? 0 : b) * s->queries + i) * s->keys + j), -1e38); /* all -inf: an average */
     return attr_i(s->n, A_CAUSAL) && j > i ? -1e9 : x;
 }
 

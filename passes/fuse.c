@@ -330,7 +330,7 @@ static void place(Fuser *f, Val v)
         put(reach_of(f, g), from);
         for (size_t w = 0; w < f->words; w++)
             reach_of(f, g)[w] |= reach_of(f, from)[w];
-        if (!direct || !reads_direct(n))
+        if (!direct || !reads_direct(n) || sums_parts(f->in, root)) /* a part is known when its last row has passed */
             put(indirect_of(f, g), from);
     }
     for (int i = 0; i < n->narg; i++) {

@@ -98,7 +98,7 @@ static bool is_again(Fuser *f, const bool *needed, Val v, Again *a)
     *a = again_of(f, fuse_find(f, f->group[v]), node_count(f->in, v));
     int kind = f->g[a->group].kind;
     bool product = kind == FUSE_CONTRACT && a->most->products, pays = kind == FUSE_ROWWISE || kind == FUSE_POINTWISE || product;
-    if (!pays || a->size < SIBLING_BYTES / 4 || !count_again(f, needed, a, v, true))
+    if (!pays || !count_again(f, needed, a, v, true))
         return false;
     return !product || (a->large == 1 && bytes_of(f, v) >= bytes_of(f, a->leaf)); /* not more to read */
 }

@@ -75,7 +75,7 @@ KernelCost kernel_cost(const Graph *k)
             depth--;
         else if (n->op == OP_TILE_CONTRACT)
             c.flops += times[depth] * tile_flops(k, v);
-        else if (n->op == OP_ACC_UPDATE || ((op_info[n->op].flags & OPF_ELEMENTWISE) && !index))
+        else if (n->op == OP_ACC_UPDATE || (((op_info[n->op].flags & OPF_ELEMENTWISE) || n->op == OP_EXP2) && !index))
             c.flops += times[depth];
     }
     return c;

@@ -245,7 +245,7 @@ static void copy_node(Layout *l, Val v)
     case OP_PADDING:
     case OP_REVERSE:
     case OP_DYN_SLICE: {
-        Perm p = l->perm[n->arg[0]];
+        Perm p = node_attr(n, A_PARTS) ? perm_identity() : l->perm[n->arg[0]]; /* parts are of the first axis */
         copy_in_order(l, v, &p, 0, 1);
         break;
     }

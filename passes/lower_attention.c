@@ -176,7 +176,7 @@ static void score_tile(Attention *a, void *arg, Val first, int rows)
     if (a->bias) {
         Val mask = f->columns ? k_op(k, OP_LT, t.col, f->columns, 0) : 0;
         Val at = k_op(k, OP_ADD, k_addmul(k, key, query, a->keys), k_op(k, OP_MUL, a->b, k_int(k, a->bias_step), 0), 0);
-        x = k_op(k, OP_ADD, x, k_load(k, a->bias, at, mask), 0);
+        x = k_op(k, OP_MAX, k_op(k, OP_ADD, x, k_load(k, a->bias, at, mask), 0), k_num(k, DAV_F32, ATTENTION_LEAST), 0);
     }
     if (a->causal)
         x = k_op(k, OP_SELECT, k_op(k, OP_GE, query, key, 0), x, k_num(k, DAV_F32, ATTENTION_NEVER));

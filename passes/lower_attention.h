@@ -27,6 +27,9 @@ typedef struct Attention {
 
 /* What an impossible place counts as before the exponential. */
 #define ATTENTION_NEVER (-1e9)
+/* Scores with a bias are not below: what is hidden (-3e38) must stay below them, and times log2 e nothing may overflow. A row whose keys
+ * are all masked by -inf or the least f32 is then a plain average. */
+#define ATTENTION_LEAST (-1e38)
 
 /* Exponentials are powers of 2. */
 #define LOG2E 1.44269504088896340736

@@ -68,14 +68,17 @@ static void weigh(Attention *a, Backward *w, Val i, Val c, Val *p, Val *ds)
         x = k_op(k, OP_MUL, x, k_num(k, DAV_F32, w->scale), 0);
     if (a->bias) {
         Val from = k_op(k, OP_ADD, k_addmul(k, key, query, a->keys), k_op(k, OP_MUL, a->b, k_int(k, a->bias_step), 0), 0);
-        x = k_op(k, OP_ADD, x, k_load(k, a->bias, from, inside), 0);
+        x = k_op(k, OP_MAX, k_op(k, OP_ADD, x, k_load(k, a->bias, from, inside), 0), k_num(k, DAV_F32, ATTENTION_LEAST), 0);
     }
     if (a->causal)
         x = k_op(k, OP_SELECT, k_op(k, OP_GE, query, key, 0), x, k_num(k, DAV_F32, ATTENTION_NEVER));
     if (a->pairs && inside) /* zeros meet zeros in the words' last block */
         x = k_op(k, OP_SELECT, inside, x, k_num(k, DAV_F32, base > 0 ? -1e38 : 1e38));
     Val lse = k_op(k, OP_MUL, k_load(k, w->lse, row, 0), k_num(k, DAV_F32, -LOG2E), 0);
-    *p = k_exp2(k, k_op(k, OP_FMA, x, k_num(k, DAV_F32, base), lse), a->half ? DAV_BF16 : DAV_F32);
+    Val power = k_op(k, OP_FMA, x, k_num(k, DAV_F32, base), lse);
+    if (!raw) /* a weight is at most 1, however the two products of a masked row are rounded */
+        power = k_op(k, OP_MIN, power, k_num(k, DAV_F32, 0), 0);
+    *p = k_exp2(k, power, a->half ? DAV_BF16 : DAV_F32);
     Val d = k_op(k, OP_SUB, k_load(k, w->ds, at, 0), k_load(k, w->delta, row, 0), 0);
     *ds = k_op(k, OP_MUL, k_op(k, OP_MUL, *p, d, 0), k_num(k, DAV_F32, a->scale), 0);
 }

@@ -110,8 +110,10 @@ static Val score(Panels *w, Val product, Val query, Val key, Val exists)
     Attention *a = w->a;
     Graph *k = a->k;
     Val x = k_op(k, OP_MUL, product, k_num(k, DAV_F32, a->scale), 0);
-    if (a->bias)
-        x = k_op(k, OP_ADD, x, k_load(k, a->bias, k_op(k, OP_ADD, k_addmul(k, key, query, a->keys), batch_offset(a, a->bias_step), 0), exists), 0);
+    if (a->bias) {
+        Val at = k_op(k, OP_ADD, k_addmul(k, key, query, a->keys), batch_offset(a, a->bias_step), 0);
+        x = k_op(k, OP_MAX, k_op(k, OP_ADD, x, k_load(k, a->bias, at, exists), 0), k_num(k, DAV_F32, ATTENTION_LEAST), 0);
+    }
     return a->causal ? k_op(k, OP_SELECT, k_op(k, OP_GE, query, key, 0), x, k_num(k, DAV_F32, ATTENTION_NEVER)) : x;
 }
 

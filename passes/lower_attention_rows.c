@@ -75,6 +75,7 @@ static void score_tile(Attention *a, void *arg, Val first, int rows)
     if (a->bias) {
         Val at = sum_of(k, k_addmul(k, key, query, a->keys), k_op(k, OP_MUL, a->b, k_int(k, a->bias_step), 0));
         x = k_op(k, OP_FMA, k_load(k, a->bias, at, inside), k_num(k, DAV_F32, LOG2E), x);
+        x = k_op(k, OP_MAX, x, k_num(k, DAV_F32, ATTENTION_LEAST), 0);
     }
     if (a->causal)
         x = k_op(k, OP_SELECT, k_op(k, OP_GE, query, key, 0), x, k_num(k, DAV_F32, ATTENTION_NEVER * LOG2E));

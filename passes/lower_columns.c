@@ -165,7 +165,7 @@ void lower_by_column(Rows *r)
     block = block > MAX_COLUMNS ? MAX_COLUMNS : block;
     block = block > width ? width : block;
     Spread s = {0};
-    if (l->cx->options->processors) {
+    if (l->cx->options && l->cx->options->processors) {
         s = spread_of(r, width);
         block = s.columns;
     }

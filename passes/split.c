@@ -69,7 +69,7 @@ static Val split_reduction(const PassCx *cx, const Graph *in, Graph *out, Val v,
     int64_t kept = node_count(in, v), all = node_count(in, n->arg[0]);
     /* By the sum's own length: a row is summed alike in any batch.  Of rows what is summed need not be stored, and of those that leave
      * the first axis there are several. */
-    if (!axes || kept == 0 || all / kept < (!(axes & 1) && !last_stays(node_of(in, n->arg[0]), axes) ? LARGE_ROW : LARGE_SUM))
+    if (!axes || sums_parts(in, v) || kept == 0 || all / kept < (!(axes & 1) && !last_stays(node_of(in, n->arg[0]), axes) ? LARGE_ROW : LARGE_SUM))
         return graph_copy_node(out, in, v, map);
     unsigned first = axes & -axes, rest = axes & ~first, columns = rest ? rest : first;
     if (n->op == OP_SUM && last_stays(node_of(in, n->arg[0]), axes)) {

@@ -342,7 +342,7 @@ void trajectories_free(Trajectories *t)
 Trajectories *search_run(Masked *k, Err *err, const SearchSettings *s, int64_t first, int64_t n, bool with_reward)
 {
     must(!s->teacher || (s->teacher->n == n && s->teacher->steps == k->steps && s->teacher->length == k->length));
-    must(s->children == k->children && (!s->weigh || k->weighs));
+    must(s->children == k->children && (!s->weigh || k->weighs) && (!s->gradient || k->guides));
     Trajectories *t = trajectories_new(k, n);
     for (int64_t at = 0; at < n; at += SIDE_BY_SIDE) {
         int64_t rows = n - at < SIDE_BY_SIDE ? n - at : SIDE_BY_SIDE;

@@ -15,6 +15,7 @@ typedef struct Masked {
     int64_t length, letters; /* L, V */
     int steps;               /* T */
     int children;            /* M, of propose and choose */
+    bool guides;             /* the proposal takes the reward's gradient */
     bool weighs;             /* children are chosen by weights; else the first one goes on */
     bool time_input;         /* the network sees sigma(t); else a state's evaluation holds for every t */
     ParamSet *theta;         /* the denoiser */

@@ -284,7 +284,7 @@ bool masked_need_steps(Masked *k, Err *err)
 Masked *masked_new(Err *err, const MaskedSpec *s, const BuildOptions *o, int steps, ParamSet *theta, ParamSet *phi, Reward *host)
 {
     Masked *k = mem_alloc(sizeof *k);
-    *k = (Masked){.length = s->length, .letters = s->letters, .steps = steps, .children = s->children, .weighs = s->search != NULL,
+    *k = (Masked){.length = s->length, .letters = s->letters, .steps = steps, .children = s->children, .weighs = s->search != NULL, .guides = s->gradient,
                   .time_input = s->time_input, .theta = theta, .phi = phi, .reward = host, .making = mem_alloc(sizeof *k->making)};
     *k->making = (MaskedMaking){*s, *o, theta->value};
     bool ok = !s->gradient || s->reward.model ||

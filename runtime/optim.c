@@ -65,6 +65,7 @@ static Graph *update_graph(Arena *arena, Err *err, int64_t n)
     const int64_t rows = param_leaf(n);
     Update u = {graph_new(arena, err, "update"), 0, type_make(DAV_F32, 2, (int64_t[]){rows, n / rows})};
     Graph *g = u.g;
+    graph_at(g, "runtime/optim.c", __LINE__); /* what errors and dumps say of its kernels */
     Val in[N_IN];
     for (int i = 0; i < N_IN; i++)
         in[i] = g_input(g, in_name[i], i == IN_HYPER ? ROLE_DATA : ROLE_STATE,

@@ -63,6 +63,11 @@ bool settings_set_for(Settings *s, Err *err, const char *option, const char *ass
     return true;
 }
 
+bool settings_set_device(Settings *s, Err *err, const char *device)
+{
+    return !device || settings_set_for(s, err, "--device", arena_printf(s->arena, "device=%s", device));
+}
+
 bool settings_set(Settings *s, Err *err, const char *assignment)
 {
     return settings_set_for(s, err, "--set", assignment);

@@ -19,6 +19,7 @@ bool settings_parse_yaml(Settings *s, Err *err, const char *file, const char *te
 bool settings_set(Settings *s, Err *err, const char *assignment); /* "a.b=v", as after --set */
 /* The same for what another option stands for; errors name that option. */
 bool settings_set_for(Settings *s, Err *err, const char *option, const char *assignment);
+bool settings_set_device(Settings *s, Err *err, const char *device); /* --device; NULL: not given */
 
 /* The last value given to a name, as text; NULL: none. */
 const char *settings_get(const Settings *s, const char *name);

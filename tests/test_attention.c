@@ -144,11 +144,12 @@ static void compare(const Shape *s, const char *device, DavDtype precision, int 
                  mask_name[s->mask], precision == DAV_BF16 ? "bf16" : "f32", device, result_name[result], worst, top);
 }
 
-static void check(const Shape *s, const char *device, DavDtype precision)
+/* hide: what is added to all scores of each head's second row, 0: nothing; weighs: that row counts in the loss. */
+static void check_hidden(const Shape *s, const char *device, DavDtype precision, float hide, bool weighs)
 {
     Arena *arena = arena_new();
     Err err = {0};
-    bool biased = s->mask == BIAS_SHARED || s->mask == BIAS_EACH;
+    bool biased = !hide && (s->mask == BIAS_SHARED || s->mask == BIAS_EACH);
     int64_t n[INPUTS];
     const int of[RESULTS] = {WEIGHT, Q, K, V, BIAS};
     sizes(s, n);
@@ -174,10 +175,22 @@ static void check(const Shape *s, const char *device, DavDtype precision)
         if (program_output(p, result_name[k]) >= 0)
             outs[program_output(p, result_name[k])] = out[k] = malloc((size_t)n[of[k]] * sizeof(float));
     }
+    for (int64_t h = 0; hide && h < s->batch * s->heads; h++) {
+        for (int64_t j = 0; j < s->keys; j++) {
+            data[BIAS][bias_row(s, h, 1) + j] = hide;
+            x.x[BIAS][bias_row(s, h, 1) + j] = -1e30; /* in double a plain average, too */
+        }
+        for (int64_t e = 0; e < s->value && !weighs; e++)
+            x.x[WEIGHT][(h * s->queries + 1) * s->value + e] = data[WEIGHT][(h * s->queries + 1) * s->value + e] = 0;
+    }
     if (!program_run(p, &err, in, outs, 1, 2))
         fail_msg("%s", err.text);
     define(s, &x, want);
-    for (int k = 0; k < (biased ? RESULTS : DBIAS); k++)
+    for (int k = 0; weighs && k < DBIAS; k++) /* its sums of weights are lost in f32: no more than as many times as there are keys */
+        for (int64_t i = 0; i < n[of[k]]; i++)
+            if (!(fabs(out[k][i]) < 20.0 * (double)s->keys))
+                fail_msg("%s on %s, hidden by %g: %s has %g", precision == DAV_BF16 ? "bf16" : "f32", device, hide, result_name[k], out[k][i]);
+    for (int k = 0; !weighs && k < (biased ? RESULTS : DBIAS); k++)
         compare(s, device, precision, k, out[k], want[k], n[of[k]]);
     for (int i = 0; i < INPUTS; i++) {
         free(data[i]);
@@ -189,6 +202,11 @@ static void check(const Shape *s, const char *device, DavDtype precision)
     }
     program_free(p);
     arena_free(arena);
+}
+
+static void check(const Shape *s, const char *device, DavDtype precision)
+{
+    check_hidden(s, device, precision, 0, false);
 }
 
 static const Shape shapes[] = {
@@ -206,6 +224,20 @@ static void agrees_with_its_definition(void **state)
     for (int i = 0; i < SHAPES; i++)
         for (int half = 0; half < 2; half++)
             check(&shapes[i], *state, half ? DAV_BF16 : DAV_F32);
+}
+
+/* A row whose keys are all hidden is their average and spoils no other row's gradients. */
+static void hidden_rows_are_averages(void **state)
+{
+    static const float by[] = {-1e9f, -2.5e38f, -3.4028235e38f, -INFINITY};
+    static const int64_t keys[] = {8, 40, 48, 90};
+    if (strcmp(*state, "cuda") == 0)
+        cuda_or_skip();
+    for (size_t b = 0; b < sizeof by / sizeof *by; b++)
+        for (size_t k = 0; k < sizeof keys / sizeof *keys; k++)
+            for (int half = 0; half < 2; half++)
+                for (int weighs = 0; weighs < 2; weighs++)
+                    check_hidden(&(Shape){1, 2, 20, keys[k], 16, 16, BIAS_EACH}, *state, half ? DAV_BF16 : DAV_F32, by[b], weighs);
 }
 
 /* Long enough for several blocks of keys and of queries, on the processor alone. */
@@ -382,7 +414,8 @@ static void gradients_of_every_order(void **state)
         }
 }
 
-#define ON(name, device) {name, agrees_with_its_definition, NULL, NULL, (void *)(uintptr_t)device}
+#define ONE(name, test, device) {name, test, NULL, NULL, (void *)(uintptr_t)device}
+#define ON(name, device) ONE(name, agrees_with_its_definition, device)
 
 int main(void)
 {
@@ -391,7 +424,8 @@ int main(void)
         cmocka_unit_test(compositions_are_found),    cmocka_unit_test(what_is_read_elsewhere_stays),
         cmocka_unit_test(gradients_of_every_order),  ON("agrees: interp", "interp"),
         ON("agrees: kernels", "kernels"),            ON("agrees: cpu", "cpu"),
-        ON("agrees: cuda", "cuda"),                  cmocka_unit_test(long_sequences),
+        ON("agrees: cuda", "cuda"),                  ONE("hidden rows: cpu", hidden_rows_are_averages, "cpu"),
+        ONE("hidden rows: cuda", hidden_rows_are_averages, "cuda"), cmocka_unit_test(long_sequences),
         cmocka_unit_test(no_matrix_of_scores),       cmocka_unit_test(panels_are_whole_or_not),
         cmocka_unit_test(bits_do_not_depend_on_the_batch),
     };

@@ -96,6 +96,45 @@ static void columns_are_summed_in_parts(void **state)
                     check(device[d], shape[s], parts, lines);
 }
 
+/* Where parts stand beside what reads them, are all there is to a long sum, or are of axes that others would lie otherwise. */
+static Graph *other_graph(Arena *a, Err *err, int which)
+{
+    static const int64_t dim[][3] = {{8, 16, 16}, {8192, 4, 1}, {6, 4, 8}};
+    Graph *g = graph_new(a, err, "others");
+    Val x = g_input(g, "x", ROLE_DATA, type_make(DAV_F32, 3, dim[which]));
+    Val row = g_reduce_mask(g, OP_SUM, x, 4), apart = g_bin(g, OP_MUL, x, g_broadcast_like(g, row, x));
+    if (which == 0)
+        graph_output(g, "y", g_bin(g, OP_SUB, apart, g_broadcast_like(g, g_sum_parts(g, apart, 3, 1), x)));
+    else if (which == 1)
+        graph_output(g, "y", g_sum_parts(g, x, 1, 2));
+    else
+        graph_output(g, "y", g_sum_parts(g, g_transpose(g, x, (int64_t[]){1, 0, 2}), 3, 2));
+    return g;
+}
+
+static void parts_keep_their_meaning(void **state)
+{
+    (void)state;
+    static const char *const device[] = {"kernels", "cpu", "cuda"};
+    static float x[8192 * 4], want[8192 * 4], have[8192 * 4];
+    for (int i = 0; i < 8192 * 4; i++)
+        x[i] = (float)((i * 7 + i / 13) % 5 - 2);
+    for (int which = 0; which < 3; which++)
+        for (int d = -1; d < (cuda_is_there() ? 3 : 2); d++) {
+            Err err = {0};
+            Arena *a = arena_new();
+            Program *p = program_compile(&err, other_graph(a, &err, which), &(ProgramOptions){.device = d < 0 ? "interp" : device[d]});
+            if (!p || !program_run(p, &err, (void *[]){x}, (void *[]){d < 0 ? want : have}, 1, 2))
+                fail_msg("%d: %s", which, err.text);
+            Type t = program_output_type(p, 0);
+            for (int64_t i = 0; d >= 0 && i < type_count(&t); i++)
+                if (have[i] != want[i])
+                    fail_msg("graph %d on %s, element %lld: %g, expected %g", which, device[d], (long long)i, (double)have[i], (double)want[i]);
+            program_free(p);
+            arena_free(a);
+        }
+}
+
 static int kernels_of(const int64_t *dim, int64_t parts)
 {
     Err err = {0};
@@ -179,6 +218,7 @@ int main(void)
     cuda_choose();
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(columns_are_summed_in_parts),
+        cmocka_unit_test(parts_keep_their_meaning),
         cmocka_unit_test(columns_pass_with_rows),
         cmocka_unit_test(rows_may_lie_apart),
         cmocka_unit_test(parts_have_gradients),

@@ -261,7 +261,7 @@ static void the_demo_runs_alike(void **state)
     (void)state;
     static const char *const device[] = {"cpu", "cuda"};
     for (int d = 0; d < 2; d++)
-        assert_status(dav("align --config " DAV_SOURCE_DIR "/configs/yeast-demo.yaml --set device=%s " SHORT " --out %s", device[d],
+        assert_status(dav("align --config " DAV_SOURCE_DIR "/configs/yeast-demo.yaml --device %s " SHORT " --out %s", device[d],
                           in_scratch(device[d])), 0);
     json_t *a = row_of("cpu/metrics.jsonl", "round"), *b = row_of("cuda/metrics.jsonl", "round");
     static const char *const bound[] = {"elbo", "elbo_undiscounted"};

@@ -118,7 +118,7 @@ static void a_full_device_is_explained(void **state)
     assert_null(program_compile(&err, graph_of(a, &err, 2048), &(ProgramOptions){.device = "cuda"}));
     unsetenv("DAV_STANDIN_MEMORY");
     assert_int_equal(err.kind, ERR_ENV);
-    for (const char *const *words = (const char *const[]){"stand-in (7 MB, 8.0 MB free)", "arena of 'large'", "16.8 MB (model.c:12)", "memory_budget of 7 MB", NULL};
+    for (const char *const *words = (const char *const[]){"stand-in (8.0 MB, 8.0 MB free)", "arena of 'large'", "16.8 MB (model.c:12)", "memory_budget of 7 MB", NULL};
          *words; words++)
         if (!strstr(err.text, *words))
             fail_msg("'%s' is missing in: %s", *words, err.text);

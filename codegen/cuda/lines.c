@@ -42,16 +42,17 @@ static bool is_alike(const Graph *k, Val access, Val loop)
 }
 
 /* A buffer that is one of many which lie behind each other begins where the one before ends. */
-static bool begins_at_lines(const Graph *k, Val buf)
+static bool begins_at_lines(const Graph *k, Val buf, int64_t line)
 {
     const Node *n = node_of(k, buf);
-    return attr_i(n, A_ROLE) == BUF_SCRATCH || node_count(k, buf) * (int64_t)dav_dtype_size((DavDtype)n->dtype) % 16 == 0;
+    int64_t size = (int64_t)dav_dtype_size((DavDtype)n->dtype), unit = line * size < 16 ? line * size : 16;
+    return attr_i(n, A_ROLE) == BUF_SCRATCH || node_count(k, buf) * size % unit == 0;
 }
 
 static bool fits(const Graph *k, Val access, Val loop, int64_t line)
 {
     const Node *n = node_of(k, access);
-    return line * element_bytes(k, access) % 4 == 0 && (!mask_of(n) || has_slope(k, mask_of(n), loop, 0)) && begins_at_lines(k, n->arg[0]) &&
+    return line * element_bytes(k, access) % 4 == 0 && (!mask_of(n) || has_slope(k, mask_of(n), loop, 0)) && begins_at_lines(k, n->arg[0], line) &&
            index_unit_in_lines(k, n->arg[1], loop, line) % line == 0;
 }
 

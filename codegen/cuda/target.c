@@ -53,7 +53,7 @@ static bool holds(const char *device, const char *name)
         const char *d = device, *n = name;
         while (*d && *n && (*d == ' ' || tolower((unsigned char)*d) == *n))
             n += *d++ != ' ';
-        if (!*n)
+        if (!*n && !isalnum((unsigned char)*d)) /* a T400 is no T4 */
             return true;
     }
     return false;

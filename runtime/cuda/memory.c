@@ -25,6 +25,32 @@ static void largest_buffers(const Program *p, Buf *out)
     }
 }
 
+static int64_t scratch_bytes(const Program *p)
+{
+    int64_t most = 0;
+    for (int i = 0; i < p->plan->nkernel; i++) {
+        int64_t need = p->cuda->kernel[i].launch.scratch_bytes;
+        most = need > most ? need : most;
+    }
+    return most;
+}
+
+static int64_t literal_bytes(const Program *p)
+{
+    int64_t all = 0;
+    for (int i = 0; i < p->plan->nliteral; i++)
+        all += cuda_padded(node_attr(p->plan->literal[i], A_DATA)->n * 8);
+    return all;
+}
+
+/* What the program will take besides its arena. */
+static int64_t beside_arena(const Program *p)
+{
+    const CudaProgram *c = p->cuda;
+    return p->plan->kept_bytes + scratch_bytes(p) + literal_bytes(p) + (int64_t)blaslt_workspace(c->blaslt) + c->params_bytes + c->in_bytes +
+           c->out_bytes;
+}
+
 /* What may help: a smaller batch always, a budget where it is the arena that does not fit and something is left for it. */
 static void explain_full(const Program *p, Err *err, int64_t bytes, const char *what)
 {
@@ -32,11 +58,13 @@ static void explain_full(const Program *p, Err *err, int64_t bytes, const char *
     Buf largest = {0}, budget = {0};
     size_t left = 0, whole = 0;
     largest_buffers(p, &largest);
-    if (c->device.driver->cuMemGetInfo_v2(&left, &whole) == 0 && left >> 20 && bytes == p->plan->arena_bytes && (int64_t)left < bytes)
-        buf_printf(&budget, ", or a memory_budget of %zu MB", left >> 20);
-    err_env(err, "CUDA: %s (%zu MB, %.1f MB free) has no room for the %s of '%s', %.1f MB; its arena takes %.1f MB, the largest of it %s; "
+    bool known = c->device.driver->cuMemGetInfo_v2(&left, &whole) == 0;
+    int64_t fits = (int64_t)left - beside_arena(p);
+    if (known && fits >= 1000000 && bytes == p->plan->arena_bytes && fits < bytes)
+        buf_printf(&budget, ", or a memory_budget of %lld MB where the program can do with it", (long long)(fits / 1000000));
+    err_env(err, "CUDA: %s (%.1f MB, %.1f MB free) has no room for the %s of '%s', %.1f MB; its arena takes %.1f MB, the largest of it %s; "
                  "a smaller batch helps%s",
-            c->device.name, c->device.memory >> 20, (double)left * 1e-6, what, p->stats.name, (double)bytes * 1e-6,
+            c->device.name, (double)c->device.memory * 1e-6, (double)left * 1e-6, what, p->stats.name, (double)bytes * 1e-6,
             (double)p->plan->arena_bytes * 1e-6, largest.len ? largest.at : "nothing", budget.len ? budget.at : "");
     buf_free(&largest);
     buf_free(&budget);
@@ -109,15 +137,8 @@ static bool send_literals(Program *p, Err *err)
 bool cuda_take_memory(Program *p, Err *err)
 {
     CudaProgram *c = p->cuda;
-    int64_t scratch = 0, literals = 0;
-    for (int i = 0; i < p->plan->nkernel; i++) {
-        int64_t need = c->kernel[i].launch.scratch_bytes;
-        scratch = need > scratch ? need : scratch;
-    }
-    for (int i = 0; i < p->plan->nliteral; i++)
-        literals += cuda_padded(node_attr(p->plan->literal[i], A_DATA)->n * 8);
     if (!take(p, err, &c->arena, p->plan->arena_bytes, "arena") || !take(p, err, &c->kept, p->plan->kept_bytes, "packed weights") ||
-        !take(p, err, &c->scratch, scratch, "scratch") || !take(p, err, &c->literals, literals, "constants") ||
+        !take(p, err, &c->scratch, scratch_bytes(p), "scratch") || !take(p, err, &c->literals, literal_bytes(p), "constants") ||
         !take(p, err, &c->workspace, blaslt_workspace(c->blaslt), "workspace of cuBLASLt") ||
         !take_pinned(p, err, &c->host_pinned, cuda_host_bytes(p->plan), "pinned memory for host functions"))
         return false;
