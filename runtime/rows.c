@@ -126,7 +126,7 @@ bool rows_run_then(RowProgram *r, Err *err, int64_t n, const RowArg *in, int nin
             ok = then(ctx, err, done, first - done);
             done = first;
         }
-        ok = finish(&b, err, first, count) && ok; /* also when `then` failed: what was started ends */
+        ok = finish(&b, ok ? err : &(Err){0}, first, count) && ok; /* also when `then` failed: what was started ends */
     }
     ok = ok && (!then || done == n || then(ctx, err, done, n - done));
     for (int i = 0; i < nin; i++) /* nothing of the caller's stays behind */
