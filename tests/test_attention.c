@@ -149,7 +149,7 @@ static void check_hidden(const Shape *s, const char *device, DavDtype precision,
 {
     Arena *arena = arena_new();
     Err err = {0};
-    bool biased = !hide && (s->mask == BIAS_SHARED || s->mask == BIAS_EACH);
+    bool hides = hide < 0, biased = !hides && (s->mask == BIAS_SHARED || s->mask == BIAS_EACH);
     int64_t n[INPUTS];
     const int of[RESULTS] = {WEIGHT, Q, K, V, BIAS};
     sizes(s, n);
@@ -175,7 +175,7 @@ static void check_hidden(const Shape *s, const char *device, DavDtype precision,
         if (program_output(p, result_name[k]) >= 0)
             outs[program_output(p, result_name[k])] = out[k] = malloc((size_t)n[of[k]] * sizeof(float));
     }
-    for (int64_t h = 0; hide && h < s->batch * s->heads; h++) {
+    for (int64_t h = 0; hides && h < s->batch * s->heads; h++) {
         for (int64_t j = 0; j < s->keys; j++) {
             data[BIAS][bias_row(s, h, 1) + j] = hide;
             x.x[BIAS][bias_row(s, h, 1) + j] = -1e30; /* in double a plain average, too */

@@ -288,9 +288,11 @@ static bool number_of(void *ctx, Err *err, int64_t n, int64_t length, const int6
     a->calls++;
     a->busy += cuda_standin("pending") > 0;
     a->rows += n;
-    for (int64_t i = 0; i < n; i++)
-        for (int64_t j = values[i] = 0; j < length; j++)
+    for (int64_t i = 0; i < n; i++) {
+        values[i] = 0;
+        for (int64_t j = 0; j < length; j++)
             values[i] = 3 * values[i] + (double)letters[i * length + j];
+    }
     return !a->fails || err_env(err, "no answer");
 }
 
