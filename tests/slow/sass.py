@@ -62,7 +62,7 @@ def complaint(kernel, level, hmma, share, whole):
         return f"{hmma} tensor instructions in the loop, expected one of {expected}; {whole} in all"
     kind, (mr, nr, *_), _ = max(tiles, key=lambda t: t[2])
     lines = all(a == b == "true" for a, b in re.findall(r"typedef dav_panels<.*?, (true|false), (true|false), \d+, \d+, \d+>", kernel))
-    if hmma and lines and mr * nr >= LARGE and share < LEAST[kind](level):
+    if hmma and lines and mr * nr >= LARGE and round(share, 2) < LEAST[kind](level):
         return f"{share:.2f} of the loop are tensor instructions, expected {LEAST[kind](level)}"
     return None
 
