@@ -357,7 +357,8 @@ static bool siblings(Fuser *f, int a, int b)
 {
     const Group *x = &f->g[a], *y = &f->g[b];
     return a != b && x->kind != FUSE_CONTRACT && y->kind != FUSE_CONTRACT && same_dims(x, y) &&
-           (x->reduced == y->reduced || (x->across && !x->reduced) || (y->across && !y->reduced)) && !has(reach_of(f, a), b) && !has(reach_of(f, b), a) && !why_not(f, a, b);
+           (x->reduced == y->reduced || (x->across && !x->reduced) || (y->across && !y->reduced)) && !has(reach_of(f, a), b) &&
+           !has(reach_of(f, b), a) && !why_not(f, a, b);
 }
 
 static void merge_siblings(Fuser *f)

@@ -45,6 +45,11 @@ static inline Val k_addmul(Graph *k, Val a, Val b, int64_t c) /* a + b*c */
     return k_op(k, OP_ADD, a, k_op(k, OP_MUL, b, k_int(k, c), 0), 0);
 }
 
+static inline Val k_both(Graph *k, Val a, Val b) /* conditions; 0: holds */
+{
+    return !a ? b : !b ? a : k_op(k, OP_AND, a, b, 0);
+}
+
 /* The kinds of kernels. */
 void lower_pointwise(Lower *l);
 void lower_rowwise(Lower *l);

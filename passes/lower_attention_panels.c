@@ -100,11 +100,6 @@ static Val block_product(Panels *w, int which)
     return tile;
 }
 
-static Val both(Graph *k, Val x, Val y) /* conditions; 0: holds */
-{
-    return x && y ? k_op(k, OP_AND, x, y, 0) : x ? x : y;
-}
-
 static Val score(Panels *w, Val product, Val query, Val key, Val exists)
 {
     Attention *a = w->a;
@@ -134,7 +129,7 @@ static void weigh(Panels *w, Val scores, Val gradients)
     Val row_exists = w->rest ? k_op(k, OP_LT, t.row, w->here, 0) : 0, column_exists = w->valid ? k_op(k, OP_LT, t.col, w->valid, 0) : 0;
     Val row = k_op(k, OP_ADD, w->row0, t.row, 0), column = k_op(k, OP_ADD, w->first, t.col, 0);
     Val query = keys ? row : column, of_query = k_addmul(k, query, a->b, a->queries), has_query = keys ? row_exists : column_exists;
-    Val x = score(w, k_tile_get(k, scores, t.row, t.col), query, keys ? column : row, both(k, row_exists, column_exists));
+    Val x = score(w, k_tile_get(k, scores, t.row, t.col), query, keys ? column : row, k_both(k, row_exists, column_exists));
     Val p = k_op(k, OP_EXP, k_op(k, OP_SUB, x, k_load(k, w->lse, of_query, has_query), 0), 0, 0);
     Val d = k_op(k, OP_SUB, k_tile_get(k, gradients, t.row, t.col), k_load(k, w->delta, of_query, has_query), 0);
     Val at = k_addmul(k, t.col, t.row, a->pitch);

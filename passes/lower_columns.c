@@ -74,11 +74,6 @@ static Spread spread_of(const Rows *r, int64_t width)
     return s;
 }
 
-static Val both(Lower *l, Val a, Val b)
-{
-    return a && b ? k_op(l->k, OP_AND, a, b, 0) : a ? a : b;
-}
-
 /* The row and column of the lane in the iteration `row`; which of them exist, 0: all. */
 static Val find_element(Rows *r, const Spread *s, Val lane, Val row)
 {
@@ -89,7 +84,7 @@ static Val find_element(Rows *r, const Spread *s, Val lane, Val row)
     if (s->part * s->parts != s->rows)
         exists = k_op(k, OP_LT, at, k_int(k, s->rows), 0);
     if (s->count)
-        exists = both(l, exists, k_op(k, OP_LT, l->scratch_at, s->count, 0));
+        exists = k_both(l->k, exists, k_op(k, OP_LT, l->scratch_at, s->count, 0));
     for (int d = 0; d < r->domain.rank; d++)
         dim[d] = is_reduced(r, d) ? extent_of(r, d) : 1;
     lower_indices(l, at, r->domain.rank, dim, idx);

@@ -92,11 +92,6 @@ Val lower_scratch(Lower *l, DavDtype t, int64_t n)
     return k_buf(l->k, "scratch", BUF_SCRATCH, l->nbuf++, type_make(t, 1, &n));
 }
 
-static Val both(Lower *l, Val a, Val b)
-{
-    return !a ? b : !b ? a : k_op(l->k, OP_AND, a, b, 0);
-}
-
 static Val add_int(Lower *l, Val x, int64_t c)
 {
     return k_op(l->k, OP_ADD, x, k_int(l->k, c), 0);
@@ -107,7 +102,7 @@ static Val inside(Lower *l, Val x, int64_t lo, int64_t hi, int64_t min, int64_t 
 {
     Val above = min >= lo ? 0 : k_op(l->k, OP_GE, x, k_int(l->k, lo), 0);
     Val below = max < hi ? 0 : k_op(l->k, OP_LT, x, k_int(l->k, hi), 0);
-    return both(l, above, below);
+    return k_both(l->k, above, below);
 }
 
 static Val select_or(Lower *l, Val cond, Val x, DavDtype t, double other)
@@ -170,9 +165,9 @@ static Val value_pad(Lower *l, const Node *n, const Val *idx, Val mask)
     Val at[IR_MAX_RANK], cond = 0;
     for (int d = 0; d < n->rank; d++) {
         at[d] = add_int(l, idx[d], -lo[d]);
-        cond = both(l, cond, inside(l, at[d], 0, x->dim[d], -lo[d], n->dim[d] - 1 - lo[d]));
+        cond = k_both(l->k, cond, inside(l, at[d], 0, x->dim[d], -lo[d], n->dim[d] - 1 - lo[d]));
     }
-    Val val = lower_value(l, n->arg[0], at, both(l, mask, cond));
+    Val val = lower_value(l, n->arg[0], at, k_both(l->k, mask, cond));
     return select_or(l, cond, val, (DavDtype)n->dtype, attr_f(n, A_FILL));
 }
 
@@ -187,7 +182,7 @@ static Val value_concat(Lower *l, const Node *n, const Val *idx, Val mask)
         if (size) {
             at[axis] = add_int(l, idx[axis], -start);
             Val cond = inside(l, idx[axis], start, end, 0, n->dim[axis] - 1);
-            Val val = lower_value(l, n->arg[i], at, both(l, mask, cond));
+            Val val = lower_value(l, n->arg[i], at, k_both(l->k, mask, cond));
             result =
                 result ? k_op(l->k, OP_SELECT, k_op(l->k, OP_LT, idx[axis], k_int(l->k, end), 0), val, result) : val;
         }
@@ -207,7 +202,7 @@ static Val value_window(Lower *l, const Node *n, const Val *idx, Val mask)
     at[axis] = add_int(l, k_addmul(l->k, pos, idx[n->rank - 1], dilation), -pad);
     int64_t max = (n->dim[axis] - 1) * step + (n->dim[n->rank - 1] - 1) * dilation - pad;
     Val cond = inside(l, at[axis], 0, x->dim[axis], -pad, max);
-    return select_or(l, cond, lower_value(l, n->arg[0], at, both(l, mask, cond)), (DavDtype)n->dtype,
+    return select_or(l, cond, lower_value(l, n->arg[0], at, k_both(l->k, mask, cond)), (DavDtype)n->dtype,
                      attr_f(n, A_FILL));
 }
 
@@ -223,10 +218,10 @@ static Val value_fold(Lower *l, const Node *n, const Val *idx, Val mask)
     Val num = add_int(l, k_addmul(l->k, idx[axis], loop, -attr_i(n, A_DILATION)), attr_i(n, A_PAD));
     at[axis] = k_op(l->k, OP_DIV, num, k_int(l->k, step), 0);
     at[last] = loop;
-    Val cond = both(l, k_op(l->k, OP_GE, num, l->zero, 0), k_op(l->k, OP_LT, at[axis], k_int(l->k, x->dim[axis]), 0));
+    Val cond = k_both(l->k, k_op(l->k, OP_GE, num, l->zero, 0), k_op(l->k, OP_LT, at[axis], k_int(l->k, x->dim[axis]), 0));
     if (step > 1)
-        cond = both(l, cond, k_op(l->k, OP_EQ, k_op(l->k, OP_REM, num, k_int(l->k, step), 0), l->zero, 0));
-    Val val = lower_value(l, n->arg[0], at, both(l, mask, cond));
+        cond = k_both(l->k, cond, k_op(l->k, OP_EQ, k_op(l->k, OP_REM, num, k_int(l->k, step), 0), l->zero, 0));
+    Val val = lower_value(l, n->arg[0], at, k_both(l->k, mask, cond));
     k_acc_update(l->k, acc, select_or(l, cond, k_cast(l->k, val, t), t, 0));
     lower_forget(l, mark);
     k_end(l->k, loop);
@@ -259,7 +254,7 @@ static Val value_dyn_update(Lower *l, const Node *n, const Val *idx, Val mask)
     memcpy(at, idx, (size_t)n->rank * sizeof *at);
     at[axis] = k_op(l->k, OP_SUB, idx[axis], dyn_start(l, n->arg[2], n->dim[axis] - size), 0);
     Val cond = inside(l, at[axis], 0, size, -1, size);
-    Val fresh = lower_value(l, n->arg[1], at, both(l, mask, cond));
+    Val fresh = lower_value(l, n->arg[1], at, k_both(l->k, mask, cond));
     return k_op(l->k, OP_SELECT, cond, fresh, lower_value(l, n->arg[0], idx, mask));
 }
 
@@ -273,7 +268,7 @@ static Val value_gather(Lower *l, const Node *n, const Val *idx, Val mask)
     for (int d = batch + 1; d < x->rank; d++)
         at[d] = idx[i->rank + d - batch - 1];
     Val cond = inside(l, at[batch], 0, x->dim[batch], -1, x->dim[batch]);
-    return select_or(l, cond, lower_value(l, n->arg[0], at, both(l, mask, cond)), (DavDtype)n->dtype, 0);
+    return select_or(l, cond, lower_value(l, n->arg[0], at, k_both(l->k, mask, cond)), (DavDtype)n->dtype, 0);
 }
 
 static Val value_random(Lower *l, const Node *n, const Val *idx, Val mask)
@@ -312,10 +307,10 @@ static Val contract_operand(Lower *l, const Node *n, int which, const Val *loop,
             min += reach < 0 ? reach : 0;
             max += reach > 0 ? reach : 0;
         }
-        *cond = both(l, *cond, inside(l, num, 0, x->dim[d] * e->div, min, max));
+        *cond = k_both(l->k, *cond, inside(l, num, 0, x->dim[d] * e->div, min, max));
         if (e->div > 1) {
             Val rest = k_op(l->k, OP_REM, num, k_int(l->k, e->div), 0);
-            *cond = both(l, *cond, k_op(l->k, OP_EQ, rest, l->zero, 0));
+            *cond = k_both(l->k, *cond, k_op(l->k, OP_EQ, rest, l->zero, 0));
         }
         at[d] = k_op(l->k, OP_DIV, num, k_int(l->k, e->div), 0);
     }
@@ -333,7 +328,7 @@ static Val value_contract(Lower *l, const Node *n, const Val *idx)
     Val cond[2], x = k_cast(l->k, contract_operand(l, n, 0, loop, &cond[0]), t);
     Val y = k_cast(l->k, contract_operand(l, n, 1, loop, &cond[1]), t);
     Val product = k_op(l->k, OP_MUL, x, y, 0);
-    k_acc_update(l->k, acc, select_or(l, both(l, cond[0], cond[1]), product, t, 0));
+    k_acc_update(l->k, acc, select_or(l, k_both(l->k, cond[0], cond[1]), product, t, 0));
     lower_forget(l, mark);
     for (int i = s->nloop - 1; i >= s->nout; i--)
         k_end(l->k, loop[i]);

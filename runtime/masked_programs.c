@@ -261,6 +261,14 @@ typedef struct MaskedMaking {
     float *theta; /* bound last */
 } MaskedMaking;
 
+static void bind_steps(Masked *k, float *theta)
+{
+    if (k->denoise)
+        rows_bind_params(k->denoise, k->theta, "theta.", theta);
+    if (k->guide)
+        rows_bind_params(k->guide, k->theta, "theta.", theta);
+}
+
 bool masked_need_value(Masked *k, Err *err)
 {
     const MaskedMaking *m = k->making;
@@ -277,7 +285,7 @@ bool masked_need_steps(Masked *k, Err *err)
               open_program(err, &k->propose, "propose", &m->spec, &m->options, write_propose, NULL, NULL) &&
               open_program(err, &k->denoise, "denoise", &m->spec, &m->options, write_denoise, k->theta, NULL);
     if (ok)
-        masked_bind(k, m->theta);
+        bind_steps(k, m->theta);
     return ok;
 }
 
@@ -316,10 +324,7 @@ void masked_bind(Masked *k, float *theta)
 {
     k->making->theta = theta;
     params_touch(k->theta);
-    if (k->denoise)
-        rows_bind_params(k->denoise, k->theta, "theta.", theta);
-    if (k->guide)
-        rows_bind_params(k->guide, k->theta, "theta.", theta);
+    bind_steps(k, theta);
     if (k->whole)
         masked_whole_bind(k->whole, k->theta, "theta.", theta);
 }

@@ -15,7 +15,7 @@ typedef struct ParamEntry {
 typedef struct ParamSet {
     ParamEntry *entry;
     int n;
-    int64_t size, trainable; /* elements of the flat array, and of its trainable part; multiples of four leaves */
+    int64_t size, trainable; /* elements of the flat array, and of its trainable part, which is a multiple of four leaves */
     float *value;            /* [size], of runtime/flat.h */
     uint64_t version;        /* changes whenever value does; unique in the process */
 } ParamSet;
